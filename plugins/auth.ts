@@ -1,0 +1,147 @@
+import jwt from '@fastify/jwt'
+import type { FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { createRemoteJWKSet, errors, exportSPKI } from 'jose'
+import type { KeySource } from '../src/config.js'
+import type { ResolvedAuth } from '../src/development-secret.js'
+import { Forbidden, InvalidToken, MissingToken, Unavailable } from '../src/errors.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** An onRequest hook: 401 unless the request carries a valid token. Sets `request.user`. */
+    authenticate(request: FastifyRequest): Promise<void>
+    /** A preHandler hook: 403 unless the path's `userId` is the token's `sub`. */
+    requireOwner(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void
+  }
+}
+
+declare module '@fastify/jwt' {
+  interface FastifyJWT {
+    payload: Record<string, unknown>
+    user: { sub: string }
+  }
+}
+
+/** Tolerated difference between the issuer's clock and ours. */
+const CLOCK_TOLERANCE_MS = 5_000
+/** A key server that hangs costs a request this long, once: requests that wait meanwhile share the fetch. */
+const JWKS_TIMEOUT_MS = 2_500
+/** A key that was removed at its server is refused after this time at the latest. */
+const JWKS_MAX_AGE_MS = 240_000
+/** Between two fetches for a `kid` that we do not know: how long a new key may wait for its first use. */
+const JWKS_COOLDOWN_MS = 10_000
+
+const ASYMMETRIC = ['RS256', 'PS256', 'ES256', 'EdDSA'] as const
+
+/**
+ * Decorates `app.authenticate` and `app.requireOwner`.
+ *
+ * @fastify/jwt verifies signature, `exp` and `nbf`. It lets a token pass that has no `exp`, `iss` or `aud` at all, and
+ * a `sub` of any kind, so those are checked here.
+ */
+export default fp<{ auth: ResolvedAuth }>(
+  async (app, { auth }) => {
+    await app.register(jwt, keyOptions(auth.keys))
+
+    app.decorate('authenticate', async (request) => {
+      const token = bearerToken(request.headers.authorization)
+      if (token === undefined) throw new MissingToken()
+      let claims: unknown
+      try {
+        // With keys from a server this is a promise, whatever the type says.
+        claims = await app.jwt.verify(token)
+      } catch (error) {
+        throw outageOf(error) ?? new InvalidToken()
+      }
+      if (!isAcceptable(claims, auth)) throw new InvalidToken()
+      request.user = claims
+    })
+
+    app.decorate('requireOwner', (request, _reply, done) => {
+      done(isOwner(request) ? undefined : new Forbidden())
+    })
+  },
+  { name: 'auth' }
+)
+
+/** Whether the path names the token's own user: exact equality, after the router's one percent-decoding. */
+export function isOwner({ params, user }: FastifyRequest): boolean {
+  return (params as { userId: string }).userId === user.sub
+}
+
+function keyOptions(keys: Exclude<KeySource, { kind: 'development' }>) {
+  const verify = { clockTolerance: CLOCK_TOLERANCE_MS }
+  return keys.kind === 'secret'
+    ? { secret: keys.secret, verify: { ...verify, algorithms: ['HS256' as const] } }
+    : { secret: remoteKeys(keys.url), verify: { ...verify, algorithms: [...ASYMMETRIC] } }
+}
+
+/** Finds the public key of a token at the one URL that the operator named; nothing in a token can name another. */
+function remoteKeys(url: string) {
+  const find = createRemoteJWKSet(new URL(url), {
+    timeoutDuration: JWKS_TIMEOUT_MS,
+    cacheMaxAge: JWKS_MAX_AGE_MS,
+    cooldownDuration: JWKS_COOLDOWN_MS
+  })
+  // jose hands out the same key object until it fetches again, so each is converted once.
+  const pems = new WeakMap<object, string>()
+
+  return async ({ header }: { header: { alg?: unknown; kid?: unknown } }): Promise<string> => {
+    const { alg, kid } = header
+    // Before anything is fetched for it.
+    if (!ASYMMETRIC.some((allowed) => allowed === alg)) throw new InvalidToken()
+    try {
+      const key = await find({ alg: alg as string, ...(kid !== undefined && { kid: kid as string }) })
+      let pem = pems.get(key)
+      if (pem === undefined) {
+        pem = await exportSPKI(key)
+        pems.set(key, pem)
+      }
+      return pem
+    } catch (error) {
+      const noSuchKey =
+        error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys
+      throw noSuchKey ? new InvalidToken() : new Unavailable({ cause: error })
+    }
+  }
+}
+
+/** The outage behind a rejected token, when it was not the token's fault. */
+function outageOf(error: unknown): Error | undefined {
+  // fast-jwt wraps what the key function throws.
+  const { originalError } = error as { originalError?: unknown }
+  return originalError instanceof Unavailable ? originalError : undefined
+}
+
+/** The scheme is case-insensitive, one or more spaces follow, and the token is base64url with dots: RFC 9110, section 11.4, and RFC 6750, section 2.1. */
+function bearerToken(header: string | undefined): string | undefined {
+  return header === undefined ? undefined : /^bearer +(\S+) *$/i.exec(header)?.[1]
+}
+
+const MAX_SUB_CHARACTERS = 255
+
+function isAcceptable(claims: unknown, { issuer, audience }: ResolvedAuth): claims is { sub: string } {
+  if (typeof claims !== 'object' || claims === null) return false
+  const { exp, sub, iss, aud } = claims as Record<string, unknown>
+  return (
+    Number.isFinite(exp) &&
+    isUserId(sub) &&
+    (issuer === undefined || iss === issuer) &&
+    // RFC 7519, section 4.1.3: one audience or a list of them.
+    (audience === undefined || aud === audience || (Array.isArray(aud) && aud.includes(audience)))
+  )
+}
+
+/**
+ * PostgreSQL stores neither NUL nor lone surrogates as they are; two users whose ids differ in nothing else would
+ * become one.
+ */
+function isUserId(sub: unknown): sub is string {
+  return (
+    typeof sub === 'string' &&
+    sub !== '' &&
+    (sub.length <= MAX_SUB_CHARACTERS || [...sub].length <= MAX_SUB_CHARACTERS) &&
+    !sub.includes('\0') &&
+    sub.isWellFormed()
+  )
+}

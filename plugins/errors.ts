@@ -1,0 +1,148 @@
+import { STATUS_CODES } from 'node:http'
+import { Type } from '@sinclair/typebox'
+import type { FastifyError, FastifyReply, FastifyRequest, FastifySchemaValidationError } from 'fastify'
+import fp from 'fastify-plugin'
+import { causeOf } from '../db/client.js'
+import {
+  BadRequest,
+  BodyTooLarge,
+  codeOf,
+  type ErrorCode,
+  Forbidden,
+  Internal,
+  InvalidToken,
+  STATUS_OF,
+  TaskNotFound,
+  UnsupportedMediaType,
+  ValidationFailed
+} from '../src/errors.js'
+import { AT_LEAST_ONE_OF } from '../src/validation.js'
+import { isOwner } from './auth.js'
+
+export const PROBLEM_JSON = 'application/problem+json'
+
+/** What every error answers: RFC 9457. */
+export const Problem = Type.Object(
+  {
+    type: Type.Literal('about:blank'),
+    title: Type.String({ description: 'The phrase of the HTTP status.' }),
+    status: Type.Integer({ minimum: 400, maximum: 599, description: 'The HTTP status.' }),
+    detail: Type.String({ description: 'What went wrong, in one sentence for a person.' }),
+    code: Type.Unsafe<ErrorCode>({
+      type: 'string',
+      enum: Object.keys(STATUS_OF),
+      description: 'What went wrong, for a program. Stable.'
+    }),
+    errors: Type.Optional(
+      Type.Array(
+        Type.Object({
+          path: Type.String({ description: 'Where, as a JSON pointer (RFC 6901).' }),
+          message: Type.String()
+        }),
+        { description: 'With `validation_failed`: each thing that is wrong.' }
+      )
+    )
+  },
+  { $id: 'Problem', description: 'An error (RFC 9457).' }
+)
+
+export interface Detail {
+  path: string
+  message: string
+}
+
+/** The body of an error answer. */
+export function problem(code: ErrorCode, detail: string, errors?: Detail[]) {
+  const status = STATUS_OF[code]
+  return { type: 'about:blank', title: STATUS_CODES[status], status, detail, code, ...(errors && { errors }) }
+}
+
+/** Turns everything that is thrown into an answer, in one place. */
+export default fp(
+  async (app) => {
+    app.addSchema(Problem)
+    app.setErrorHandler(answer)
+  },
+  { name: 'errors' }
+)
+
+async function answer(thrown: FastifyError, request: FastifyRequest, reply: FastifyReply) {
+  const error = translate(thrown, request)
+  const code = codeOf(error) as ErrorCode
+  if (code === 'internal') request.log.error({ err: causeOf(thrown) }, 'request failed')
+  if (code === 'unavailable') {
+    request.log.warn({ err: error.cause }, 'request refused')
+    reply.header('Retry-After', '1')
+  }
+  if (code === 'unauthorized') reply.header('WWW-Authenticate', challenge(error))
+  return reply
+    .code(STATUS_OF[code])
+    .type(PROBLEM_JSON)
+    .send(
+      problem(
+        code,
+        error.message,
+        code === 'validation_failed' ? details(thrown.validation ?? []) : undefined
+      )
+    )
+}
+
+/** RFC 6750, section 3: no error code for a request that carried no token. */
+function challenge(error: Error): string {
+  return `Bearer realm="tasks"${error.constructor === InvalidToken ? ', error="invalid_token"' : ''}`
+}
+
+/** One of our own errors for whatever was thrown. What we did not make ourselves may say too much, so it is replaced. */
+function translate(error: FastifyError, request: FastifyRequest): Error {
+  if (codeOf(error)) return error
+  if (error.validation) {
+    return error.validationContext === 'params'
+      ? // A task id that is no UUID names no task; whose path it is still comes first.
+        isOwner(request)
+        ? new TaskNotFound()
+        : new Forbidden()
+      : new ValidationFailed(sentence(error.validationContext, error.validation))
+  }
+  switch (error.statusCode) {
+    case 400:
+      return new BadRequest('The request body is not valid JSON, or the request is not valid HTTP.')
+    case 413:
+      return new BodyTooLarge()
+    case 415:
+      return new UnsupportedMediaType()
+    default:
+      return new Internal()
+  }
+}
+
+/** The errors of a 422, one for each thing that is wrong. */
+function details(validation: FastifySchemaValidationError[]): Detail[] {
+  return (
+    validation
+      // The rule about what must be there says it better.
+      .filter(({ keyword }) => keyword !== 'minProperties')
+      .map(({ keyword, instancePath, params, message = 'is not valid' }) => ({
+        path: keyword === 'required' ? `${instancePath}/${params.missingProperty}` : instancePath,
+        message: MESSAGES[keyword]?.(params) ?? message
+      }))
+  )
+}
+
+type Params = FastifySchemaValidationError['params']
+
+/** Where Ajv's own message would name the rule, not what to do. */
+const MESSAGES: Record<string, (params: Params) => string> = {
+  required: () => 'is required',
+  type: ({ type }) => `must be ${String(type).split(',').join(' or ')}`,
+  enum: ({ allowedValues }) => `must be one of ${(allowedValues as string[]).join(', ')}`,
+  pattern: () => 'must have a character that is not white space',
+  format: () => 'must not have NUL characters or lone surrogates',
+  [AT_LEAST_ONE_OF]: ({ names }) => `must have at least one of ${(names as string[]).join(', ')}`
+}
+
+function sentence(context: string | undefined, validation: FastifySchemaValidationError[]): string {
+  const [first, ...more] = details(validation)
+  const where = context === 'querystring' ? 'query' : context
+  const others = more.length > 0 ? ` (and ${more.length} more)` : ''
+  return `The ${where} is not valid: ${[first?.path, first?.message].filter(Boolean).join(' ')}${others}.`
+}

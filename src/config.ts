@@ -1,0 +1,199 @@
+import { createPublicKey } from 'node:crypto'
+import { join, resolve } from 'node:path'
+import { type Static, type TSchema, Type } from '@sinclair/typebox'
+import { Value } from '@sinclair/typebox/value'
+import { StartError } from './errors.js'
+
+const port = (fallback: string, listener: string) =>
+  Type.String({
+    pattern: '^(6553[0-5]|655[0-2]\\d|65[0-4]\\d{2}|6[0-4]\\d{3}|[1-5]\\d{4}|\\d{1,4})$',
+    default: fallback,
+    description: `port of the ${listener}, a whole number from 0 to 65535 (0 takes a free one)`
+  })
+
+const host = (listener: string) =>
+  Type.String({
+    minLength: 1,
+    default: '127.0.0.1',
+    description: `address of the ${listener}, an IP address or a host name`
+  })
+
+/** The environment, as an operator writes it. `description` says what would be right, `secret` what must not be shown. */
+export const Environment = Type.Object({
+  HOST: host('API'),
+  PORT: port('3000', 'API'),
+  OPS_HOST: host('operations listener'),
+  OPS_PORT: port('3001', 'operations listener'),
+  DATABASE_URL: Type.Optional(
+    Type.String({
+      pattern: '^postgres(ql)?://.+',
+      secret: true,
+      description: 'a URL that starts with postgres:// or postgresql://'
+    })
+  ),
+  DATA_DIR: Type.String({ minLength: 1, default: '.data', description: 'the path of a folder' }),
+  JWT_SECRET: Type.Optional(
+    Type.String({
+      secret: true,
+      description: 'a random text of at least 32 bytes, not a key in PEM, DER or JWK form'
+    })
+  ),
+  JWKS_URL: Type.Optional(
+    Type.String({ pattern: '^https?://.+', description: 'an http:// or https:// URL' })
+  ),
+  JWT_ISSUER: Type.Optional(Type.String({ minLength: 1, description: 'the exact `iss` of the tokens' })),
+  JWT_AUDIENCE: Type.Optional(Type.String({ minLength: 1, description: 'the exact `aud` of the tokens' })),
+  CORS_ORIGIN: Type.Optional(
+    Type.String({ description: 'a comma-separated list of origins such as https://app.example.com, or *' })
+  ),
+  LOG_LEVEL: Type.Union(
+    (['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const).map((level) =>
+      Type.Literal(level)
+    ),
+    { default: 'info', description: 'one of fatal, error, warn, info, debug, trace, silent' }
+  ),
+  NODE_ENV: Type.Optional(Type.String({ description: 'production, or anything else' }))
+})
+
+export interface Listener {
+  host: string
+  /** 0 to 65535; 0 takes a free port. */
+  port: number
+}
+
+export type DatabaseConfig = { kind: 'embedded'; directory: string } | { kind: 'postgres'; url: string }
+
+/** Where the keys that sign tokens come from: one source, chosen at start. */
+export type KeySource =
+  | { kind: 'secret'; secret: string }
+  | { kind: 'jwks'; url: string }
+  // A secret that the service makes for itself: development only.
+  | { kind: 'development'; file: string }
+
+export interface AuthConfig {
+  keys: KeySource
+  /** `iss` that a token must carry; unchecked when undefined. */
+  issuer: string | undefined
+  /** `aud` that a token must carry; unchecked when undefined. */
+  audience: string | undefined
+}
+
+/** The origins whose pages may call the API: every one, some, or none. */
+export type CorsOrigins = '*' | (string | RegExp)[] | false
+
+export interface Config {
+  production: boolean
+  api: Listener
+  ops: Listener
+  database: DatabaseConfig
+  auth: AuthConfig
+  corsOrigins: CorsOrigins
+  logLevel: Static<typeof Environment>['LOG_LEVEL']
+}
+
+/** HS256 asks for a key at least as long as its hash: RFC 7518, section 3.2. */
+const MIN_SECRET_BYTES = 32
+
+const LOCAL_ORIGIN = /^http:\/\/(localhost|127\.0\.0\.1)(:\d{1,5})?$/
+
+/**
+ * Reads the configuration from environment variables. An empty value counts as unset, as it does in a shell.
+ *
+ * @throws StartError that names the variable and says what would be right, without showing a secret's value
+ */
+export function loadConfig(env: Record<string, string | undefined>): Readonly<Config> {
+  const values = parse(env)
+  const production = values.NODE_ENV === 'production'
+  return Object.freeze({
+    production,
+    api: { host: values.HOST, port: Number(values.PORT) },
+    ops: { host: values.OPS_HOST, port: Number(values.OPS_PORT) },
+    database: databaseConfig(values, production),
+    auth: { keys: keySource(values, production), issuer: values.JWT_ISSUER, audience: values.JWT_AUDIENCE },
+    corsOrigins: corsOrigins(values.CORS_ORIGIN, production),
+    logLevel: values.LOG_LEVEL
+  })
+}
+
+type Values = Static<typeof Environment>
+
+function parse(env: Record<string, string | undefined>): Values {
+  const values: Record<string, string> = {}
+  for (const [name, schema] of Object.entries<TSchema>(Environment.properties)) {
+    const value = env[name] || (schema.default as string | undefined)
+    if (value === undefined) continue
+    if (!Value.Check(schema, value)) throw wrong(name, schema, value)
+    values[name] = value
+  }
+  return values as Values
+}
+
+function wrong(name: string, schema: TSchema, value?: string): StartError {
+  const shown = schema.secret || value === undefined ? '' : `, not ${JSON.stringify(value)}`
+  return new StartError(`${name} must be ${schema.description}${shown}`)
+}
+
+function databaseConfig({ DATABASE_URL, DATA_DIR }: Values, production: boolean): DatabaseConfig {
+  if (DATABASE_URL) {
+    if (!URL.canParse(DATABASE_URL)) throw wrong('DATABASE_URL', Environment.properties.DATABASE_URL)
+    return { kind: 'postgres', url: DATABASE_URL }
+  }
+  if (production) {
+    throw new StartError(
+      'DATABASE_URL must be set in production: the embedded database is for development and evaluation'
+    )
+  }
+  return { kind: 'embedded', directory: resolve(DATA_DIR, 'postgres') }
+}
+
+function keySource({ JWT_SECRET, JWKS_URL, DATA_DIR }: Values, production: boolean): KeySource {
+  if (JWT_SECRET && JWKS_URL) {
+    throw new StartError(
+      'JWT_SECRET and JWKS_URL are both set: set one, tokens have exactly one source of keys'
+    )
+  }
+  if (JWT_SECRET) {
+    if (Buffer.byteLength(JWT_SECRET) < MIN_SECRET_BYTES || isKey(JWT_SECRET)) {
+      throw wrong('JWT_SECRET', Environment.properties.JWT_SECRET)
+    }
+    return { kind: 'secret', secret: JWT_SECRET }
+  }
+  if (JWKS_URL) {
+    if (!URL.canParse(JWKS_URL)) throw wrong('JWKS_URL', Environment.properties.JWKS_URL, JWKS_URL)
+    return { kind: 'jwks', url: JWKS_URL }
+  }
+  if (production) throw new StartError('JWT_SECRET or JWKS_URL must be set in production')
+  return { kind: 'development', file: join(resolve(DATA_DIR), 'jwt-secret') }
+}
+
+/**
+ * A public key that is mistaken for an HMAC secret lets everybody who can read it, and that is everybody, sign
+ * tokens (algorithm confusion, RFC 8725, section 2.1).
+ */
+function isKey(secret: string): boolean {
+  if (/-----BEGIN [A-Z0-9 ]+-----/.test(secret)) return true
+  if (/"kty"\s*:/.test(secret)) return true
+  const der = Buffer.from(secret.replace(/\s/g, ''), 'base64')
+  for (const type of ['spki', 'pkcs1'] as const) {
+    try {
+      createPublicKey({ key: der, format: 'der', type })
+      return true
+    } catch {
+      // Not a key of this kind, which is what we want.
+    }
+  }
+  return false
+}
+
+function corsOrigins(value: string | undefined, production: boolean): CorsOrigins {
+  if (value === undefined) return production ? false : [LOCAL_ORIGIN]
+  const origins = value.split(',').map((origin) => origin.trim())
+  if (origins.length === 1 && origins[0] === '*') return '*'
+  for (const origin of origins) {
+    // An origin has no path, not even the slash that people copy from the address bar: browsers compare text.
+    if (!URL.canParse(origin) || new URL(origin).origin !== origin) {
+      throw wrong('CORS_ORIGIN', Environment.properties.CORS_ORIGIN, value)
+    }
+  }
+  return origins
+}

@@ -1,0 +1,39 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import { linkSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
+import type { AuthConfig } from './config.js'
+import { StartError } from './errors.js'
+
+export type ResolvedAuth = AuthConfig & { keys: Exclude<AuthConfig['keys'], { kind: 'development' }> }
+
+/**
+ * Replaces the development key source by the secret itself, made on first use and kept in its file with mode
+ * 0600. Every other key source comes back as it is.
+ *
+ * @throws StartError when the file can be neither read nor made
+ */
+export function resolveDevelopmentSecret(auth: AuthConfig): ResolvedAuth {
+  const { keys, ...rest } = auth
+  if (keys.kind !== 'development') return { ...rest, keys }
+  try {
+    return { ...rest, keys: { kind: 'secret', secret: readOrMake(keys.file) } }
+  } catch (error) {
+    throw new StartError(`DATA_DIR: the development secret cannot be kept there: ${(error as Error).message}`)
+  }
+}
+
+function readOrMake(file: string): string {
+  mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
+  const mine = `${file}.${randomUUID()}`
+  writeFileSync(mine, randomBytes(32).toString('base64url'), { mode: 0o600 })
+  try {
+    // A link appears complete or not at all, and never over an existing file: of several processes that start
+    // at once one makes the secret and all read the same.
+    linkSync(mine, file)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  } finally {
+    rmSync(mine, { force: true })
+  }
+  return readFileSync(file, 'utf8')
+}

@@ -1,0 +1,59 @@
+import { createError } from '@fastify/error'
+
+/** Every error code a client can meet, with the HTTP status that always goes with it. */
+export const STATUS_OF = {
+  bad_request: 400,
+  unauthorized: 401,
+  forbidden: 403,
+  not_found: 404,
+  method_not_allowed: 405,
+  body_too_large: 413,
+  unsupported_media_type: 415,
+  validation_failed: 422,
+  internal: 500,
+  unavailable: 503
+} as const
+
+export type ErrorCode = keyof typeof STATUS_OF
+
+/** The status and the code of an error that this service made; undefined for anything else that was thrown. */
+export function codeOf(error: unknown): ErrorCode | undefined {
+  if (typeof error !== 'object' || error === null || !('code' in error)) return undefined
+  // @fastify/error keeps codes in upper case.
+  const code = String(error.code).toLowerCase()
+  return Object.hasOwn(STATUS_OF, code) ? (code as ErrorCode) : undefined
+}
+
+// Without a stack: these are answers, not bugs, and an attacker should not make the service unwind one for
+// every bad token.
+const define = (code: ErrorCode, detail: string) => createError(code, detail, STATUS_OF[code], Error, false)
+
+// The message is the answer's `detail`: one sentence for a person, with nothing in it that the client did not
+// send or may not know.
+export const BadRequest = define('bad_request', '%s')
+// One sentence for both, and never which part of a token is wrong.
+export const MissingToken = define('unauthorized', 'A valid bearer token is required.')
+export const InvalidToken = define('unauthorized', 'A valid bearer token is required.')
+export const Forbidden = define('forbidden', 'The user in the path is not the user of the token.')
+export const TaskNotFound = define('not_found', 'There is no such task.')
+export const RouteNotFound = define('not_found', 'There is nothing at this path.')
+export const MethodNotAllowed = define('method_not_allowed', 'This path does not answer to this method.')
+export const BodyTooLarge = define('body_too_large', 'The request body is larger than 64 KiB.')
+export const UnsupportedMediaType = define(
+  'unsupported_media_type',
+  'The request body must be sent as application/json.'
+)
+export const ValidationFailed = define('validation_failed', '%s')
+export const Internal = define(
+  'internal',
+  'The service failed to answer this request. The failure was logged.'
+)
+export const Unavailable = define(
+  'unavailable',
+  'The service cannot answer at the moment. Try again shortly.'
+)
+
+/** A reason not to start that the operator can mend. The message is one line and holds no secret. */
+export class StartError extends Error {
+  override name = 'StartError'
+}

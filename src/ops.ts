@@ -1,0 +1,66 @@
+import type { AddressInfo } from 'node:net'
+import swagger from '@fastify/swagger'
+import swaggerUi from '@fastify/swagger-ui'
+import Fastify, { type FastifyInstance } from 'fastify'
+
+/** How long `/ready` waits for the database. */
+const READY_MS = 1_000
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** From now on `/ready` answers 503, so that no new requests are sent here. */
+    drain(): void
+  }
+}
+
+/**
+ * The operations listener: probes, metrics and documentation of the given API. It never shows task data, and needs no
+ * token, so that it can be kept where only operators and probes reach it.
+ *
+ * @param apiUrl where the API answers, for the documentation's "Try it out"
+ */
+export async function buildOps(api: FastifyInstance, apiUrl: string): Promise<FastifyInstance> {
+  const ops = Fastify({ routerOptions: { ignoreTrailingSlash: true } })
+  let draining = false
+  ops.decorate('drain', () => {
+    draining = true
+  })
+
+  ops.get('/live', async () => ({ status: 'live' }))
+
+  ops.get('/ready', async (_request, reply) => {
+    if (draining) return reply.code(503).send({ status: 'draining' })
+    try {
+      await api.db.ping(READY_MS)
+      return { status: 'ready' }
+    } catch {
+      return reply.code(503).send({ status: 'database unavailable' })
+    }
+  })
+
+  ops.get('/metrics', async (_request, reply) => {
+    reply.type(api.metrics.contentType)
+    return api.metrics.metrics()
+  })
+
+  const document = { ...api.swagger(), servers: [{ url: apiUrl }] }
+  ops.get('/openapi.json', async () => document)
+  await ops.register(swagger, { mode: 'static', specification: { document: document as never } })
+  await ops.register(swaggerUi, {
+    routePrefix: '/docs',
+    uiConfig: { tryItOutEnabled: true, persistAuthorization: true },
+    staticCSP: true,
+    // The page may call the API, which is another origin.
+    transformStaticCSP: (csp) => `${csp.replace(/;$/, '')}; connect-src 'self' ${apiUrl}`
+  })
+
+  await ops.ready()
+  return ops
+}
+
+/** The URL of a listening server, as a client on this machine reaches it. */
+export function urlOf(app: FastifyInstance): string {
+  const { address, port, family } = app.server.address() as AddressInfo
+  const anywhere = address === '0.0.0.0' || address === '::'
+  return `http://${anywhere ? 'localhost' : family === 'IPv6' ? `[${address}]` : address}:${port}`
+}

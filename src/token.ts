@@ -1,0 +1,24 @@
+import { SignJWT } from 'jose'
+import type { ResolvedAuth } from './development-secret.js'
+import { StartError } from './errors.js'
+
+/**
+ * A token for `sub`, signed with the secret in use and with the `iss` and `aud` that the service asks for.
+ *
+ * @param ttl how long it is valid, as a number and a unit: `90s`, `15m`, `1h`, `7d`
+ * @throws StartError when the keys are not ours, or `ttl` is not such a time
+ */
+export async function issueToken(auth: ResolvedAuth, sub: string, ttl = '1h'): Promise<string> {
+  if (auth.keys.kind !== 'secret') {
+    throw new StartError('JWKS_URL is set: tokens come from the issuer, this service cannot sign any')
+  }
+  const amount = /^(\d{1,6})([smhd])$/.exec(ttl)
+  if (!amount)
+    throw new StartError(
+      `--ttl must be a number and one of s, m, h, d, such as 1h, not ${JSON.stringify(ttl)}`
+    )
+  const jwt = new SignJWT().setProtectedHeader({ alg: 'HS256', typ: 'JWT' }).setSubject(sub).setIssuedAt()
+  if (auth.issuer !== undefined) jwt.setIssuer(auth.issuer)
+  if (auth.audience !== undefined) jwt.setAudience(auth.audience)
+  return jwt.setExpirationTime(`${amount[1]}${amount[2]}`).sign(Buffer.from(auth.keys.secret))
+}
