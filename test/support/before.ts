@@ -1,0 +1,24 @@
+import { spawn } from 'node:child_process'
+import { mkdirSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { PGlite } from '@electric-sql/pglite'
+import { EMBEDDED, SERVER } from './state.js'
+
+// tap runs this once before the tests: it prepares what they share. A process of its own keeps the PostgreSQL server,
+// because that has to outlive this one, and has to end when the test run ends, in whatever way.
+mkdirSync(dirname(SERVER), { recursive: true })
+const keeper = spawn(
+  process.execPath,
+  [...process.execArgv, fileURLToPath(new URL('keeper.ts', import.meta.url)), String(process.ppid), SERVER],
+  { detached: true, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] }
+)
+const started = new Promise<void>((resolve, reject) => {
+  keeper.once('message', () => resolve())
+  keeper.once('exit', () => reject(new Error('the PostgreSQL server for the tests did not start')))
+})
+const embedded = await PGlite.create({ dataDir: EMBEDDED })
+await embedded.close()
+await started
+keeper.disconnect()
+keeper.unref()

@@ -1,0 +1,13 @@
+import { fileURLToPath } from 'node:url'
+
+/**
+ * What before.ts prepares for the tests of one run, which are all children of the same tap process: so that two runs
+ * in one folder do not meet.
+ */
+const prepared = (name: string) =>
+  fileURLToPath(new URL(`../../.tap/prepared/${process.ppid}/${name}`, import.meta.url))
+
+/** A JSON file with the port of the PostgreSQL server. */
+export const SERVER = prepared('server.json')
+/** The data folder of a new embedded database, to be copied: making one takes seconds. */
+export const EMBEDDED = prepared('embedded')
