@@ -1,6 +1,17 @@
 import swagger from '@fastify/swagger'
 import fp from 'fastify-plugin'
 
+/** The one body that may be left out. */
+const OPTIONAL_BODY = '#/components/schemas/SetCompletion'
+
+interface OpenapiObject {
+  paths: Record<string, Record<string, Operation>>
+}
+
+interface Operation {
+  requestBody?: { required: boolean; content: { 'application/json': { schema: { $ref: string } } } }
+}
+
 /** Collects the routes' schemas into an OpenAPI document, which `app.swagger()` returns once the app is ready. */
 export default fp(
   async (app) => {
@@ -28,6 +39,15 @@ export default fp(
             }
           }
         }
+      },
+      transformObject: (document) => {
+        const { paths } = (document as { openapiObject: OpenapiObject }).openapiObject
+        for (const { requestBody } of Object.values(paths).flatMap((path) => Object.values(path))) {
+          // @fastify/swagger calls every body required.
+          if (requestBody?.content['application/json'].schema.$ref === OPTIONAL_BODY)
+            requestBody.required = false
+        }
+        return (document as { openapiObject: object }).openapiObject
       },
       // The schemas' own names instead of def-0, def-1, …: SDK generators name their types after them.
       refResolver: {
