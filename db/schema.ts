@@ -1,5 +1,15 @@
 import { sql } from 'drizzle-orm'
-import { boolean, check, pgTable, primaryKey, text, timestamp, uuid } from 'drizzle-orm/pg-core'
+import {
+  boolean,
+  check,
+  integer,
+  pgTable,
+  primaryKey,
+  text,
+  timestamp,
+  uniqueIndex,
+  uuid
+} from 'drizzle-orm/pg-core'
 
 const instant = (name: string) => timestamp(name, { withTimezone: true, precision: 3, mode: 'date' })
 
@@ -19,10 +29,19 @@ export const tasks = pgTable(
     completed: boolean().notNull(),
     completed_at: instant('completed_at'),
     created_at: instant('created_at').notNull().defaultNow(),
-    updated_at: instant('updated_at').notNull().defaultNow()
+    updated_at: instant('updated_at').notNull().defaultNow(),
+    /** Grows by one with every change: the task's entity tag. */
+    version: integer().notNull().default(1),
+    /** The `Idempotency-Key` that the task was created with, and a digest of what was sent with it. */
+    idempotency_key: text(),
+    idempotency_digest: text()
   },
   (table) => [
     primaryKey({ columns: [table.user_id, table.id] }),
+    // Partial: a task that was created without a key costs this index nothing.
+    uniqueIndex('tasks_idempotency_key')
+      .on(table.user_id, table.idempotency_key)
+      .where(sql`${table.idempotency_key} is not null`),
     // The API validates all of this before; these hold for whoever else writes to the table.
     check('tasks_user_id_length', sql`char_length(${table.user_id}) between 1 and 255`),
     check('tasks_title_length', sql`char_length(${table.title}) between 1 and 200`),
@@ -31,4 +50,9 @@ export const tasks = pgTable(
   ]
 )
 
-export type Task = typeof tasks.$inferSelect
+type Row = typeof tasks.$inferSelect
+
+/** A task as its user sees it. */
+export type Task = Omit<Row, 'version' | 'idempotency_key' | 'idempotency_digest'>
+/** With the version that its entity tag is made of. */
+export type VersionedTask = Task & Pick<Row, 'version'>

@@ -1,7 +1,9 @@
-import { and, desc, eq, type SQL, sql } from 'drizzle-orm'
+import { createHash } from 'node:crypto'
+import { and, desc, eq, getTableColumns, type SQL, sql } from 'drizzle-orm'
 import { v7 as uuidv7 } from 'uuid'
+import { IdempotencyKeyReused } from '../src/errors.js'
 import type { Database } from './client.js'
-import { type Task, tasks } from './schema.js'
+import { type Task, tasks, type VersionedTask } from './schema.js'
 
 export interface NewTask {
   title: string
@@ -12,10 +14,16 @@ export interface NewTask {
 /** What is undefined stays as it is. */
 export type TaskChanges = Partial<NewTask>
 
-export type TaskRepository = ReturnType<typeof taskRepository>
+/** What a change found that asked for other versions than the task has: nothing was done. */
+export class StaleVersion {
+  constructor(readonly version: number) {}
+}
+
+const { version, idempotency_key, idempotency_digest, ...taskColumns } = getTableColumns(tasks)
+const versionedColumns = { ...taskColumns, version }
 
 /**
- * The only SQL on tasks: six single statements, prepared once. Every function takes the user first and every
+ * The only SQL on tasks: single statements, prepared once. Every function takes the user first and every
  * statement names the user, so a task of somebody else does not exist for it. There is no transaction because
  * there is nothing to hold together: what a request does is one statement, atomic by itself.
  *
@@ -33,11 +41,16 @@ export function taskRepository({ orm, run }: Database) {
     completed,
     completed_at: sql`case when not ${completed} then null
       when ${tasks.completed} then ${tasks.completed_at} else ${changedAt} end`,
-    updated_at: changedAt
+    updated_at: changedAt,
+    version: sql`${tasks.version} + 1`
   })
 
+  // Part of the change itself, so that of two changes that ask for the same version one finds it gone.
+  const expectedVersion = sql`(${sql.placeholder('versions')}::text is null
+    or ${tasks.version} = any(string_to_array(${sql.placeholder('versions')}::text, ',')::integer[]))`
+
   const listStatement = orm
-    .select()
+    .select(taskColumns)
     .from(tasks)
     .where(
       and(
@@ -48,20 +61,39 @@ export function taskRepository({ orm, run }: Database) {
     .orderBy(desc(tasks.id))
     .prepare('tasks_list')
 
+  const newTask = {
+    user_id: sql.placeholder('user_id'),
+    id: sql.placeholder('id'),
+    title: sql.placeholder('title'),
+    description: sql.placeholder('description'),
+    completed: sql.placeholder('completed'),
+    completed_at: sql`case when ${sql.placeholder('completed')}::boolean then now() end`
+  }
+
   const createStatement = orm
     .insert(tasks)
-    .values({
-      user_id: sql.placeholder('user_id'),
-      id: sql.placeholder('id'),
-      title: sql.placeholder('title'),
-      description: sql.placeholder('description'),
-      completed: sql.placeholder('completed'),
-      completed_at: sql`case when ${sql.placeholder('completed')}::boolean then now() end`
-    })
-    .returning()
+    .values(newTask)
+    .returning(versionedColumns)
     .prepare('tasks_create')
 
-  const getStatement = orm.select().from(tasks).where(ownTask).prepare('tasks_get')
+  const createOnceStatement = orm
+    .insert(tasks)
+    .values({
+      ...newTask,
+      idempotency_key: sql.placeholder('key'),
+      idempotency_digest: sql.placeholder('digest')
+    })
+    // An update that changes nothing, because only then the row that is there comes back, also when another request
+    // is making it at this very moment.
+    .onConflictDoUpdate({
+      target: [tasks.user_id, tasks.idempotency_key],
+      targetWhere: sql`${tasks.idempotency_key} is not null`,
+      set: { idempotency_key: sql`excluded.idempotency_key` }
+    })
+    .returning({ ...versionedColumns, idempotency_digest })
+    .prepare('tasks_create_once')
+
+  const getStatement = orm.select(versionedColumns).from(tasks).where(ownTask).prepare('tasks_get')
 
   const updateStatement = orm
     .update(tasks)
@@ -72,61 +104,109 @@ export function taskRepository({ orm, run }: Database) {
         then ${sql.placeholder('description')}::text else ${tasks.description} end`,
       ...completion(sql`coalesce(${sql.placeholder('completed')}::boolean, ${tasks.completed})`)
     })
-    .where(ownTask)
-    .returning()
+    .where(and(ownTask, expectedVersion))
+    .returning(versionedColumns)
     .prepare('tasks_update')
 
   const toggleStatement = orm
     .update(tasks)
     .set(completion(sql`coalesce(${sql.placeholder('completed')}::boolean, not ${tasks.completed})`))
-    .where(ownTask)
-    .returning()
+    .where(and(ownTask, expectedVersion))
+    .returning(versionedColumns)
     .prepare('tasks_toggle')
 
-  const deleteStatement = orm.delete(tasks).where(ownTask).returning({ id: tasks.id }).prepare('tasks_delete')
+  const deleteStatement = orm
+    .delete(tasks)
+    .where(and(ownTask, expectedVersion))
+    .returning({ version })
+    .prepare('tasks_delete')
+
+  async function get(user_id: string, id: string): Promise<VersionedTask | undefined> {
+    const [task] = await run(() => getStatement.execute({ user_id, id }))
+    return task
+  }
+
+  /** Why a change of one task changed none: there is none, or it has another version than asked for. */
+  async function unchanged(
+    user_id: string,
+    id: string,
+    versions?: number[]
+  ): Promise<StaleVersion | undefined> {
+    const task = versions && (await get(user_id, id))
+    return task && new StaleVersion(task.version)
+  }
 
   return {
     /** Every task of the user, newest first; with `completed`, only those that are, or are not. */
     list: (user_id: string, completed?: boolean): Promise<Task[]> =>
       run(() => listStatement.execute({ user_id, completed: completed ?? null })),
 
-    async create(user_id: string, { title, description = null, completed = false }: NewTask): Promise<Task> {
-      const values = { user_id, id: uuidv7(), title, description, completed }
-      const [task] = await run(() => createStatement.execute(values))
-      return task as Task
+    async create(user_id: string, task: NewTask): Promise<VersionedTask> {
+      const [created] = await run(() => createStatement.execute(valuesOf(user_id, task)))
+      return created as VersionedTask
+    },
+
+    /**
+     * As `create`, but at most once for a key of the user: after that, the task that the first call made, as it is
+     * now. When that task is deleted, the key is free again.
+     *
+     * @throws IdempotencyKeyReused (422) when the first call sent something else
+     */
+    async createOnce(
+      user_id: string,
+      key: string,
+      task: NewTask
+    ): Promise<{ task: VersionedTask; replayed: boolean }> {
+      const values = { ...valuesOf(user_id, task), key, digest: digestOf(task) }
+      const [row] = await run(() => createOnceStatement.execute(values))
+      const { idempotency_digest, ...found } = row as VersionedTask & { idempotency_digest: string }
+      if (idempotency_digest !== values.digest) throw new IdempotencyKeyReused()
+      return { task: found, replayed: found.id !== values.id }
     },
 
     /** The task, or undefined when the user has none with this id. */
-    async get(user_id: string, id: string): Promise<Task | undefined> {
-      const [task] = await run(() => getStatement.execute({ user_id, id }))
-      return task
-    },
+    get,
 
-    /** The task as it is now, or undefined when the user has none with this id. */
-    async update(user_id: string, id: string, changes: TaskChanges): Promise<Task | undefined> {
+    /**
+     * @param versions of which the task must have one; any will do when undefined
+     * @returns the task as it is now, or undefined when the user has none with this id
+     */
+    async update(user_id: string, id: string, changes: TaskChanges, versions?: number[]) {
       const { title = null, description = null, completed = null } = changes
-      const values = {
-        user_id,
-        id,
-        title,
-        description,
-        has_description: changes.description !== undefined,
-        completed
-      }
+      const has_description = changes.description !== undefined
+      const values = { user_id, id, title, description, has_description, completed, ...expected(versions) }
       const [task] = await run(() => updateStatement.execute(values))
-      return task
+      return task ?? unchanged(user_id, id, versions)
     },
 
-    /** Flips `completed`, or sets it when given. The task as it is now, or undefined as above. */
-    async toggle(user_id: string, id: string, completed?: boolean): Promise<Task | undefined> {
-      const [task] = await run(() => toggleStatement.execute({ user_id, id, completed: completed ?? null }))
-      return task
+    /** Flips `completed`, or sets it when given; otherwise as `update`. */
+    async toggle(user_id: string, id: string, completed?: boolean, versions?: number[]) {
+      const values = { user_id, id, completed: completed ?? null, ...expected(versions) }
+      const [task] = await run(() => toggleStatement.execute(values))
+      return task ?? unchanged(user_id, id, versions)
     },
 
-    /** Whether the user had a task with this id. */
-    async delete(user_id: string, id: string): Promise<boolean> {
-      const deleted = await run(() => deleteStatement.execute({ user_id, id }))
-      return deleted.length > 0
+    /** The version that was deleted, or undefined or StaleVersion as from `update`. */
+    async delete(user_id: string, id: string, versions?: number[]) {
+      const [deleted] = await run(() => deleteStatement.execute({ user_id, id, ...expected(versions) }))
+      return deleted ?? unchanged(user_id, id, versions)
     }
   }
 }
+
+const valuesOf = (user_id: string, { title, description = null, completed = false }: NewTask) => ({
+  user_id,
+  id: uuidv7(),
+  title,
+  description,
+  completed
+})
+
+/** As one text, because the two drivers disagree about arrays. */
+const expected = (versions?: number[]) => ({ versions: versions?.join(',') ?? null })
+
+/** Tells what one create sent from what another did; what is left out equals its default. */
+const digestOf = ({ title, description = null, completed = false }: NewTask) =>
+  createHash('sha256')
+    .update(JSON.stringify([title, description, completed]))
+    .digest('base64url')

@@ -15,8 +15,8 @@ export default fp<{ origins: CorsOrigins }>(
       // Browsers refuse credentials together with "*".
       credentials: origins !== '*',
       methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
-      allowedHeaders: ['Authorization', 'Content-Type'],
-      exposedHeaders: ['Location', 'Retry-After', 'X-Request-Id'],
+      allowedHeaders: ['Authorization', 'Content-Type', 'Idempotency-Key', 'If-Match', 'If-None-Match'],
+      exposedHeaders: ['ETag', 'Idempotency-Replayed', 'Location', 'Retry-After', 'X-Request-Id'],
       maxAge: 600
     }
     const withoutPreflight = { ...options, preflight: false }

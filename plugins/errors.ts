@@ -16,7 +16,7 @@ import {
   UnsupportedMediaType,
   ValidationFailed
 } from '../src/errors.js'
-import { AT_LEAST_ONE_OF } from '../src/validation.js'
+import { AT_LEAST_ONE_OF, VISIBLE_ASCII } from '../src/validation.js'
 import { isOwner } from './auth.js'
 
 export const PROBLEM_JSON = 'application/problem+json'
@@ -135,14 +135,17 @@ const MESSAGES: Record<string, (params: Params) => string> = {
   required: () => 'is required',
   type: ({ type }) => `must be ${String(type).split(',').join(' or ')}`,
   enum: ({ allowedValues }) => `must be one of ${(allowedValues as string[]).join(', ')}`,
-  pattern: () => 'must have a character that is not white space',
+  pattern: ({ pattern }) =>
+    pattern === VISIBLE_ASCII
+      ? 'must be visible ASCII characters only'
+      : 'must have a character that is not white space',
   format: () => 'must not have NUL characters or lone surrogates',
   [AT_LEAST_ONE_OF]: ({ names }) => `must have at least one of ${(names as string[]).join(', ')}`
 }
 
 function sentence(context: string | undefined, validation: FastifySchemaValidationError[]): string {
   const [first, ...more] = details(validation)
-  const where = context === 'querystring' ? 'query' : context
+  const where = context === 'querystring' ? 'query' : context === 'headers' ? 'header' : context
   const others = more.length > 0 ? ` (and ${more.length} more)` : ''
   return `The ${where} is not valid: ${[first?.path, first?.message].filter(Boolean).join(' ')}${others}.`
 }

@@ -7,9 +7,11 @@ export const STATUS_OF = {
   forbidden: 403,
   not_found: 404,
   method_not_allowed: 405,
+  precondition_failed: 412,
   body_too_large: 413,
   unsupported_media_type: 415,
   validation_failed: 422,
+  idempotency_key_reused: 422,
   internal: 500,
   unavailable: 503
 } as const
@@ -38,12 +40,20 @@ export const Forbidden = define('forbidden', 'The user in the path is not the us
 export const TaskNotFound = define('not_found', 'There is no such task.')
 export const RouteNotFound = define('not_found', 'There is nothing at this path.')
 export const MethodNotAllowed = define('method_not_allowed', 'This path does not answer to this method.')
+export const PreconditionFailed = define(
+  'precondition_failed',
+  'The task has changed since the version that If-Match names. The current one is in ETag.'
+)
 export const BodyTooLarge = define('body_too_large', 'The request body is larger than 64 KiB.')
 export const UnsupportedMediaType = define(
   'unsupported_media_type',
   'The request body must be sent as application/json.'
 )
 export const ValidationFailed = define('validation_failed', '%s')
+export const IdempotencyKeyReused = define(
+  'idempotency_key_reused',
+  'A task was already created with this Idempotency-Key and another body.'
+)
 export const Internal = define(
   'internal',
   'The service failed to answer this request. The failure was logged.'

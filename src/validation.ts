@@ -6,6 +6,9 @@ export const AT_LEAST_ONE_OF = 'x-at-least-one-of'
 /** The name of a string format of our own: what PostgreSQL can store as it is, so neither NUL nor lone surrogates. */
 export const STORABLE = 'storable-text'
 
+/** What HTTP allows in a header without quoting: RFC 5234's VCHAR. */
+export const VISIBLE_ASCII = '^[\\x21-\\x7e]+$'
+
 /** How requests are validated: strictly. Nothing is coerced, filled in or removed, and every error is told. */
 export const ajv: NonNullable<FastifyServerOptions['ajv']> = {
   customOptions: {

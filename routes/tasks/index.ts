@@ -1,6 +1,9 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { taskRepository } from '../../db/tasks.js'
-import { TaskNotFound } from '../../src/errors.js'
+import type { FastifyReply } from 'fastify'
+import type { VersionedTask } from '../../db/schema.js'
+import { StaleVersion, taskRepository } from '../../db/tasks.js'
+import { entityTag, isNamed, matchedVersions } from '../../src/entity-tag.js'
+import { PreconditionFailed, TaskNotFound } from '../../src/errors.js'
 import * as schemas from './schemas.js'
 
 const COMPLETED = { all: undefined, pending: false, completed: true }
@@ -20,26 +23,32 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
     tasks.list(user.sub, COMPLETED[query.status ?? 'all'])
   )
 
-  app.post('', { schema: schemas.createTask }, async ({ user, body }, reply) => {
-    const task = await tasks.create(user.sub, body)
+  app.post('', { schema: schemas.createTask }, async ({ user, body, headers }, reply) => {
+    const key = headers['idempotency-key']
+    const { task, replayed } =
+      key === undefined
+        ? { task: await tasks.create(user.sub, body), replayed: false }
+        : await tasks.createOnce(user.sub, key, body)
+    if (replayed) reply.header('Idempotency-Replayed', 'true')
     reply.code(201).header('Location', `/api/${encodeURIComponent(user.sub)}/tasks/${task.id}`)
-    return task
+    return tagged(reply, task)
   })
 
-  app.get('/:taskId', { schema: schemas.getTask }, async ({ user, params }) =>
-    found(await tasks.get(user.sub, params.taskId))
+  app.get('/:taskId', { schema: schemas.getTask }, async ({ user, params, headers }, reply) => {
+    const task = tagged(reply, await tasks.get(user.sub, params.taskId))
+    return isNamed(headers['if-none-match'], task.version) ? reply.code(304).send() : task
+  })
+
+  app.patch('/:taskId', { schema: schemas.updateTask }, async ({ user, params, body, headers }, reply) =>
+    tagged(reply, await tasks.update(user.sub, params.taskId, body, matchedVersions(headers['if-match'])))
   )
 
-  app.patch('/:taskId', { schema: schemas.updateTask }, async ({ user, params, body }) =>
-    found(await tasks.update(user.sub, params.taskId, body))
+  app.put('/:taskId', { schema: schemas.putTask }, async ({ user, params, body, headers }, reply) =>
+    tagged(reply, await tasks.update(user.sub, params.taskId, body, matchedVersions(headers['if-match'])))
   )
 
-  app.put('/:taskId', { schema: schemas.putTask }, async ({ user, params, body }) =>
-    found(await tasks.update(user.sub, params.taskId, body))
-  )
-
-  app.delete('/:taskId', { schema: schemas.deleteTask }, async ({ user, params }, reply) => {
-    if (!(await tasks.delete(user.sub, params.taskId))) throw new TaskNotFound()
+  app.delete('/:taskId', { schema: schemas.deleteTask }, async ({ user, params, headers }, reply) => {
+    found(reply, await tasks.delete(user.sub, params.taskId, matchedVersions(headers['if-match'])))
     return reply.code(204).send(null)
   })
 
@@ -50,14 +59,28 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
       if ((request.body as unknown) === undefined) request.body = {}
       done()
     },
-    handler: async ({ user, params, body }) =>
-      found(await tasks.toggle(user.sub, params.taskId, body.completed))
+    handler: async ({ user, params, body, headers }, reply) =>
+      tagged(
+        reply,
+        await tasks.toggle(user.sub, params.taskId, body.completed, matchedVersions(headers['if-match']))
+      )
   })
 }
 
-/** @throws TaskNotFound (404) */
-function found<T>(task: T | undefined): T {
-  if (task === undefined) throw new TaskNotFound()
+/** @throws TaskNotFound (404); PreconditionFailed (412), with the current entity tag in the answer */
+function found<T>(reply: FastifyReply, result: T | StaleVersion | undefined): T {
+  if (result === undefined) throw new TaskNotFound()
+  if (result instanceof StaleVersion) {
+    reply.header('ETag', entityTag(result.version))
+    throw new PreconditionFailed()
+  }
+  return result
+}
+
+/** As `found`, with the task's entity tag in the answer. */
+function tagged(reply: FastifyReply, result: VersionedTask | StaleVersion | undefined): VersionedTask {
+  const task = found(reply, result)
+  reply.header('ETag', entityTag(task.version))
   return task
 }
 

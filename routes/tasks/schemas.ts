@@ -1,7 +1,7 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { PROBLEM_JSON, Problem } from '../../plugins/errors.js'
 import { type ErrorCode, STATUS_OF } from '../../src/errors.js'
-import { AT_LEAST_ONE_OF, STORABLE } from '../../src/validation.js'
+import { AT_LEAST_ONE_OF, STORABLE, VISIBLE_ASCII } from '../../src/validation.js'
 
 /** A reference to a shared schema, typed as what it refers to. */
 const ref = <T extends TSchema>(schema: T) => Type.Unsafe<Static<T>>({ $ref: `${schema.$id}#` })
@@ -98,14 +98,41 @@ export const ListQuery = Type.Object({
   )
 })
 
+const tagList = (description: string) => Type.Optional(Type.String({ description, examples: ['"1"'] }))
+
+const IfMatch = Type.Object({
+  'if-match': tagList(
+    'Entity tags from `ETag`, or `*`. The task is changed only when it has one of them; otherwise 412, and nothing is changed.'
+  )
+})
+
+const IfNoneMatch = Type.Object({
+  'if-none-match': tagList(
+    'Entity tags from `ETag`, or `*`. 304 without a body when the task still has one of them.'
+  )
+})
+
+const IdempotencyKey = Type.Object({
+  'idempotency-key': Type.Optional(
+    Type.String({
+      minLength: 1,
+      maxLength: 255,
+      pattern: VISIBLE_ASCII,
+      description:
+        'Makes the request safe to repeat: as often as it is sent with this key, there is one task. 1 to 255 visible ASCII characters, best a random UUID for each task.'
+    })
+  )
+})
+
 const REASONS: Partial<Record<ErrorCode, string>> = {
   bad_request: 'Malformed JSON, invalid UTF-8, or a URL that cannot be decoded.',
   unauthorized: 'No token, or not a valid one.',
   forbidden: "The path's user is not the token's `sub`.",
   not_found: 'The user has no such task.',
+  precondition_failed: 'The task has none of the versions in `If-Match`; nothing was changed.',
   body_too_large: 'The body is larger than 64 KiB.',
   unsupported_media_type: 'The body is not JSON.',
-  validation_failed: 'The query or the body breaks its schema; `errors` says where.',
+  validation_failed: 'The query, a header or the body breaks its schema; `errors` says where.',
   internal: 'A bug. It was logged with the request id.',
   unavailable: 'The database or the key server does not answer in time, or too much work is waiting.'
 }
@@ -128,11 +155,14 @@ function errors(...codes: ErrorCode[]) {
         ...(code === 'unavailable' && {
           headers: { 'Retry-After': header('Seconds to wait.', { type: 'integer' }) }
         }),
+        ...(code === 'precondition_failed' && { headers: ETag }),
         content: { [PROBLEM_JSON]: { schema: ref(Problem) } }
       }
     ])
   )
 }
+
+const ETag = { ETag: header('The version of the task, to be sent back in `If-Match` or `If-None-Match`.') }
 
 const json = <T extends TSchema>(description: string, schema: T, headers?: Record<string, object>) => ({
   description,
@@ -160,9 +190,12 @@ export const createTask = {
   summary: 'Create a task',
   tags,
   params: UserParams,
+  headers: IdempotencyKey,
   body: ref(CreateTask),
   response: {
     201: json('The task.', ref(Task), {
+      ...ETag,
+      'Idempotency-Replayed': header('`true` when an earlier request with this key made the task.'),
       Location: header('Where the task is.', { type: 'string', format: 'uri-reference' })
     }),
     ...errors(...body, 'validation_failed')
@@ -174,7 +207,16 @@ export const getTask = {
   summary: 'Get a task',
   tags,
   params: TaskParams,
-  response: { 200: json('The task.', ref(Task)), ...errors('not_found') }
+  headers: IfNoneMatch,
+  response: {
+    200: json('The task.', ref(Task), ETag),
+    304: {
+      description: 'The task still has one of the versions in `If-None-Match`.',
+      type: 'null',
+      headers: ETag
+    },
+    ...errors('not_found')
+  }
 }
 
 export const updateTask = {
@@ -182,10 +224,11 @@ export const updateTask = {
   summary: 'Change some fields of a task',
   tags,
   params: TaskParams,
+  headers: IfMatch,
   body: ref(UpdateTask),
   response: {
-    200: json('The task as it is now.', ref(Task)),
-    ...errors('not_found', ...body, 'validation_failed')
+    200: json('The task as it is now.', ref(Task), ETag),
+    ...errors('not_found', 'precondition_failed', ...body, 'validation_failed')
   }
 }
 
@@ -201,7 +244,11 @@ export const deleteTask = {
   summary: 'Delete a task',
   tags,
   params: TaskParams,
-  response: { 204: { description: 'The task is gone.', type: 'null' }, ...errors('not_found', ...body) }
+  headers: IfMatch,
+  response: {
+    204: { description: 'The task is gone.', type: 'null' },
+    ...errors('not_found', 'precondition_failed', ...body)
+  }
 }
 
 export const toggleTaskCompletion = {
@@ -211,9 +258,10 @@ export const toggleTaskCompletion = {
     'Without a body, or with `{}`, flips `completed`. With `{"completed": true}` or `{"completed": false}` sets it, which is safe to repeat.',
   tags,
   params: TaskParams,
+  headers: IfMatch,
   body: ref(SetCompletion),
   response: {
-    200: json('The task as it is now.', ref(Task)),
-    ...errors('not_found', ...body, 'validation_failed')
+    200: json('The task as it is now.', ref(Task), ETag),
+    ...errors('not_found', 'precondition_failed', ...body, 'validation_failed')
   }
 }
