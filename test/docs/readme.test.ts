@@ -1,0 +1,55 @@
+import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import t from 'tap'
+import { onEachDatabase, SECRET } from '../support/api.js'
+import { blocksOf } from '../support/markdown.js'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const CURL_SHIM = fileURLToPath(new URL('../support/curl.ts', import.meta.url))
+const END = '--- end of block ---'
+
+/** What differs each time in answers: ids and times. */
+const normal = (text: string) =>
+  text
+    .replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, '<id>')
+    .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, '<time>')
+    .trim()
+
+onEachDatabase(async (t, app) => {
+  t.test('the walk through answers what the README shows', async (t) => {
+    const blocks = blocksOf('README.md')
+    const commands = blocks.filter(({ language }) => language === 'sh')
+    const shown = blocks.filter(({ language }) => language === 'json')
+    t.equal(commands.length, shown.length, 'every command is followed by its answer')
+    t.ok(commands.length >= 8)
+
+    const url = await app.listen({ port: 0, host: '127.0.0.1' })
+    const script = [
+      'set -e',
+      // Without curl on the machine, what stands in for it.
+      `command -v curl >/dev/null || curl() { "${process.execPath}" --import tsx "${CURL_SHIM}" "$@"; }`,
+      ...commands.map(({ code }) => `${code}\necho; echo '${END}'`)
+    ]
+    const { stdout } = await promisify(execFile)(
+      'sh',
+      ['-c', script.join('\n').replaceAll('http://127.0.0.1:3000', url)],
+      {
+        cwd: ROOT,
+        env: { PATH: process.env.PATH, HOME: process.env.HOME, JWT_SECRET: SECRET, NO_PROXY: '127.0.0.1' }
+      }
+    )
+    t.strictSame(
+      stdout.split(END).slice(0, -1).map(normal),
+      shown.map(({ code }) => normal(code))
+    )
+  })
+})
+
+t.test('the commands to start and to test are the ones that are checked', async (t) => {
+  const consoles = blocksOf('README.md').filter(({ language }) => language === 'console')
+  t.strictSame(
+    consoles.map(({ code }) => code),
+    ['$ npm ci && npm start\n', '$ npm ci && npm test\n']
+  )
+})

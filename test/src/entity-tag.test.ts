@@ -1,0 +1,72 @@
+import t from 'tap'
+import { entityTag, isNamed, matchedVersions } from '../../src/entity-tag.js'
+import { codeOf } from '../../src/errors.js'
+
+t.test('an entity tag is strong and quoted', async (t) => {
+  t.equal(entityTag(12), '"12"')
+})
+
+t.test('If-Match names versions, compared strongly', async (t) => {
+  const cases: [header: string | undefined, versions: number[] | undefined][] = [
+    [undefined, undefined],
+    ['*', undefined],
+    [' * ', undefined],
+    ['"1"', [1]],
+    ['"1","2"', [1, 2]],
+    ['"1" ,\t"2" , "30"', [1, 2, 30]],
+    // RFC 9110, section 5.6.1: a recipient must accept empty list elements.
+    [', "1", , "2",', [1, 2]],
+    // A comma inside the quotes is part of the tag.
+    ['"1,2"', []],
+    ['W/"1"', []],
+    ['W/"1", "2"', [2]],
+    ['"x", "-1", "01", "1.0", ""', []],
+    // Larger than any version that the column can hold.
+    ['"2147483648", "99999999999999999999"', []],
+    ['"\xe4"', []]
+  ]
+  for (const [header, versions] of cases)
+    t.strictSame(matchedVersions(header), versions, JSON.stringify(header))
+})
+
+t.test('If-None-Match names a version, compared weakly', async (t) => {
+  const cases: [header: string | undefined, named: boolean][] = [
+    [undefined, false],
+    ['*', true],
+    ['"7"', true],
+    ['W/"7"', true],
+    ['"6", W/"7"', true],
+    ['"6"', false],
+    ['"07"', false]
+  ]
+  for (const [header, named] of cases) t.equal(isNamed(header, 7), named, JSON.stringify(header))
+})
+
+t.test('what is no list of entity tags is a bad request', async (t) => {
+  const malformed = [
+    '',
+    ' ',
+    ',',
+    ', ,',
+    '1',
+    '"1',
+    '1"',
+    '"1" "2"',
+    '*, "1"',
+    '"1", *',
+    'w/"1"',
+    'W/ "1"',
+    '"1"; "2"',
+    '"a"b"'
+  ]
+  for (const header of malformed) {
+    for (const read of [() => matchedVersions(header), () => isNamed(header, 1)]) {
+      try {
+        read()
+        t.fail(`${JSON.stringify(header)} was taken`)
+      } catch (error) {
+        t.equal(codeOf(error), 'bad_request', JSON.stringify(header))
+      }
+    }
+  }
+})
