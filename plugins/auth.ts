@@ -1,7 +1,7 @@
 import jwt from '@fastify/jwt'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { createRemoteJWKSet, errors, exportSPKI } from 'jose'
+import { createRemoteJWKSet, customFetch, errors, exportSPKI, type FetchImplementation } from 'jose'
 import type { KeySource } from '../src/config.js'
 import type { ResolvedAuth } from '../src/development-secret.js'
 import { Forbidden, InvalidToken, MissingToken, Unavailable } from '../src/errors.js'
@@ -30,6 +30,8 @@ const JWKS_TIMEOUT_MS = 2_500
 const JWKS_MAX_AGE_MS = 240_000
 /** Between two fetches for a `kid` that we do not know: how long a new key may wait for its first use. */
 const JWKS_COOLDOWN_MS = 10_000
+/** Between any two fetches: a key server that fails gets no more of them because more is asked of us. */
+const JWKS_PAUSE_MS = 1_000
 
 const ASYMMETRIC = ['RS256', 'PS256', 'ES256', 'EdDSA'] as const
 
@@ -81,7 +83,9 @@ function remoteKeys(url: string) {
   const find = createRemoteJWKSet(new URL(url), {
     timeoutDuration: JWKS_TIMEOUT_MS,
     cacheMaxAge: JWKS_MAX_AGE_MS,
-    cooldownDuration: JWKS_COOLDOWN_MS
+    cooldownDuration: JWKS_COOLDOWN_MS,
+    // The cooldown counts from the last fetch that succeeded.
+    [customFetch]: atIntervals(JWKS_PAUSE_MS)
   })
   // jose hands out the same key object until it fetches again, so each is converted once.
   const pems = new WeakMap<object, string>()
@@ -103,6 +107,17 @@ function remoteKeys(url: string) {
         error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys
       throw noSuchKey ? new InvalidToken() : new Unavailable({ cause: error })
     }
+  }
+}
+
+/** `fetch`, but it fails at once when the last call was less than `milliseconds` ago. */
+function atIntervals(milliseconds: number): FetchImplementation {
+  let last = Number.NEGATIVE_INFINITY
+  return async (url, options) => {
+    const now = Date.now()
+    if (now - last < milliseconds) throw new Error('the keys could not be fetched a moment ago')
+    last = now
+    return fetch(url, options)
   }
 }
 

@@ -30,5 +30,6 @@ export default fp<{ origins: CorsOrigins }>(
 
 /** Any other OPTIONS is a request like all others, and needs a token: Fetch standard, "CORS-preflight request". */
 function isPreflight({ method, headers }: FastifyRequest): boolean {
-  return method === 'OPTIONS' && headers.origin !== undefined && 'access-control-request-method' in headers
+  // Empty headers are none: @fastify/cors would answer such a "preflight" itself, with a 400.
+  return method === 'OPTIONS' && !!headers.origin && !!headers['access-control-request-method']
 }

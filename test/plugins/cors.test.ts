@@ -1,0 +1,198 @@
+import t, { type Test } from 'tap'
+import { clientOf, request, startApp } from '../support/api.js'
+
+const APP = 'https://app.example.com'
+const PATH = '/api/alice/tasks'
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE']
+
+const preflight = (origin: string, method = 'PATCH') => ({
+  origin,
+  'access-control-request-method': method,
+  'access-control-request-headers': 'authorization,content-type'
+})
+
+const words = (header: string | undefined) => (header ?? '').toLowerCase().split(/, */)
+
+/** No header that tells a browser that a page may read the answer. */
+function isHidden(t: Test, headers: Record<string, string | undefined>, name: string) {
+  t.equal(headers['access-control-allow-origin'], undefined, name)
+}
+
+t.test('with a list of origins', async (t) => {
+  const app = await startApp(t, 'postgres', { CORS_ORIGIN: `https://other.example.com, ${APP}` })
+  const alice = await clientOf(app, 'alice')
+  const origin = { origin: APP }
+
+  t.test('a preflight needs no token and allows all six methods and the request headers', async (t) => {
+    for (const path of [PATH, `${PATH}/0199aa00-0000-7000-8000-000000000000/complete`, '/nowhere']) {
+      for (const method of METHODS) {
+        const { status, headers, text } = await request(
+          app,
+          'OPTIONS',
+          path,
+          undefined,
+          preflight(APP, method)
+        )
+        t.equal(status, 204, `${method} ${path}`)
+        t.equal(text, '')
+        t.equal(headers['access-control-allow-origin'], APP)
+        t.equal(headers['access-control-allow-credentials'], 'true')
+        t.strictSame(words(headers['access-control-allow-methods']), words(METHODS.join()))
+        t.strictSame(words(headers['access-control-allow-headers']), ['authorization', 'content-type'])
+        t.ok(words(headers.vary).includes('origin'))
+      }
+    }
+  })
+
+  t.test('a page from any other origin may not read anything', async (t) => {
+    const others = [
+      'https://evil.example',
+      'http://app.example.com',
+      'https://app.example.com:8443',
+      'https://app.example.com.evil.example',
+      'https://evil-app.example.com',
+      'https://APP.example.com',
+      'http://localhost:3000',
+      'null',
+      '*'
+    ]
+    for (const other of others) {
+      isHidden(t, (await request(app, 'OPTIONS', PATH, undefined, preflight(other))).headers, other)
+      isHidden(t, (await alice('GET', '', undefined, { origin: other })).headers, `GET from ${other}`)
+    }
+  })
+
+  t.test('the answer to a page holds its origin and shows it the headers it needs', async (t) => {
+    const { status, headers } = await alice('POST', '', { title: 'Buy milk' }, origin)
+    t.equal(status, 201)
+    t.equal(headers['access-control-allow-origin'], APP)
+    t.equal(headers['access-control-allow-credentials'], 'true')
+    t.ok(words(headers['access-control-expose-headers']).includes('location'))
+    t.ok(words(headers.vary).includes('origin'), 'no cache gives it to another page')
+    t.ok(words((await alice('GET')).headers.vary).includes('origin'), 'not even without an origin')
+  })
+
+  t.test('an error shows its real status to a page', async (t) => {
+    const json = { 'content-type': 'application/json' }
+    const errors: [status: number, method: string, path: string, body?: unknown, headers?: object][] = [
+      [400, 'GET', '/api/%zz/tasks'],
+      [400, 'POST', '', '{', json],
+      [401, 'GET', '', undefined, { authorization: 'Bearer nonsense' }],
+      [401, 'GET', '/api/%zz/tasks', undefined, { authorization: 'Bearer nonsense' }],
+      [401, 'PUT', '/nowhere', undefined, { authorization: '' }],
+      [403, 'GET', '/api/bob/tasks'],
+      [404, 'GET', '/api'],
+      [404, 'GET', '/no-uuid'],
+      [405, 'DELETE', ''],
+      [405, 'TRACE', ''],
+      [413, 'POST', '', JSON.stringify({ title: 'x'.repeat(70_000) }), json],
+      [415, 'POST', '', '<a/>', { 'content-type': 'text/xml' }],
+      [422, 'POST', '', {}]
+    ]
+    for (const [expected, method, path, body, more] of errors) {
+      const { status, headers } = await alice(method, path, body, { ...origin, ...more })
+      t.equal(status, expected, `${method} ${path}`)
+      t.equal(headers['access-control-allow-origin'], APP, `${expected} ${method} ${path}`)
+      t.equal(headers['access-control-allow-credentials'], 'true')
+    }
+  })
+
+  t.test('an OPTIONS that is no preflight is a request like all others', async (t) => {
+    const none: Record<string, string>[] = [
+      {},
+      origin,
+      { 'access-control-request-method': 'GET' },
+      { ...origin, 'access-control-request-headers': 'authorization' },
+      { ...origin, 'access-control-request-method': '' },
+      { origin: '', 'access-control-request-method': 'GET' }
+    ]
+    for (const headers of none) {
+      const name = JSON.stringify(headers)
+      t.equal((await request(app, 'OPTIONS', PATH, undefined, headers)).status, 401, name)
+      const known = await alice('OPTIONS', '', undefined, headers)
+      t.equal(known.status, 405, name)
+      t.strictSame(words(known.headers.allow).sort(), ['get', 'head', 'post'], name)
+      t.equal((await alice('OPTIONS', '/api', undefined, headers)).status, 404, name)
+    }
+  })
+})
+
+t.test('with * every page may ask, but none with credentials', async (t) => {
+  const app = await startApp(t, 'postgres', { CORS_ORIGIN: '*', NODE_ENV: 'production' })
+  const alice = await clientOf(app, 'alice')
+  const answers = {
+    preflight: await request(app, 'OPTIONS', PATH, undefined, preflight('https://any.example')),
+    answer: await alice('GET', '', undefined, { origin: 'https://any.example' }),
+    error: await request(app, 'GET', PATH, undefined, { origin: 'null' })
+  }
+  t.strictSame(
+    Object.values(answers).map(({ status }) => status),
+    [204, 200, 401]
+  )
+  for (const [name, { headers }] of Object.entries(answers)) {
+    t.equal(headers['access-control-allow-origin'], '*', name)
+    t.equal(headers['access-control-allow-credentials'], undefined, name)
+  }
+  t.strictSame(words(answers.preflight.headers['access-control-allow-methods']), words(METHODS.join()))
+})
+
+t.test('in production no page may ask unless configured, and a preflight is refused as such', async (t) => {
+  const app = await startApp(t, 'postgres', { NODE_ENV: 'production' })
+  const alice = await clientOf(app, 'alice')
+  for (const origin of [APP, 'http://localhost:3000']) {
+    const asked = await request(app, 'OPTIONS', PATH, undefined, preflight(origin))
+    t.equal(asked.status, 401, origin)
+    const answer = await alice('GET', '', undefined, { origin })
+    t.equal(answer.status, 200, origin)
+    for (const { headers } of [asked, answer]) {
+      t.notOk(
+        Object.keys(headers).some((name) => name.startsWith('access-control-')),
+        origin
+      )
+    }
+    t.equal((await alice('OPTIONS', '', undefined, preflight(origin))).status, 405, 'with a token')
+    t.equal((await alice('OPTIONS', '/api', undefined, preflight(origin))).status, 404, 'with a token')
+  }
+})
+
+t.test('outside production pages on this machine may ask, on any port, and no others', async (t) => {
+  const app = await startApp(t)
+  const local = [
+    'http://localhost',
+    'http://localhost:3000',
+    'http://localhost:5173',
+    'http://localhost:65535',
+    'http://127.0.0.1',
+    'http://127.0.0.1:8080'
+  ]
+  for (const origin of local) {
+    const { status, headers } = await request(app, 'OPTIONS', PATH, undefined, preflight(origin))
+    t.equal(status, 204, origin)
+    t.equal(headers['access-control-allow-origin'], origin)
+    t.equal(headers['access-control-allow-credentials'], 'true')
+  }
+  const others = [
+    'http://localhost.evil.com',
+    'http://localhost:3000.evil.com',
+    'http://localhost:',
+    'http://localhost:abc',
+    'http://evil-localhost:3000',
+    'http://evil.com/http://localhost',
+    'http://127.0.0.1.evil.com',
+    'http://127.0.0.2',
+    'http://127x0x0x1',
+    'http://user@localhost',
+    'https://localhost',
+    'https://localhost:3000',
+    'https://127.0.0.1',
+    'HTTP://localhost',
+    'http://localhost\nx',
+    'http://0.0.0.0:3000',
+    'http://[::1]:3000',
+    'null',
+    'file://'
+  ]
+  for (const origin of others) {
+    isHidden(t, (await request(app, 'OPTIONS', PATH, undefined, preflight(origin))).headers, origin)
+  }
+})

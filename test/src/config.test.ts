@@ -1,0 +1,288 @@
+import { generateKeyPairSync } from 'node:crypto'
+import { join, resolve } from 'node:path'
+import t, { type Test } from 'tap'
+import { loadConfig } from '../../src/config.js'
+import { StartError } from '../../src/errors.js'
+
+const SECRET = 's3cr3t-'.repeat(5)
+const POSTGRES = 'postgres://app:pa55word@db.example:5432/tasks'
+const PRODUCTION = { NODE_ENV: 'production', DATABASE_URL: POSTGRES, JWT_SECRET: SECRET }
+
+type Env = Record<string, string | undefined>
+
+/** What an operator reads when the start is refused. */
+function refusal(t: Test, env: Env): string {
+  try {
+    loadConfig(env)
+  } catch (error) {
+    t.ok(error instanceof StartError, 'refused as the operator can mend it')
+    return (error as Error).message
+  }
+  t.fail(`accepted: ${JSON.stringify(env).slice(0, 100)}`)
+  return ''
+}
+
+/** Refused in one line that names the variable first, says what would be right, and holds no secret. */
+function refuses(t: Test, env: Env, variable: string, right: RegExp) {
+  const message = refusal(t, env)
+  t.match(message, new RegExp(`^${variable}\\b`))
+  t.match(message, right)
+  t.notMatch(message, /[\r\n]/, 'one line')
+  for (const secret of [env.JWT_SECRET, env.DATABASE_URL, 'pa55word', SECRET]) {
+    // A short one may well be a part of any sentence.
+    if (secret && secret.length >= 'pa55word'.length) t.notOk(message.includes(secret), 'no secret in it')
+  }
+}
+
+t.test('an empty environment is a complete configuration for development', async (t) => {
+  t.strictSame(loadConfig({}), {
+    production: false,
+    api: { host: '127.0.0.1', port: 3000 },
+    ops: { host: '127.0.0.1', port: 3001 },
+    database: { kind: 'embedded', directory: resolve('.data', 'postgres') },
+    auth: {
+      keys: { kind: 'development', file: resolve('.data', 'jwt-secret') },
+      issuer: undefined,
+      audience: undefined
+    },
+    corsOrigins: [/^http:\/\/(localhost|127\.0\.0\.1)(:\d{1,5})?$/],
+    logLevel: 'info'
+  })
+})
+
+t.test('every variable is taken as it is written', async (t) => {
+  const env = {
+    HOST: '0.0.0.0',
+    PORT: '8080',
+    OPS_HOST: '::1',
+    OPS_PORT: '0',
+    DATABASE_URL: POSTGRES,
+    DATA_DIR: '/var/lib/tasks',
+    JWT_SECRET: SECRET,
+    JWT_ISSUER: 'https://issuer.example/',
+    JWT_AUDIENCE: 'tasks',
+    CORS_ORIGIN: 'https://app.example.com',
+    LOG_LEVEL: 'warn',
+    NODE_ENV: 'production'
+  }
+  t.strictSame(loadConfig(env), {
+    production: true,
+    api: { host: '0.0.0.0', port: 8080 },
+    ops: { host: '::1', port: 0 },
+    database: { kind: 'postgres', url: POSTGRES },
+    auth: {
+      keys: { kind: 'secret', secret: SECRET },
+      issuer: 'https://issuer.example/',
+      audience: 'tasks'
+    },
+    corsOrigins: ['https://app.example.com'],
+    logLevel: 'warn'
+  })
+})
+
+t.test('an empty value counts as unset, and other variables as none of ours', async (t) => {
+  const empty = Object.fromEntries(
+    [
+      'HOST',
+      'PORT',
+      'OPS_HOST',
+      'OPS_PORT',
+      'DATABASE_URL',
+      'DATA_DIR',
+      'JWT_SECRET',
+      'JWKS_URL',
+      'JWT_ISSUER',
+      'JWT_AUDIENCE',
+      'CORS_ORIGIN',
+      'LOG_LEVEL',
+      'NODE_ENV'
+    ].map((name) => [name, ''])
+  )
+  t.strictSame(loadConfig({ ...empty, PATH: '/bin', port: '1' }), loadConfig({}))
+})
+
+t.test('the result cannot be changed', async (t) => {
+  const config = loadConfig({})
+  t.throws(() => Object.assign(config, { production: true }), TypeError)
+  t.equal(config.production, false)
+})
+
+t.test('each right value of a variable with a limited set of them', async (t) => {
+  for (const value of ['0', '1', '80', '9999', '59999', '64999', '65000', '65499', '65529', '65535']) {
+    t.equal(loadConfig({ PORT: value }).api.port, Number(value))
+    t.equal(loadConfig({ OPS_PORT: value }).ops.port, Number(value))
+  }
+  for (const level of ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']) {
+    t.equal(loadConfig({ LOG_LEVEL: level }).logLevel, level)
+  }
+  for (const url of [POSTGRES, 'postgresql://db/tasks?sslmode=require', 'postgres://127.0.0.1:6432/x']) {
+    t.strictSame(loadConfig({ DATABASE_URL: url }).database, { kind: 'postgres', url })
+  }
+  for (const url of ['https://issuer.example/jwks', 'http://127.0.0.1:3000/api/auth/jwks']) {
+    t.strictSame(loadConfig({ JWKS_URL: url }).auth.keys, { kind: 'jwks', url })
+  }
+})
+
+t.test('a relative DATA_DIR starts at the working directory', async (t) => {
+  const { database, auth } = loadConfig({ DATA_DIR: 'some/where' })
+  t.strictSame(database, { kind: 'embedded', directory: join(process.cwd(), 'some/where/postgres') })
+  t.match(auth.keys, { file: join(process.cwd(), 'some/where/jwt-secret') })
+})
+
+t.test('a wrong value is refused in one line that names the variable and what would be right', async (t) => {
+  const whole = /whole number from 0 to 65535/
+  const wrong: [variable: string, value: string, right: RegExp][] = [
+    ...['PORT', 'OPS_PORT'].flatMap((variable) =>
+      [
+        '65536',
+        '99999',
+        '-1',
+        '3000.5',
+        '3e3',
+        '0x50',
+        ' 80',
+        '80\n',
+        'http',
+        '65540',
+        '70000',
+        '100000'
+      ].map((value): [string, string, RegExp] => [variable, value, whole])
+    ),
+    ['DATABASE_URL', 'mysql://app:pa55word@db/tasks', /postgres:\/\//],
+    ['DATABASE_URL', 'app:pa55word@db/tasks', /postgres:\/\//],
+    ['DATABASE_URL', 'pg://db', /postgres:\/\//],
+    ['DATABASE_URL', 'postgres://app:pa55word@db:port/tasks', /postgres:\/\//],
+    ['DATABASE_URL', ' postgres://app:pa55word@db/tasks', /postgres:\/\//],
+    ['JWKS_URL', 'issuer.example/jwks', /https:\/\/ URL/],
+    ['JWKS_URL', 'file:///etc/passwd', /https:\/\/ URL/],
+    ['JWKS_URL', 'https://', /https:\/\/ URL/],
+    ['JWKS_URL', 'https://issuer example/jwks', /https:\/\/ URL/],
+    ['LOG_LEVEL', 'verbose', /one of fatal, error, warn, info, debug, trace, silent/],
+    ['LOG_LEVEL', 'INFO', /one of fatal, error, warn, info, debug, trace, silent/],
+    ['LOG_LEVEL', 'info\nPORT must be something else', /one of fatal/]
+  ]
+  for (const [variable, value, right] of wrong) {
+    t.test(`${variable}=${JSON.stringify(value)}`, async (t) => {
+      refuses(t, { [variable]: value }, variable, right)
+    })
+  }
+})
+
+t.test('what was wrong is shown where it is no secret', async (t) => {
+  t.match(refusal(t, { PORT: 'http' }), '"http"')
+  t.match(refusal(t, { JWKS_URL: 'issuer.example' }), '"issuer.example"')
+  t.match(refusal(t, { CORS_ORIGIN: 'https://app.example/' }), '"https://app.example/"')
+})
+
+t.test('production refuses every default that is for development', async (t) => {
+  t.doesNotThrow(() => loadConfig(PRODUCTION))
+  const { DATABASE_URL, JWT_SECRET, ...rest } = PRODUCTION
+  refuses(t, { ...rest, JWT_SECRET }, 'DATABASE_URL', /must be set in production/)
+  refuses(t, { ...rest, JWT_SECRET, DATA_DIR: '/data' }, 'DATABASE_URL', /must be set in production/)
+  refuses(t, { ...rest, DATABASE_URL }, 'JWT_SECRET or JWKS_URL', /must be set in production/)
+  t.equal(loadConfig(PRODUCTION).corsOrigins, false, 'no origin')
+  t.strictSame(
+    loadConfig({ ...rest, DATABASE_URL, JWKS_URL: 'https://issuer.example/jwks' }).auth.keys,
+    { kind: 'jwks', url: 'https://issuer.example/jwks' },
+    'a key server alone is enough'
+  )
+})
+
+t.test('two key sources are refused, in production or not', async (t) => {
+  for (const env of [{}, PRODUCTION]) {
+    refuses(
+      t,
+      { ...env, JWT_SECRET: SECRET, JWKS_URL: 'https://issuer.example/jwks' },
+      'JWT_SECRET and JWKS_URL',
+      /set one/
+    )
+  }
+})
+
+t.test('a JWT_SECRET needs 32 bytes, however many characters they are', async (t) => {
+  for (const secret of ['x', 'x'.repeat(31), 'ä'.repeat(15)]) {
+    refuses(t, { JWT_SECRET: secret }, 'JWT_SECRET', /at least 32 bytes/)
+  }
+  for (const secret of ['x'.repeat(32), 'ä'.repeat(16), Buffer.alloc(48, 7).toString('base64')]) {
+    t.strictSame(loadConfig({ JWT_SECRET: secret }).auth.keys, { kind: 'secret', secret })
+  }
+})
+
+t.test('a JWT_SECRET that is a key, which others may know, is refused', async (t) => {
+  const pairs = {
+    rsa: generateKeyPairSync('rsa', { modulusLength: 2048 }),
+    ec: generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+    ed25519: generateKeyPairSync('ed25519')
+  }
+  for (const [kind, { publicKey, privateKey }] of Object.entries(pairs)) {
+    const pem = publicKey.export({ type: 'spki', format: 'pem' }) as string
+    const der = publicKey.export({ type: 'spki', format: 'der' })
+    const jwk = publicKey.export({ format: 'jwk' })
+    const keys: Record<string, string> = {
+      PEM: pem,
+      'PEM in one line, as .env files have it': pem.replaceAll('\n', '\\n'),
+      'a private key as PEM': privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
+      'DER in base64': der.toString('base64'),
+      'DER in base64 with line breaks': pem.split('\n').slice(1, -2).join('\n'),
+      'DER in base64url': der.toString('base64url'),
+      JWK: JSON.stringify(jwk),
+      'JWK with spaces': JSON.stringify({ kid: '1', ...jwk }, null, 2),
+      'a key set': JSON.stringify({ keys: [jwk] })
+    }
+    if (kind === 'rsa') {
+      const pkcs1 = publicKey.export({ type: 'pkcs1', format: 'der' })
+      keys['PKCS #1 as PEM'] = publicKey.export({ type: 'pkcs1', format: 'pem' }) as string
+      keys['PKCS #1 DER in base64'] = pkcs1.toString('base64')
+    }
+    for (const [form, secret] of Object.entries(keys)) {
+      t.test(`${kind}: ${form}`, async (t) => {
+        refuses(t, { JWT_SECRET: secret }, 'JWT_SECRET', /not a key/)
+      })
+    }
+  }
+})
+
+t.test('CORS_ORIGIN is a list of origins, or *', async (t) => {
+  const right: [value: string, origins: unknown][] = [
+    ['*', '*'],
+    [' * ', '*'],
+    ['https://app.example.com', ['https://app.example.com']],
+    ['https://a.example,http://b.example:8080', ['https://a.example', 'http://b.example:8080']],
+    [' https://a.example , https://b.example ', ['https://a.example', 'https://b.example']],
+    ['http://localhost:5173', ['http://localhost:5173']],
+    ['http://[::1]:3000', ['http://[::1]:3000']]
+  ]
+  for (const [value, origins] of right) {
+    t.strictSame(loadConfig({ CORS_ORIGIN: value }).corsOrigins, origins, value)
+    t.strictSame(
+      loadConfig({ ...PRODUCTION, CORS_ORIGIN: value }).corsOrigins,
+      origins,
+      `${value} in production`
+    )
+  }
+  const wrong = [
+    'https://app.example.com/',
+    'https://app.example.com/path',
+    'https://app.example.com?x',
+    'https://app.example.com:443',
+    'https://App.Example.com',
+    'https://user@app.example.com',
+    'https://a.example,https://b.example/',
+    'https://a.example,',
+    ',',
+    ' ',
+    'https://a.example https://b.example',
+    '*,https://a.example',
+    'https://*.example.com/',
+    'app.example.com',
+    'localhost:3000',
+    'null',
+    'true',
+    'file:///'
+  ]
+  for (const value of wrong) {
+    t.test(`not ${JSON.stringify(value)}`, async (t) => {
+      refuses(t, { CORS_ORIGIN: value }, 'CORS_ORIGIN', /list of origins such as https:\/\/app\.example\.com/)
+    })
+  }
+})

@@ -1,0 +1,70 @@
+import { spawn } from 'node:child_process'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { type AuthConfig, loadConfig } from '../../src/config.js'
+import { resolveDevelopmentSecret } from '../../src/development-secret.js'
+import { StartError } from '../../src/errors.js'
+
+const authIn = (directory: string): AuthConfig => loadConfig({ DATA_DIR: directory, JWT_ISSUER: 'me' }).auth
+
+const mode = (path: string) => (statSync(path).mode & 0o777).toString(8)
+
+t.test('the secret is made once, at random, and kept where only its owner can read it', async (t) => {
+  const directory = join(t.testdir(), 'not', 'there', 'yet')
+  const first = resolveDevelopmentSecret(authIn(directory))
+  t.match(first, { keys: { kind: 'secret', secret: /^[\w-]{43}$/ }, issuer: 'me', audience: undefined })
+  t.strictSame(resolveDevelopmentSecret(authIn(directory)), first, 'the next start finds it')
+  t.equal(mode(join(directory, 'jwt-secret')), '600')
+  t.equal(mode(directory), '700')
+  t.strictSame(readdirSync(directory), ['jwt-secret'], 'and nothing else is left there')
+
+  const other = resolveDevelopmentSecret(authIn(t.testdir()))
+  t.notSame(other.keys, first.keys, 'another folder has another one')
+})
+
+t.test('processes that start at the same moment agree on one secret', async (t) => {
+  const directory = join(t.testdir(), 'new')
+  const source = fileURLToPath(new URL('../../src', import.meta.url))
+  const at = Date.now() + 4_000
+  const code = `
+    const { loadConfig } = await import(${JSON.stringify(`${source}/config.ts`)})
+    const { resolveDevelopmentSecret } = await import(${JSON.stringify(`${source}/development-secret.ts`)})
+    const { auth } = loadConfig({ DATA_DIR: ${JSON.stringify(directory)} })
+    await new Promise((resolve) => setTimeout(resolve, ${at} - 20 - Date.now()))
+    while (Date.now() < ${at}) {}
+    process.stdout.write(resolveDevelopmentSecret(auth).keys.secret)`
+  const secrets = await Promise.all(
+    Array.from({ length: 4 }, () => {
+      const child = spawn(
+        process.execPath,
+        ['--import', import.meta.resolve('tsx'), '--input-type=module', '-e', code],
+        { stdio: ['ignore', 'pipe', 'inherit'] }
+      )
+      return text(child.stdout)
+    })
+  )
+  t.equal(secrets[0], readFileSync(join(directory, 'jwt-secret'), 'utf8'))
+  t.equal(new Set(secrets).size, 1)
+})
+
+t.test('a folder that cannot be used is refused in one line that names DATA_DIR', async (t) => {
+  const file = join(t.testdir({ file: '' }), 'file')
+  for (const directory of [file, join(file, 'below')]) {
+    t.throws(() => resolveDevelopmentSecret(authIn(directory)), {
+      constructor: StartError,
+      message: /^DATA_DIR: the development secret cannot be kept there: .+$/
+    })
+  }
+})
+
+t.test('a configured key source comes back as it is, and makes no file', async (t) => {
+  const directory = t.testdir()
+  for (const env of [{ JWT_SECRET: 'x'.repeat(32) }, { JWKS_URL: 'https://issuer.example/jwks' }]) {
+    const { auth } = loadConfig({ ...env, DATA_DIR: directory, JWT_AUDIENCE: 'tasks' })
+    t.strictSame(resolveDevelopmentSecret(auth), auth)
+  }
+  t.strictSame(readdirSync(directory), [])
+})
