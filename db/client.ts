@@ -1,5 +1,4 @@
 import { mkdirSync } from 'node:fs'
-import { PGlite } from '@electric-sql/pglite'
 import { sql } from 'drizzle-orm'
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
 import { drizzle as drizzlePglite } from 'drizzle-orm/pglite'
@@ -8,6 +7,7 @@ import postgres from 'postgres'
 import type { DatabaseConfig } from '../src/config.js'
 import { StartError, Unavailable } from '../src/errors.js'
 import { lockDirectory } from './directory-lock.js'
+import { ExactPGlite } from './exact-pglite.js'
 
 export type Orm = PgDatabase<PgQueryResultHKT>
 
@@ -64,7 +64,8 @@ async function openEmbedded(directory: string): Promise<Database> {
     if (error instanceof StartError) throw error
     throw new StartError(`DATA_DIR: ${directory} cannot be used: ${(error as Error).message}`)
   }
-  const client = await PGlite.create({ dataDir: `${directory}/pgdata` })
+  const client = new ExactPGlite({ dataDir: `${directory}/pgdata` })
+  await client.waitReady
   return limited(drizzlePglite(client), async () => {
     await client.close()
     release()

@@ -66,7 +66,10 @@ export default fp(
   { name: 'errors' }
 )
 
-async function answer(thrown: FastifyError, request: FastifyRequest, reply: FastifyReply) {
+async function answer(anything: FastifyError, request: FastifyRequest, reply: FastifyReply) {
+  // JavaScript can throw everything, null too.
+  const thrown =
+    anything instanceof Error ? anything : (new Error('what was thrown is no error') as FastifyError)
   const error = translate(thrown, request)
   const code = codeOf(error) as ErrorCode
   if (code === 'internal') request.log.error({ err: causeOf(thrown) }, 'request failed')

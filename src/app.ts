@@ -21,6 +21,8 @@ import { ajv } from './validation.js'
 const BODY_LIMIT = 65_536
 /** How long a client may take to send a request, in milliseconds. */
 const REQUEST_TIMEOUT_MS = 10_000
+/** How often Node looks for requests that took longer, in milliseconds. */
+const TIMEOUT_CHECK_MS = 1_000
 
 /** A `sub` of 255 characters takes up to 3,060 in a URL, and Node refuses headers of more than 16 KiB as a whole. */
 const ROUTER = { ignoreTrailingSlash: true, maxParamLength: 16_384 }
@@ -40,6 +42,8 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
     requestIdHeader: false,
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    // Node takes the larger of its two limits for the whole request, and by default looks every 30 seconds.
+    http: { headersTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: TIMEOUT_CHECK_MS },
     // While it closes, the app still answers what arrives on open connections, each with "Connection: close".
     return503OnClosing: false,
     ajv,

@@ -1,9 +1,13 @@
 import { randomBytes } from 'node:crypto'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { STATUS_CODES } from 'node:http'
 import type { FastifyInstance } from 'fastify'
 import { type JWTPayload, SignJWT } from 'jose'
 import t, { type Test } from 'tap'
+import { tasks } from '../../db/schema.js'
 import { buildApp, type Overrides } from '../../src/app.js'
 import { loadConfig } from '../../src/config.js'
+import { type ErrorCode, STATUS_OF } from '../../src/errors.js'
 import { type DatabaseKind, databaseEnv, KINDS } from './databases.js'
 
 export const SECRET = randomBytes(32).toString('hex')
@@ -89,6 +93,73 @@ export async function startApp(
   const app = await buildApp(config, overrides)
   t.teardown(() => app.close())
   return app
+}
+
+/** Everything in the table, whoever's it is, as the database holds it. */
+export function rowsOf(app: FastifyInstance) {
+  return app.db.orm.select().from(tasks).orderBy(tasks.id)
+}
+
+/** Calls `use` with the instance that the next `buildApp` makes, before anything is registered on it. */
+export function onNextApp(use: (app: FastifyInstance) => void): void {
+  const channel = 'fastify.initialization'
+  subscribe(channel, function once(message) {
+    unsubscribe(channel, once)
+    use((message as { fastify: FastifyInstance }).fastify)
+  })
+}
+
+/** Lets `add` put routes on the root of the next app, at the moment when its own are registered. */
+export function addToNextApp(add: (app: FastifyInstance) => void): void {
+  onNextApp((app) => {
+    let added = false
+    app.addHook('onRoute', ({ url }) => {
+      if (added || !url.startsWith('/api/')) return
+      added = true
+      add(app)
+    })
+  })
+}
+
+const REQUEST_ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+
+/**
+ * Checks that the answer is exactly one of the documented errors.
+ *
+ * @param isHead an answer to HEAD has no body to check
+ */
+export function isProblem(
+  t: Test,
+  { status, headers, json }: Answer,
+  code: ErrorCode,
+  message: string = code,
+  isHead = false
+): void {
+  const expected = STATUS_OF[code]
+  const { detail, errors, ...rest } = json ?? {}
+  t.strictSame(
+    {
+      status,
+      type: headers['content-type'],
+      hasRequestId: REQUEST_ID.test(headers['x-request-id'] ?? ''),
+      hasDetail: isHead || (typeof detail === 'string' && detail !== ''),
+      hasErrors: isHead || Array.isArray(errors) === (code === 'validation_failed'),
+      challenge: headers['www-authenticate']?.slice(0, 20),
+      body: isHead ? undefined : rest
+    },
+    {
+      status: expected,
+      type: 'application/problem+json; charset=utf-8',
+      hasRequestId: true,
+      hasDetail: true,
+      hasErrors: true,
+      challenge: code === 'unauthorized' ? 'Bearer realm="tasks"' : undefined,
+      body: isHead
+        ? undefined
+        : { type: 'about:blank', title: STATUS_CODES[expected], status: expected, code }
+    },
+    message
+  )
 }
 
 /** Runs the same tests on a real PostgreSQL server and on the embedded database. */

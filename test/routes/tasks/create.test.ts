@@ -1,4 +1,5 @@
-import { clientOf, onEachDatabase } from '../../support/api.js'
+import { clientOf, isProblem, onEachDatabase, rowsOf } from '../../support/api.js'
+import { JSON_TYPE, refusesBrokenBodies, refusesStrangers } from '../../support/refusals.js'
 
 const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
@@ -7,8 +8,10 @@ onEachDatabase(async (t, app) => {
   const alice = await clientOf(app, 'alice')
 
   t.test('201 with the task and where it is', async (t) => {
+    const before = Date.now()
     const { status, headers, json } = await alice('POST', '', { title: 'Buy milk' })
     t.equal(status, 201)
+    t.equal(headers['content-type'], 'application/json; charset=utf-8')
     t.strictSame(Object.keys(json), [
       'id',
       'user_id',
@@ -29,7 +32,87 @@ onEachDatabase(async (t, app) => {
       created_at: INSTANT,
       updated_at: json.created_at
     })
+    // The database rounds to the millisecond.
+    t.ok(Math.abs(Date.parse(json.created_at) - before) < 5_000, 'created now')
     t.equal(headers.location, `/api/alice/tasks/${json.id}`)
     t.strictSame((await alice('GET', headers.location)).json, json)
   })
+
+  t.test('201 with a Location that leads to the task for every user id', async (t) => {
+    for (const user of ['a/b', 'a b%20?#&é', '💡'.repeat(255)]) {
+      const client = await clientOf(app, user)
+      const { status, headers, json } = await client('POST', '', { title: 'a' })
+      t.equal(status, 201)
+      t.equal(json.user_id, user)
+      t.strictSame((await client('GET', headers.location)).json, json, user)
+    }
+  })
+
+  t.test('201 with a completed task, completed when it was created', async (t) => {
+    const { status, json } = await alice('POST', '', { title: 'a', description: 'b', completed: true })
+    t.equal(status, 201)
+    t.match(json, {
+      description: 'b',
+      completed: true,
+      completed_at: json.created_at,
+      updated_at: json.created_at
+    })
+    t.strictSame((await alice('GET', `/${json.id}`)).json, json)
+  })
+
+  t.test('201 without what the client may not set', async (t) => {
+    const sent = {
+      title: 'a',
+      id: '01890000-0000-7000-8000-000000000000',
+      user_id: 'bob',
+      completed_at: '2001-01-01T00:00:00.000Z',
+      created_at: '2001-01-01T00:00:00.000Z',
+      updated_at: '2001-01-01T00:00:00.000Z',
+      priority: 'high',
+      tags: ['x']
+    }
+    const { status, json } = await alice('POST', '', sent)
+    t.equal(status, 201)
+    t.not(json.id, sent.id)
+    t.match(json, { user_id: 'alice', completed_at: null, updated_at: json.created_at })
+    t.not(json.created_at, sent.created_at)
+    t.notOk('priority' in json || 'tags' in json)
+  })
+
+  t.test('422 with each thing that is wrong, and nothing is created', async (t) => {
+    const before = await rowsOf(app)
+    for (const [body, errors] of [
+      [undefined, [['', 'must be object']]],
+      [{}, [['/title', 'is required']]],
+      [{ description: 'a', completed: false }, [['/title', 'is required']]],
+      [
+        { title: '', description: 1, completed: 'true' },
+        [
+          ['/title', /fewer than 1 characters/],
+          ['/title', 'must have a character that is not white space'],
+          ['/description', 'must be string or null'],
+          ['/completed', 'must be boolean']
+        ]
+      ],
+      [{ title: 'a'.repeat(201) }, [['/title', /more than 200 characters/]]],
+      [{ title: 'a', description: 'a'.repeat(10_001) }, [['/description', /more than 10000 characters/]]],
+      [{ title: 'a\0' }, [['/title', 'must not have NUL characters or lone surrogates']]]
+    ] as const) {
+      const answer = await alice('POST', '', body)
+      isProblem(t, answer, 'validation_failed')
+      t.match(
+        answer.json.errors,
+        errors.map(([path, message]) => ({ path, message }))
+      )
+      t.equal(answer.json.errors.length, errors.length)
+    }
+    t.strictSame(await rowsOf(app), before)
+  })
+
+  t.test('422 for an empty body that says it is JSON', async (t) => {
+    isProblem(t, await alice('POST', '', '', JSON_TYPE), 'validation_failed')
+  })
+
+  refusesBrokenBodies(t, app, alice, 'POST', '')
+  refusesStrangers(t, app, 'POST', '', { title: 'a' })
 })

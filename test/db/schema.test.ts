@@ -1,0 +1,239 @@
+import { spawn } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { generateDrizzleJson, generateMigration } from 'drizzle-kit/api'
+import { getTableConfig } from 'drizzle-orm/pg-core'
+import type { PostgresError } from 'postgres'
+import t, { type Test } from 'tap'
+import * as schema from '../../db/schema.js'
+import { clientOf, SECRET, sign, startApp } from '../support/api.js'
+import { emptyDatabase, sqlClient } from '../support/databases.js'
+
+const MIGRATIONS = new URL('../../db/migrations/', import.meta.url)
+const read = (name: string) => JSON.parse(readFileSync(new URL(name, MIGRATIONS), 'utf8'))
+
+t.test('the schema names its owner first in the key, and everything as it is on the wire', async (t) => {
+  const { name, columns, primaryKeys, checks, foreignKeys, indexes } = getTableConfig(schema.tasks)
+  t.equal(name, 'tasks')
+  t.strictSame(
+    columns.map((column) => [column.name, column.getSQLType(), column.notNull]),
+    [
+      ['user_id', 'text', true],
+      ['id', 'uuid', true],
+      ['title', 'text', true],
+      ['description', 'text', false],
+      ['completed', 'boolean', true],
+      ['completed_at', 'timestamp (3) with time zone', false],
+      ['created_at', 'timestamp (3) with time zone', true],
+      ['updated_at', 'timestamp (3) with time zone', true]
+    ]
+  )
+  t.strictSame(
+    primaryKeys.map((key) => key.columns.map((column) => column.name)),
+    [['user_id', 'id']]
+  )
+  t.strictSame(checks.map((check) => check.name).sort(), [
+    'tasks_completed_at',
+    'tasks_description_length',
+    'tasks_title_length',
+    'tasks_user_id_length'
+  ])
+  t.strictSame([foreignKeys, indexes], [[], []])
+})
+
+t.test('the database refuses what the API would, whoever writes to it', async (t) => {
+  const url = await emptyDatabase(t)
+  await startApp(t, 'postgres', { DATABASE_URL: url })
+  const sql = sqlClient(t, url)
+  const right = {
+    user_id: 'alice',
+    id: '01890000-0000-7000-8000-000000000000',
+    title: 'a',
+    description: null as string | null,
+    completed: false,
+    completed_at: null as string | null
+  }
+  const insert = (values: object) =>
+    sql`insert into tasks ${sql({ ...right, id: crypto.randomUUID(), ...values })}`.then(
+      () => 'accepted',
+      ({ code, constraint_name, column_name }: PostgresError) =>
+        [code, constraint_name ?? column_name].filter(Boolean).join(' ')
+    )
+  const CHECK = '23514'
+  const NULL = '23502'
+  const now = '2026-01-01T00:00:00Z'
+  await insert(right)
+  for (const [values, expected] of [
+    [{}, 'accepted'],
+    [right, '23505 tasks_user_id_id_pk'],
+    [{ id: right.id, user_id: 'bob' }, 'accepted'],
+    [{ user_id: '💡'.repeat(255), title: '💡'.repeat(200), description: '💡'.repeat(10_000) }, 'accepted'],
+    [{ user_id: '' }, `${CHECK} tasks_user_id_length`],
+    [{ user_id: 'a'.repeat(256) }, `${CHECK} tasks_user_id_length`],
+    [{ title: '' }, `${CHECK} tasks_title_length`],
+    [{ title: 'a'.repeat(201) }, `${CHECK} tasks_title_length`],
+    [{ description: '' }, 'accepted'],
+    [{ description: 'a'.repeat(10_001) }, `${CHECK} tasks_description_length`],
+    [{ completed: true, completed_at: now }, 'accepted'],
+    [{ completed: true }, `${CHECK} tasks_completed_at`],
+    [{ completed_at: now }, `${CHECK} tasks_completed_at`],
+    [{ user_id: null }, `${NULL} user_id`],
+    [{ id: null }, `${NULL} id`],
+    [{ title: null }, `${NULL} title`],
+    [{ completed: null }, `${NULL} completed`],
+    [{ created_at: null }, `${NULL} created_at`],
+    [{ updated_at: null }, `${NULL} updated_at`]
+  ] as const) {
+    t.equal(await insert(values), expected, JSON.stringify(values).slice(0, 60))
+  }
+})
+
+t.test("a user's tasks are found by the key alone", async (t) => {
+  const url = await emptyDatabase(t)
+  await startApp(t, 'postgres', { DATABASE_URL: url })
+  const sql = sqlClient(t, url)
+  await sql`insert into tasks (user_id, id, title, completed)
+    select 'user' || n % 500, gen_random_uuid(), 'a', false from generate_series(1, 10000) n`
+  await sql`analyze tasks`
+  const plan = await sql`explain select * from tasks where user_id = 'user7' order by id desc`
+  const text = plan.map((row) => row['QUERY PLAN']).join('\n')
+  t.match(text, /tasks_user_id_id_pk/)
+  t.notMatch(text, /Seq Scan/)
+})
+
+t.test('the migrations make exactly the schema: drizzle-kit has nothing to add', async (t) => {
+  const { entries } = read('meta/_journal.json')
+  const last = String(entries.at(-1).idx).padStart(4, '0')
+  const committed = read(`meta/${last}_snapshot.json`)
+  t.strictSame(await generateMigration(committed, generateDrizzleJson(schema, committed.id)), [])
+
+  // And so does the database that they make, when it is asked.
+  const url = await emptyDatabase(t)
+  await startApp(t, 'postgres', { DATABASE_URL: url })
+  const sql = sqlClient(t, url)
+  const columns = await sql`
+    select attname as name, format_type(atttypid, atttypmod) as type, attnotnull as not_null
+    from pg_attribute where attrelid = 'tasks'::regclass and attnum > 0 and not attisdropped order by attnum`
+  t.strictSame(
+    columns.map(({ name, type, not_null }) => [name, type, not_null]),
+    getTableConfig(schema.tasks).columns.map((column) => [
+      column.name,
+      column.getSQLType().replace('timestamp (3)', 'timestamp(3)'),
+      column.notNull
+    ])
+  )
+  const checks =
+    await sql`select conname from pg_constraint where conrelid = 'tasks'::regclass and contype = 'c'`
+  t.strictSame(
+    checks.map(({ conname }) => conname).sort(),
+    getTableConfig(schema.tasks)
+      .checks.map(({ name }) => name)
+      .sort()
+  )
+})
+
+t.test('the journal of the migrations only grows', async (t) => {
+  const entries: { idx: number; when: number; tag: string }[] = read('meta/_journal.json').entries
+  t.strictSame(
+    entries.map(({ idx }) => idx),
+    entries.map((_, i) => i)
+  )
+  t.ok(
+    entries.every(({ when }, i) => when > (entries[i - 1]?.when ?? 0)),
+    'each is younger than the one before: drizzle skips an older one'
+  )
+  t.strictSame(
+    readdirSync(MIGRATIONS)
+      .filter((name) => name.endsWith('.sql'))
+      .sort(),
+    entries.map(({ tag }) => `${tag}.sql`)
+  )
+  t.strictSame(
+    readdirSync(new URL('meta/', MIGRATIONS)).sort(),
+    [...entries.map(({ tag }) => `${tag.slice(0, 4)}_snapshot.json`), '_journal.json'].sort()
+  )
+})
+
+t.test('times are UTC to the millisecond, whatever zone the database and the process live in', async (t) => {
+  const url = await emptyDatabase(t)
+  const name = new URL(url).pathname.slice(1)
+  const sql = sqlClient(t, url)
+  await sql.unsafe(`alter database ${name} set TimeZone to 'Asia/Kolkata'`)
+  await sql.unsafe(`alter database ${name} set DateStyle to 'German, DMY'`)
+  const fresh = sqlClient(t, url)
+  t.match((await fresh`select now()::text as now`)[0]?.now, /^\d\d\.\d\d\.\d{4}.* IST$/, 'the settings hold')
+
+  const api = await serve(t, { DATABASE_URL: url, TZ: 'America/St_Johns' })
+  const headers = { authorization: `Bearer ${await sign({ sub: 'alice' })}` }
+  const created = await fetch(`${api}/api/alice/tasks`, {
+    method: 'POST',
+    headers: { ...headers, 'content-type': 'application/json' },
+    body: JSON.stringify({ title: 'a', completed: true })
+  })
+  t.equal(created.status, 201)
+  const task = (await created.json()) as Record<string, string>
+  const path = `${api}/api/alice/tasks/${task.id}`
+  const toggle = async () =>
+    (await (await fetch(`${path}/complete`, { method: 'PATCH', headers })).json()) as Record<string, string>
+  const pending = await toggle()
+  const completed = await toggle()
+  t.equal(pending.completed_at, null)
+  const told = [
+    task.created_at,
+    task.completed_at,
+    pending.updated_at,
+    completed.updated_at,
+    completed.completed_at
+  ]
+  for (const instant of told) {
+    t.match(instant, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
+    t.ok(Math.abs(Date.parse(instant as string) - Date.now()) < 60_000, `${instant} is now`)
+  }
+  t.ok(String(pending.updated_at) > String(task.updated_at))
+  t.ok(String(completed.updated_at) > String(pending.updated_at))
+  t.strictSame(await (await fetch(path, { headers })).json(), completed)
+
+  // The instants are the same to a service that lives elsewhere.
+  const here = await clientOf(await startApp(t, 'postgres', { DATABASE_URL: url }), 'alice')
+  t.strictSame((await here('GET', `/${task.id}`)).json, completed)
+
+  // A moment that the database was given, and none that it made itself.
+  await fresh`update tasks set created_at = '2026-03-29 02:30:00.5+00', updated_at = '2026-10-25 01:30:00.123+00'`
+  const expected = { created_at: '2026-03-29T02:30:00.500Z', updated_at: '2026-10-25T01:30:00.123Z' }
+  t.match(await (await fetch(path, { headers })).json(), expected)
+  t.match((await here('GET', `/${task.id}`)).json, expected)
+})
+
+/** The service in a process of its own; its API's URL. Ends with the test. */
+function serve(t: Test, env: Record<string, string>): Promise<string> {
+  const child = spawn(
+    process.execPath,
+    ['--import', 'tsx', fileURLToPath(new URL('../../src/server.ts', import.meta.url))],
+    {
+      env: {
+        PATH: process.env.PATH,
+        JWT_SECRET: SECRET,
+        PORT: '0',
+        OPS_PORT: '0',
+        LOG_LEVEL: 'silent',
+        ...env
+      },
+      stdio: ['ignore', 'pipe', 'inherit'],
+      cwd: t.testdir()
+    }
+  )
+  const ended = new Promise((resolve) => child.once('exit', resolve))
+  t.teardown(async () => {
+    child.kill()
+    await ended
+  })
+  return new Promise((resolve, reject) => {
+    let said = ''
+    child.stdout.on('data', (chunk) => {
+      said += chunk
+      const [, url] = /^API\s+(http:\S+)$/m.exec(said) ?? []
+      if (url) resolve(url)
+    })
+    child.once('exit', () => reject(new Error(`the service did not start: ${said}`)))
+  })
+}

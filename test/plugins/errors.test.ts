@@ -1,0 +1,244 @@
+import { sql } from 'drizzle-orm'
+import type { FastifyRequest } from 'fastify'
+import t from 'tap'
+import { STATUS_OF, Unavailable } from '../../src/errors.js'
+import {
+  type Answer,
+  addToNextApp,
+  clientOf,
+  isProblem,
+  onEachDatabase,
+  sign,
+  startApp
+} from '../support/api.js'
+import { KINDS } from '../support/databases.js'
+import { JSON_TYPE, UNKNOWN_ID } from '../support/refusals.js'
+
+/** What nothing may tell, wherever it came from. */
+const SECRET = 'correct horse battery staple'
+
+const logger = () => {
+  const lines: string[] = []
+  return {
+    lines,
+    logStream: { write: (line: string) => void lines.push(line) },
+    /** The lines from a level on, as objects; 50 is error. */
+    from: (level: number) => lines.map((line) => JSON.parse(line)).filter((line) => line.level >= level)
+  }
+}
+
+const THROWN: Record<string, () => unknown> = {
+  'an error': () => new Error(SECRET),
+  'an error with a cause': () => new Error(SECRET, { cause: new Error(SECRET) }),
+  'a bug': () => new TypeError(SECRET),
+  'an error that claims a status': () => Object.assign(new Error(SECRET), { statusCode: 404 }),
+  'an error that claims success': () => Object.assign(new Error(SECRET), { statusCode: 200 }),
+  'an error of the database': () => Object.assign(new Error(SECRET), { code: '42P01', query: SECRET }),
+  'an error of the system': () => Object.assign(new Error(SECRET), { code: 'ENOENT', path: SECRET }),
+  'an object': () => ({ message: SECRET }),
+  'a text': () => SECRET,
+  'a number': () => 404,
+  null: () => null,
+  undefined: () => undefined
+}
+
+t.test('whatever is thrown becomes a 500 that tells nothing, and one line in the log', async (t) => {
+  const log = logger()
+  const thrown = ({ params }: FastifyRequest) => THROWN[(params as { kind: string }).kind]?.()
+  addToNextApp((app) => {
+    app.get('/api/rejects/:kind', async (request) => {
+      throw thrown(request)
+    })
+    app.get('/api/throws/:kind', (request) => {
+      throw thrown(request)
+    })
+    app.get(
+      '/api/hook/:kind',
+      { preHandler: async (request) => Promise.reject(thrown(request)) },
+      () => 'unreached'
+    )
+  })
+  const app = await startApp(t, 'postgres', { LOG_LEVEL: 'debug' }, log)
+  const alice = await clientOf(app, 'alice')
+  for (const how of ['rejects', 'throws', 'hook']) {
+    for (const kind of Object.keys(THROWN)) {
+      t.test(`${kind} (${how})`, async (t) => {
+        log.lines.length = 0
+        const url = `/api/${how}/${encodeURIComponent(kind)}`
+        const answer = await alice('GET', url)
+        isProblem(t, answer, 'internal')
+        t.notMatch(answer.text, SECRET)
+        const told = log.from(50)
+        t.match(told, [{ reqId: answer.headers['x-request-id'], msg: 'request failed' }])
+        t.equal(told.length, 1)
+        t.notOk(log.lines.some((line) => line.includes(url)))
+      })
+    }
+  }
+
+  t.test('the stack of an error is in the log', async (t) => {
+    log.lines.length = 0
+    await alice('GET', '/api/throws/a%20bug')
+    t.match(log.from(50), [{ err: { type: 'TypeError', message: SECRET, stack: /errors\.test\.ts/ } }])
+  })
+})
+
+for (const kind of KINDS) {
+  t.test(`a failing statement tells nothing of it, neither the client nor the log (${kind})`, async (t) => {
+    const log = logger()
+    const app = await startApp(t, kind, { LOG_LEVEL: 'trace' }, log)
+    const user = 'user-of-the-path'
+    const token = await sign({ sub: user })
+    const client = await clientOf(app, user)
+    await app.db.orm.execute(sql`drop table tasks`)
+    const body = { title: SECRET, description: SECRET }
+    for (const [method, path, sent] of [
+      ['GET', ''],
+      ['POST', '', body],
+      ['GET', `/${UNKNOWN_ID}`],
+      ['PATCH', `/${UNKNOWN_ID}`, body],
+      ['PUT', `/${UNKNOWN_ID}`, body],
+      ['PATCH', `/${UNKNOWN_ID}/complete`],
+      ['DELETE', `/${UNKNOWN_ID}`]
+    ] as const) {
+      log.lines.length = 0
+      const answer = await client(method, `${path}?q=in-the-query`, sent, {
+        authorization: `Bearer ${token}`
+      })
+      isProblem(t, answer, 'internal', `${method} ${path}`)
+      t.match(log.from(50), [
+        {
+          level: 50,
+          reqId: answer.headers['x-request-id'],
+          err: { code: '42P01', stack: /relation "tasks" does not exist\n +at / }
+        }
+      ])
+      t.equal(log.from(50).length, 1)
+      for (const line of [answer.text, ...log.lines]) {
+        t.notMatch(line, /select |insert |update |delete |"tasks"\.|\$1/i, 'no SQL')
+        for (const secret of [SECRET, user, token, UNKNOWN_ID, 'in-the-query', 'postgres://']) {
+          t.notOk(line.includes(secret), secret)
+        }
+      }
+    }
+  })
+}
+
+t.test('503 with Retry-After while something does not answer, and a warning', async (t) => {
+  const log = logger()
+  addToNextApp((app) => {
+    app.get('/api/unavailable', () => {
+      throw new Unavailable({ cause: Object.assign(new Error('connect'), { code: 'ECONNREFUSED' }) })
+    })
+  })
+  const app = await startApp(t, 'postgres', { LOG_LEVEL: 'info' }, log)
+  const answer = await (await clientOf(app, 'alice'))('GET', '/api/unavailable')
+  isProblem(t, answer, 'unavailable')
+  t.equal(answer.headers['retry-after'], '1')
+  t.match(log.from(40), [{ level: 40, reqId: answer.headers['x-request-id'], err: { code: 'ECONNREFUSED' } }])
+})
+
+onEachDatabase(async (t, app) => {
+  const alice = await clientOf(app, 'alice')
+
+  t.test('a refusal is no line in the log', async (t) => {
+    const log = logger()
+    const quiet = await startApp(t, 'embedded', { LOG_LEVEL: 'info' }, log)
+    const client = await clientOf(quiet, 'alice')
+    const answers = [
+      await quiet.inject('/'),
+      await client('GET', '/no-uuid'),
+      await client('POST', '', {}),
+      await client('POST', '', '{', JSON_TYPE)
+    ]
+    t.equal(answers.length, 4)
+    t.strictSame(log.lines, [])
+  })
+
+  t.test('a 422 lists each error with its path, and its detail is a sentence about them', async (t) => {
+    for (const [body, detail, errors] of [
+      [{}, 'The body is not valid: /title is required.', [{ path: '/title', message: 'is required' }]],
+      [
+        { title: 1, description: [], completed: null },
+        'The body is not valid: /title must be string (and 2 more).',
+        [
+          { path: '/title', message: 'must be string' },
+          { path: '/description', message: 'must be string or null' },
+          { path: '/completed', message: 'must be boolean' }
+        ]
+      ],
+      [[], 'The body is not valid: must be object.', [{ path: '', message: 'must be object' }]]
+    ] as const) {
+      const answer = await alice('POST', '', JSON.stringify(body), JSON_TYPE)
+      isProblem(t, answer, 'validation_failed')
+      t.match(answer.json, { detail, errors })
+      t.equal(answer.json.errors.length, errors.length)
+    }
+    t.match((await alice('GET', '?status=x')).json, {
+      detail: 'The query is not valid: /status must be one of all, pending, completed.',
+      errors: [{ path: '/status', message: 'must be one of all, pending, completed' }]
+    })
+  })
+
+  t.test(
+    'every kind of error is valid against the documented schema, and has the code of its status',
+    async (t) => {
+      const document = app.swagger() as unknown as { components: { schemas: Record<string, Schema> } }
+      const Problem = document.components.schemas.Problem as Schema
+      const answers: [keyof typeof STATUS_OF, Answer][] = [
+        ['bad_request', await alice('POST', '', '{', JSON_TYPE)],
+        ['unauthorized', await alice('GET', '', undefined, { authorization: 'Bearer x' })],
+        ['forbidden', await alice('GET', '/api/bob/tasks')],
+        ['not_found', await alice('GET', '/no-uuid')],
+        ['method_not_allowed', await alice('DELETE')],
+        ['body_too_large', await alice('POST', '', Buffer.alloc(65_537), JSON_TYPE)],
+        ['unsupported_media_type', await alice('POST', '', 'x', { 'content-type': 'text/plain' })],
+        ['validation_failed', await alice('POST', '', {})]
+      ]
+      for (const [code, answer] of answers) {
+        isProblem(t, answer, code)
+        t.strictSame(violations(Problem, answer.json), [])
+        t.match(answer.json.detail, /^[A-Z].*\.$/, 'a sentence')
+      }
+      t.strictSame(Problem.properties?.code?.enum, Object.keys(STATUS_OF))
+    }
+  )
+})
+
+interface Schema {
+  type?: string
+  required?: string[]
+  properties?: Record<string, Schema>
+  items?: Schema
+  enum?: unknown[]
+  const?: unknown
+  minimum?: number
+  maximum?: number
+}
+
+/** What of the value is not as the schema says, for the keywords that Problem uses. */
+function violations(schema: Schema, value: unknown, path = ''): string[] {
+  const is = Array.isArray(value) ? 'array' : Number.isInteger(value) ? 'integer' : typeof value
+  const wrong: string[] = []
+  if (schema.type !== is) wrong.push(`${path} is ${is}`)
+  if (schema.enum && !schema.enum.includes(value)) wrong.push(`${path} is none of the enum`)
+  if ('const' in schema && schema.const !== value) wrong.push(`${path} is not the constant`)
+  if (Number(value) < Number(schema.minimum) || Number(value) > Number(schema.maximum)) {
+    wrong.push(`${path} is out of range`)
+  }
+  if (is === 'array') {
+    for (const item of value as unknown[])
+      wrong.push(...violations(schema.items as Schema, item, `${path}/-`))
+  }
+  if (is === 'object') {
+    const object = value as Record<string, unknown>
+    for (const name of schema.required ?? []) if (!(name in object)) wrong.push(`${path}/${name} is missing`)
+    for (const [name, member] of Object.entries(object)) {
+      const property = schema.properties?.[name]
+      wrong.push(
+        ...(property ? violations(property, member, `${path}/${name}`) : [`${path}/${name} is unknown`])
+      )
+    }
+  }
+  return wrong
+}

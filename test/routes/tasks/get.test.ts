@@ -1,0 +1,26 @@
+import { clientOf, isProblem, onEachDatabase } from '../../support/api.js'
+import { refusesStrangers, refusesUnknownIds } from '../../support/refusals.js'
+
+onEachDatabase(async (t, app) => {
+  const alice = await clientOf(app, 'alice')
+  const bob = await clientOf(app, 'bob')
+  const { json: task } = await alice('POST', '', { title: 'a', description: 'b', completed: true })
+
+  t.test('200 with the task', async (t) => {
+    const { status, headers, json } = await alice('GET', `/${task.id}`)
+    t.equal(status, 200)
+    t.equal(headers['content-type'], 'application/json; charset=utf-8')
+    t.strictSame(json, task)
+  })
+
+  t.test('200 whatever the case of the id', async (t) => {
+    t.strictSame((await alice('GET', `/${task.id.toUpperCase()}`)).json, task)
+  })
+
+  t.test("404 for another user's task", async (t) => {
+    isProblem(t, await bob('GET', `/${task.id}`), 'not_found')
+  })
+
+  refusesUnknownIds(t, alice, 'GET', '')
+  refusesStrangers(t, app, 'GET', `/${task.id}`)
+})

@@ -1,0 +1,295 @@
+import assert from 'node:assert/strict'
+import fc from 'fast-check'
+import type { Test } from 'tap'
+import { type Answer, clientOf, isProblem, onEachDatabase, rowsOf } from '../../support/api.js'
+import { JSON_TYPE } from '../../support/refusals.js'
+
+// What is right, said a second time and in other words than the schemas.
+const codePoints = (text: string) => [...text].length
+const isText = (value: unknown, max: number) =>
+  typeof value === 'string' && codePoints(value) <= max && !/\0/.test(value) && value === value.toWellFormed()
+const RULES: Record<string, (value: unknown) => boolean> = {
+  title: (value) => isText(value, 200) && (value as string).trim() !== '',
+  description: (value) => value === null || isText(value, 10_000),
+  completed: (value) => value === true || value === false
+}
+
+type Fields = Record<string, unknown>
+type Entry = [name: string, value: unknown]
+
+const known = (entries: Entry[]): Fields =>
+  Object.fromEntries(entries.filter(([name]) => Object.hasOwn(RULES, name)))
+const isRight = (fields: Fields) => Object.entries(fields).every(([name, value]) => RULES[name]?.(value))
+
+/** Characters, some of several code points, that are easy to get wrong. */
+const UNITS = [
+  'é',
+  'e\u0301',
+  '\u1112\u1161\u11ab',
+  '한',
+  '💡',
+  '👩‍👩‍👧',
+  '🇨🇭',
+  '\u{10ffff}',
+  '\uffff',
+  '\ufeff',
+  '\u200b',
+  '\u202e',
+  '\u0301',
+  '\u0001',
+  '\u001f',
+  '\u007f',
+  '\u0085',
+  '\u2028',
+  '\\',
+  '"',
+  "'",
+  '%',
+  '$1',
+  'ﬁ',
+  'İ',
+  ' ',
+  '\r\n'
+]
+const WHITE = [' ', '\t', '\n', '\v', '\f', '\r', '\u00a0', '\u1680', '\u2003', '\u2028', '\u3000', '\ufeff']
+const LONE = ['\ud800', '\udbff', '\udc00', '\udfff', '\udc00\ud800']
+
+const unit = fc.oneof(
+  fc.string({ unit: 'grapheme', minLength: 1, maxLength: 1 }),
+  fc.string({ unit: 'binary', minLength: 1, maxLength: 1 }),
+  fc.constantFrom(...UNITS)
+)
+const text = (max: number) =>
+  fc.oneof(
+    { weight: 12, arbitrary: fc.string({ unit, minLength: 1, maxLength: 40 }) },
+    {
+      weight: 6,
+      arbitrary: fc
+        .tuple(unit, fc.integer({ min: max - 2, max: max + 2 }))
+        .map(([char, length]) => [...char.repeat(length)].slice(0, length).join(''))
+    },
+    { weight: 1, arbitrary: fc.string({ unit: fc.constantFrom(...WHITE), maxLength: 10 }) },
+    {
+      weight: 2,
+      arbitrary: fc
+        .tuple(fc.string({ unit }), fc.constantFrom('\0', ...LONE), fc.string({ unit }))
+        .map((parts) => parts.join(''))
+    }
+  )
+
+const wrong = fc.oneof(
+  fc.constantFrom(null, 0, 1, '', 'true', 'null', [], ['x'], [true], {}, 1e300),
+  fc.jsonValue({ maxDepth: 2 })
+)
+const value = (right: fc.Arbitrary<unknown>) =>
+  fc.oneof({ weight: 9, arbitrary: right }, { weight: 1, arbitrary: wrong })
+
+const UNKNOWN = [
+  '__proto__',
+  'constructor',
+  'prototype',
+  'toString',
+  'id',
+  'user_id',
+  'Title',
+  'title ',
+  'done',
+  ''
+]
+
+/** The members of a JSON object, in any order. */
+const entries: fc.Arbitrary<Entry[]> = fc
+  .tuple(
+    fc.record({ title: value(text(200)) }, { requiredKeys: [] }),
+    fc.record(
+      { description: value(fc.option(text(10_000))), completed: value(fc.boolean()) },
+      { requiredKeys: [] }
+    ),
+    fc.array(fc.tuple(fc.constantFrom(...UNKNOWN), fc.jsonValue({ maxDepth: 2 })), { maxLength: 3 })
+  )
+  .chain(([title, others, unknown]) => {
+    const all: Entry[] = [...Object.entries(title), ...Object.entries(others), ...unknown]
+    return fc.shuffledSubarray(all, { minLength: all.length })
+  })
+
+/** Written by hand, because an object could not hold a field called __proto__. Lone surrogates become \ud800 and so on. */
+const toJson = (members: Entry[]) =>
+  `{${members.map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`).join(',')}}`
+
+const notObjects = fc
+  .oneof(fc.constantFrom<unknown>(null, [], '', 'x', 0, true, [{ title: 'a' }]), fc.jsonValue())
+  .filter((value) => value === null || typeof value !== 'object' || Array.isArray(value))
+
+/** Runs a property; what it finds is told as a counterexample, so it asserts without tap, which would count each try. */
+async function holds<T>(t: Test, property: fc.IAsyncProperty<T>): Promise<void> {
+  const { failed, counterexample, errorInstance, seed, counterexamplePath } = await fc.check(property, {
+    numRuns: 150
+  })
+  t.notOk(failed, 'holds for all', {
+    diagnostic: failed,
+    seed,
+    path: counterexamplePath,
+    counterexample: JSON.stringify(counterexample),
+    error: String((errorInstance as Error | null)?.message)
+  })
+}
+
+const isRefused = ({ status, json }: Answer) =>
+  assert.deepEqual([status, json.code], [422, 'validation_failed'], JSON.stringify(json))
+
+onEachDatabase(async (t, app) => {
+  const alice = await clientOf(app, 'alice')
+
+  t.test('what POST accepts reads back identical, and what it refuses leaves no trace', async (t) => {
+    const count = { accepted: 0, refused: 0 }
+    const property = fc.asyncProperty(entries, async (members) => {
+      const fields = known(members)
+      const before = await rowsOf(app)
+      const listed = (await alice('GET')).json
+      const answer = await alice('POST', '', toJson(members), JSON_TYPE)
+      if (!('title' in fields && isRight(fields))) {
+        count.refused++
+        isRefused(answer)
+        assert.deepEqual(await rowsOf(app), before)
+        return
+      }
+      count.accepted++
+      assert.equal(answer.status, 201)
+      const { id, created_at } = answer.json
+      const expected = {
+        id,
+        user_id: 'alice',
+        title: fields.title,
+        description: fields.description ?? null,
+        completed: fields.completed ?? false,
+        completed_at: fields.completed ? created_at : null,
+        created_at,
+        updated_at: created_at
+      }
+      assert.deepEqual(answer.json, expected)
+      assert.deepEqual((await alice('GET', `/${id}`)).json, expected)
+      assert.deepEqual((await alice('GET')).json, [expected, ...listed])
+      assert.equal((await alice('DELETE', `/${id}`)).status, 204)
+    })
+    await holds(t, property)
+    t.ok(count.accepted > 20 && count.refused > 20, `both were tried: ${JSON.stringify(count)}`)
+  })
+
+  for (const method of ['PATCH', 'PUT']) {
+    t.test(`what ${method} accepts reads back identical, and what it refuses changes nothing`, async (t) => {
+      let task = (await alice('POST', '', { title: 'a' })).json
+      const count = { accepted: 0, refused: 0 }
+      const property = fc.asyncProperty(entries, async (members) => {
+        const fields = known(members)
+        const before = await rowsOf(app)
+        const answer = await alice(method, `/${task.id}`, toJson(members), JSON_TYPE)
+        if (Object.keys(fields).length > 0 && isRight(fields)) {
+          count.accepted++
+          assert.equal(answer.status, 200)
+          const { updated_at, completed_at } = answer.json
+          assert.deepEqual(answer.json, { ...task, ...fields, updated_at, completed_at })
+          assert.ok(updated_at > task.updated_at)
+          task = answer.json
+        } else {
+          count.refused++
+          isRefused(answer)
+          assert.deepEqual(await rowsOf(app), before)
+        }
+        assert.deepEqual((await alice('GET', `/${task.id}`)).json, task)
+        assert.deepEqual((await alice('GET')).json[0], task)
+      })
+      await holds(t, property)
+      t.ok(count.accepted > 20 && count.refused > 20, `both were tried: ${JSON.stringify(count)}`)
+      await alice('DELETE', `/${task.id}`)
+    })
+  }
+
+  t.test(
+    'JSON that is no object is refused by every operation that reads a body, and changes nothing',
+    async (t) => {
+      const { id } = (await alice('POST', '', { title: 'a' })).json
+      const before = await rowsOf(app)
+      const operation = fc.constantFrom(
+        ['POST', ''],
+        ['PATCH', `/${id}`],
+        ['PUT', `/${id}`],
+        ['PATCH', `/${id}/complete`]
+      )
+      const property = fc.asyncProperty(notObjects, operation, async (body, [method, path]) => {
+        const answer = await alice(method as string, path, JSON.stringify(body), JSON_TYPE)
+        isRefused(answer)
+        assert.deepEqual(answer.json.errors, [{ path: '', message: 'must be object' }])
+        assert.deepEqual(await rowsOf(app), before)
+      })
+      await holds(t, property)
+    }
+  )
+
+  t.test('no wrong type is taken for a right one', async (t) => {
+    const { id } = (await alice('POST', '', { title: 'a' })).json
+    const before = await rowsOf(app)
+    for (const [field, values] of [
+      ['title', [null, 1, 0, true, ['x'], [], {}, { title: 'x' }]],
+      ['description', [1, false, ['x'], [], {}]],
+      ['completed', [null, 0, 1, '', 'true', 'false', 'on', [true], {}]]
+    ] as const) {
+      for (const value of values) {
+        for (const [method, path] of [
+          ['POST', ''],
+          ['PATCH', `/${id}`],
+          ['PUT', `/${id}`]
+        ] as const) {
+          const answer = await alice(method, path, { title: 'b', [field]: value })
+          isProblem(t, answer, 'validation_failed', `${method} ${field} ${JSON.stringify(value)}`)
+          t.match(answer.json.errors, [{ path: `/${field}` }])
+        }
+      }
+    }
+    t.strictSame(await rowsOf(app), before)
+  })
+
+  t.test('lengths count in code points', async (t) => {
+    for (const char of ['a', 'é', '💡', '\u{10ffff}', '\u0001']) {
+      for (const [field, max] of [
+        ['title', 200],
+        ['description', 10_000]
+      ] as const) {
+        const send = (length: number) => alice('POST', '', { title: 'a', [field]: char.repeat(length) })
+        const most = char === '\u0001' && field === 'title' ? `a${char.repeat(max - 1)}` : char.repeat(max)
+        const { status, json } = await alice('POST', '', { title: 'a', [field]: most })
+        t.equal(status, 201, `${max} × ${JSON.stringify(char)}`)
+        t.equal((await alice('GET', `/${json.id}`)).json[field], most)
+        t.equal((await send(max + 1)).status, 422, `${max + 1} × ${JSON.stringify(char)}`)
+      }
+    }
+  })
+
+  t.test('a byte order mark is a character like any other, wherever it is', async (t) => {
+    const mark = '\ufeff'
+    const client = await clientOf(app, `${mark}marked`)
+    for (const text of [`${mark}a`, `${mark}${mark}a`, `a${mark}`, `${mark}a${mark}`]) {
+      for (const description of [null, '', mark, text]) {
+        const { json } = await client('POST', '', { title: text, description })
+        t.match(json, { user_id: `${mark}marked`, title: text, description })
+        t.strictSame((await client('GET', `/${json.id}`)).json, json)
+        t.strictSame((await client('PATCH', `/${json.id}`, { title: `${text}b` })).json.title, `${text}b`)
+      }
+    }
+    t.equal((await client('GET')).json.length, 16)
+  })
+
+  t.test('escapes in JSON mean what they spell', async (t) => {
+    for (const [escaped, title] of [
+      ['\\ud83d\\udca1', '💡'],
+      ['\\u0065\\u0301', 'e\u0301'],
+      ['\\u00e9', 'é'],
+      ['\\\\u0000', '\\u0000'],
+      ['\\ufeffa', '\ufeffa']
+    ]) {
+      t.equal((await alice('POST', '', `{"title":"${escaped}"}`, JSON_TYPE)).json.title, title)
+    }
+    for (const escaped of ['\\ud800', 'a\\udc00b', '\\udca1\\ud83d', 'a\\u0000', '\\ud83d\\ud83d\\udca1']) {
+      isProblem(t, await alice('POST', '', `{"title":"${escaped}"}`, JSON_TYPE), 'validation_failed', escaped)
+    }
+  })
+})

@@ -1,0 +1,473 @@
+import { METHODS } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
+import type { FastifyInstance } from 'fastify'
+import t from 'tap'
+import { STATUS_OF } from '../../src/errors.js'
+import {
+  type Answer,
+  clientOf,
+  isProblem,
+  onEachDatabase,
+  request,
+  rowsOf,
+  sign,
+  startApp
+} from '../support/api.js'
+import { JSON_TYPE, UNKNOWN_ID } from '../support/refusals.js'
+
+/** Sends these bytes over a connection of its own, and returns all that comes back until the server ends it. */
+function sendRaw(app: FastifyInstance, bytes: string | Buffer): Promise<string> {
+  const { port } = app.server.address() as AddressInfo
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, '127.0.0.1')
+    let received = ''
+    socket.on('data', (chunk) => {
+      received += chunk
+    })
+    socket.on('error', reject)
+    socket.on('close', () => resolve(received))
+    socket.write(bytes)
+  })
+}
+
+/** The one answer in what a server sent. */
+function parseRaw(received: string): Answer {
+  const end = received.indexOf('\r\n\r\n')
+  const [statusLine = '', ...lines] = received.slice(0, end).split('\r\n')
+  const headers = Object.fromEntries(
+    lines.map((line) => {
+      const colon = line.indexOf(':')
+      return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()]
+    })
+  )
+  const text = received.slice(end + 4)
+  return {
+    status: Number(statusLine.split(' ')[1]),
+    headers,
+    text,
+    json: text ? JSON.parse(text) : undefined
+  }
+}
+
+const lines = (...all: string[]) => `${all.join('\r\n')}\r\n\r\n`
+const COLLECTION = '/api/alice/tasks'
+
+t.test('routing', async (t) => {
+  const app = await startApp(t, 'embedded')
+  const alice = await clientOf(app, 'alice')
+  const { json: task } = await alice('POST', '', { title: 'a' })
+
+  t.test('a trailing slash changes nothing', async (t) => {
+    t.strictSame((await alice('GET', '/')).json, (await alice('GET')).json)
+    t.strictSame((await alice('GET', '/?status=completed')).json, [])
+    t.strictSame((await alice('GET', `/${task.id}/`)).json, task)
+    t.equal((await alice('PATCH', `/${task.id}/`, { title: 'a' })).status, 200)
+    t.equal((await alice('PUT', `/${task.id}/`, { title: 'a' })).status, 200)
+    t.equal((await alice('PATCH', `/${task.id}/complete/`, { completed: false })).status, 200)
+    const created = await alice('POST', '/', { title: 'b' })
+    t.equal(created.status, 201)
+    t.equal((await alice('DELETE', `/${created.json.id}/`)).status, 204)
+  })
+
+  t.test('HEAD answers as GET, without a body', async (t) => {
+    const bob = await clientOf(app, 'bob')
+    for (const [client, path, status] of [
+      [alice, '', 200],
+      [alice, '?status=completed', 200],
+      [alice, `/${task.id}`, 200],
+      [alice, '?status=x', 422],
+      [alice, `/${UNKNOWN_ID}`, 404],
+      [alice, '/a/b/c', 404],
+      [alice, '/%ff', 400],
+      [alice, `/${task.id}/complete`, 405],
+      [bob, COLLECTION, 403],
+      [bob, `${COLLECTION}/${task.id}`, 403]
+    ] as const) {
+      const [get, head] = [await client('GET', path), await client('HEAD', path)]
+      t.equal(get.status, status)
+      t.equal(head.status, status)
+      t.equal(head.text, '')
+      for (const { headers } of [get, head]) {
+        delete headers.date
+        delete headers['x-request-id']
+      }
+      t.strictSame(head.headers, get.headers, path)
+    }
+  })
+
+  const PATHS: [path: string, methods: string[]][] = [
+    [COLLECTION, ['GET', 'HEAD', 'POST']],
+    [`${COLLECTION}/`, ['GET', 'HEAD', 'POST']],
+    [`${COLLECTION}?status=x`, ['GET', 'HEAD', 'POST']],
+    [`${COLLECTION}/${UNKNOWN_ID}`, ['DELETE', 'GET', 'HEAD', 'PATCH', 'PUT']],
+    [`${COLLECTION}/no-uuid`, ['DELETE', 'GET', 'HEAD', 'PATCH', 'PUT']],
+    [`${COLLECTION}/${UNKNOWN_ID}/complete`, ['PATCH']],
+    [`${COLLECTION}/${UNKNOWN_ID}/complete/`, ['PATCH']]
+  ]
+  for (const [path, allowed] of PATHS) {
+    t.test(`405 with Allow for every other method on ${path}, whatever the body`, async (t) => {
+      for (const method of METHODS) {
+        // CONNECT is no request to a path.
+        if (method === 'CONNECT' || allowed.includes(method)) continue
+        const answers = [
+          await alice(method, path),
+          await alice(method, path, '{', JSON_TYPE),
+          await alice(method, path, 'x', { 'content-type': 'text/plain' }),
+          await alice(method, path, Buffer.alloc(70_000), JSON_TYPE)
+        ]
+        for (const answer of answers) {
+          isProblem(t, answer, 'method_not_allowed', method, method === 'HEAD')
+          t.strictSame(answer.headers.allow?.split(', ').sort(), allowed)
+        }
+        isProblem(t, await request(app, method, path), 'unauthorized', method, method === 'HEAD')
+      }
+    })
+  }
+
+  t.test('404 for a path that does not exist, with every method, and 401 without a token', async (t) => {
+    for (const path of [
+      '/',
+      '/api',
+      '/api/alice',
+      '/api/alice/task',
+      '/API/alice/tasks',
+      '/v1/api/alice/tasks',
+      `${COLLECTION}/${task.id}/done`,
+      `${COLLECTION}/${task.id}/complete/x`,
+      `${COLLECTION}//`,
+      '/metrics',
+      '/docs',
+      '/openapi.json',
+      '/favicon.ico',
+      '/*',
+      '/.env'
+    ]) {
+      const authorization = `Bearer ${await sign({ sub: 'alice' })}`
+      isProblem(t, await request(app, 'GET', path, undefined, { authorization }), 'not_found', path)
+      isProblem(t, await request(app, 'GET', path), 'unauthorized', path)
+    }
+    for (const method of METHODS.filter((name) => name !== 'CONNECT')) {
+      isProblem(t, await alice(method, '/api/alice'), 'not_found', method, method === 'HEAD')
+      isProblem(t, await request(app, method, '/api/alice'), 'unauthorized', method, method === 'HEAD')
+    }
+  })
+
+  t.test('400 for a path that cannot be decoded, and 401 without a token', async (t) => {
+    for (const path of [
+      '/%',
+      '/api/%zz/tasks',
+      '/api/%E0%A4%A/tasks',
+      `${COLLECTION}/%ff`,
+      `${COLLECTION}/%c3%28`
+    ]) {
+      for (const method of ['GET', 'POST', 'DELETE', 'OPTIONS', 'PROPFIND']) {
+        const authorization = `Bearer ${await sign({ sub: 'alice' })}`
+        isProblem(t, await request(app, method, path, undefined, { authorization }), 'bad_request', path)
+        isProblem(t, await request(app, method, path), 'unauthorized', path)
+      }
+    }
+    const { headers } = await alice('GET', '/api/%zz/tasks', undefined, { origin: 'http://localhost:5173' })
+    t.equal(headers['access-control-allow-origin'], 'http://localhost:5173', 'a browser can read it')
+  })
+
+  t.test('the user in the path is decoded exactly once, and compared as it is', async (t) => {
+    for (const [user, path, status] of [
+      ['alice', 'alice', 200],
+      ['alice', '%61lice', 200],
+      ['alice', '%2561lice', 403],
+      ['alice', 'Alice', 403],
+      ['alice', 'alice%20', 403],
+      ['alice', '%20alice', 403],
+      ['alice', 'alice%00', 403],
+      ['alice', 'alice%0a', 403],
+      ['alice', 'alice%2f', 403],
+      ['alice', '', 403],
+      ['a/b', 'a%2fb', 200],
+      ['a/b', 'a%2Fb', 200],
+      ['a/b', 'a%252fb', 403],
+      ['a%2fb', 'a%252fb', 200],
+      ['a%2fb', 'a%2fb', 403],
+      ['%', '%25', 200],
+      ['%25', '%2525', 200],
+      ['%25', '%25', 403],
+      ['a+b', 'a+b', 200],
+      ['a+b', 'a%2Bb', 200],
+      ['a b', 'a+b', 403],
+      ['a b', 'a%20b', 200],
+      ['a;b', 'a;b', 200],
+      ['a?b', 'a%3Fb', 200],
+      ['a#b', 'a%23b', 200],
+      ['caf\u00e9', 'caf%C3%A9', 200],
+      ['caf\u00e9', 'cafe%CC%81', 403],
+      ['cafe\u0301', 'cafe%CC%81', 200],
+      ['👩‍👩‍👧', encodeURIComponent('👩‍👩‍👧'), 200],
+      ['a'.repeat(255), 'a'.repeat(255), 200],
+      ['a'.repeat(255), 'a'.repeat(256), 403],
+      ['💡'.repeat(255), encodeURIComponent('💡'.repeat(255)), 200],
+      ['alice', 'a'.repeat(8_000), 403]
+    ] as const) {
+      const client = await clientOf(app, user)
+      const answer = await client('GET', `/api/${path}/tasks`)
+      t.equal(answer.status, status, `${user.slice(0, 20)} asks for ${path.slice(0, 20)}`)
+      if (status === 403) isProblem(t, answer, 'forbidden')
+    }
+  })
+
+  t.test('404 for an id however long', async (t) => {
+    for (const length of [100, 101, 500, 8_000]) {
+      isProblem(t, await alice('GET', `/${'a'.repeat(length)}`), 'not_found', `${length}`)
+    }
+  })
+
+  t.test(
+    'unknown query parameters are ignored by every operation, also when repeated or broken',
+    async (t) => {
+      const query = '?x=1&x=2&__proto__=3&constructor=4&y=%zz&&=&Status=completed'
+      const { json } = await alice('POST', query, { title: 'a' })
+      for (const [method, path, status, body] of [
+        ['GET', '', 200],
+        ['GET', `/${json.id}`, 200],
+        ['PATCH', `/${json.id}`, 200, { title: 'b' }],
+        ['PUT', `/${json.id}`, 200, { title: 'b' }],
+        ['PATCH', `/${json.id}/complete`, 200],
+        ['DELETE', `/${json.id}`, 204]
+      ] as const) {
+        t.equal((await alice(method, path + query, body)).status, status)
+      }
+    }
+  )
+})
+
+t.test('every answer has a request id of its own, never the client’s', async (t) => {
+  const app = await startApp(t, 'embedded')
+  const alice = await clientOf(app, 'alice')
+  const own = { 'x-request-id': 'mine', 'request-id': 'mine' }
+  const origin = { origin: 'http://localhost:5173', 'access-control-request-method': 'PUT' }
+  const { json, ...created } = await alice('POST', '', { title: 'a' }, own)
+  const answers: [number, Omit<Answer, 'json'>][] = [
+    [201, created],
+    [200, await alice('GET', '', undefined, own)],
+    [204, await alice('DELETE', `/${json.id}`, undefined, own)],
+    [204, await request(app, 'OPTIONS', COLLECTION, undefined, { ...own, ...origin })],
+    [400, await alice('GET', '/%', undefined, own)],
+    [401, await request(app, 'GET', COLLECTION, undefined, own)],
+    [403, await alice('GET', '/api/bob/tasks', undefined, own)],
+    [404, await alice('GET', '/x', undefined, own)],
+    [405, await alice('PUT', '', undefined, own)],
+    [413, await alice('POST', '', Buffer.alloc(70_000), { ...own, ...JSON_TYPE })],
+    [415, await alice('POST', '', 'x', { ...own, 'content-type': 'text/plain' })],
+    [422, await alice('POST', '', {}, own)]
+  ]
+  t.strictSame(
+    answers.map(([, { status }]) => status),
+    answers.map(([status]) => status)
+  )
+  const ids = answers.map(([, { headers }]) => headers['x-request-id'])
+  for (const id of ids) t.match(id, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
+  t.equal(new Set(ids).size, ids.length)
+})
+
+onEachDatabase(async (t, app) => {
+  const alice = await clientOf(app, 'alice')
+
+  t.test('a body of exactly 64 KiB is read, and one byte more is 413', async (t) => {
+    const body = (size: number) => `{"title":"a"}`.padEnd(size)
+    t.equal((await alice('POST', '', body(65_536), JSON_TYPE)).status, 201)
+    isProblem(t, await alice('POST', '', body(65_537), JSON_TYPE), 'body_too_large')
+  })
+
+  t.test(
+    'JSON is read with a byte order mark, and whatever the case and parameters of its type',
+    async (t) => {
+      for (const type of [
+        'application/json',
+        'application/json; charset=utf-8',
+        'APPLICATION/JSON;charset="UTF-8"'
+      ]) {
+        for (const mark of ['', '\ufeff']) {
+          const { status, json } = await alice('POST', '', `${mark}{"title":"\ufeffa"}`, {
+            'content-type': type
+          })
+          t.equal(status, 201, type)
+          t.equal(json.title, '\ufeffa')
+        }
+      }
+    }
+  )
+
+  t.test('JSON in another encoding is no JSON', async (t) => {
+    for (const encoding of ['utf16le', 'latin1'] as const) {
+      const body = Buffer.from('{"title":"\u00e9"}', encoding)
+      isProblem(t, await alice('POST', '', body, JSON_TYPE), 'bad_request', encoding)
+    }
+  })
+})
+
+t.test('over a socket', async (t) => {
+  const app = await startApp(t, 'embedded')
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const alice = await clientOf(app, 'alice')
+  const authorization = `Authorization: Bearer ${await sign({ sub: 'alice' })}`
+  const headers = ['Host: api', authorization, 'Connection: close']
+  const type = 'Content-Type: application/json'
+  const chunked = 'Transfer-Encoding: chunked'
+
+  // Started first and awaited last, for they take as long as the limit.
+  const started = Date.now()
+  const slow = Promise.all(
+    [
+      '',
+      'GET / HTTP/1.1\r\nHos',
+      'GET / HTTP/1.1\r\nHost: api\r\n',
+      `POST ${COLLECTION} HTTP/1.1\r\n${[...headers, type, 'Content-Length: 20'].join('\r\n')}\r\n\r\n{"title"`,
+      `POST ${COLLECTION} HTTP/1.1\r\n${[...headers, type, chunked].join('\r\n')}\r\n\r\n8\r\n{"title"\r\n`
+    ].map(async (bytes) => ({ bytes, received: await sendRaw(app, bytes), after: Date.now() - started }))
+  )
+
+  t.test('an empty body is none, however it is sent', async (t) => {
+    for (const contentType of [[], [type], ['Content-Type: text/plain']]) {
+      for (const [framing, rest] of [
+        [[], ''],
+        [['Content-Length: 0'], ''],
+        [[chunked], '0\r\n\r\n']
+      ] as const) {
+        const { json: task } = await alice('POST', '', { title: 'a' })
+        const path = `${COLLECTION}/${task.id}`
+        const send = async (line: string) =>
+          parseRaw(await sendRaw(app, lines(line, ...headers, ...contentType, ...framing) + rest))
+        const name = [...contentType, ...framing].join(', ') || 'nothing'
+        const toggled = await send(`PATCH ${path}/complete HTTP/1.1`)
+        t.match(toggled, { status: 200, json: { completed: true } }, name)
+        t.equal((await send(`DELETE ${path} HTTP/1.1`)).status, 204, name)
+        t.equal((await alice('GET', path)).status, 404)
+      }
+    }
+  })
+
+  t.test('a body in chunks is read, and is 413 once it is too large', async (t) => {
+    const send = async (body: string) => {
+      const half = body.length >> 1
+      const chunks = [body.slice(0, half), body.slice(half), '']
+        .map((chunk) => `${chunk.length.toString(16)}\r\n${chunk}\r\n`)
+        .join('')
+      return parseRaw(
+        await sendRaw(app, lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, type, chunked) + chunks)
+      )
+    }
+    t.match(await send('{"title":"in two pieces"}'), { status: 201, json: { title: 'in two pieces' } })
+    t.equal((await send('{"title":"a"}'.padEnd(65_536))).status, 201)
+    isProblem(t, await send('{"title":"a"}'.padEnd(65_537)), 'body_too_large')
+  })
+
+  t.test('a body that says it is too large is 413 before it is sent', async (t) => {
+    const head = lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, type, 'Content-Length: 9999999')
+    isProblem(t, parseRaw(await sendRaw(app, head)), 'body_too_large')
+  })
+
+  t.test('a method that HTTP has and this service has not is 405', async (t) => {
+    for (const method of ['PROPFIND', 'TRACE', 'OPTIONS', 'M-SEARCH']) {
+      const answer = parseRaw(await sendRaw(app, lines(`${method} ${COLLECTION} HTTP/1.1`, ...headers)))
+      isProblem(t, answer, 'method_not_allowed', method)
+    }
+  })
+
+  t.test('a target that is no path is refused as any other', async (t) => {
+    for (const [line, code] of [
+      ['OPTIONS * HTTP/1.1', 'not_found'],
+      ['GET //api/alice/tasks HTTP/1.1', 'not_found'],
+      ['GET /api/../api/alice/tasks HTTP/1.1', 'not_found'],
+      ['GET *undecodable HTTP/1.1', 'bad_request']
+    ] as const) {
+      const received = await sendRaw(app, lines(line, ...headers))
+      const answer = parseRaw(received)
+      // What the parser itself refuses never becomes a request.
+      if (answer.headers['x-request-id']) isProblem(t, answer, code, line)
+      else t.match(answer, { status: 400, json: { code: 'bad_request' } }, line)
+      const anonymous = parseRaw(await sendRaw(app, lines(line, 'Host: api', 'Connection: close')))
+      t.equal(anonymous.status, answer.headers['x-request-id'] ? 401 : 400, line)
+    }
+  })
+
+  t.test('what is no HTTP is answered in the same form, and the connection ends', async (t) => {
+    const before = await rowsOf(app)
+    const large = `X-Large: ${'a'.repeat(16_400)}`
+    for (const [what, status, bytes] of [
+      ['garbage', 400, 'garbage\r\n\r\n'],
+      ['bytes', 400, Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00])],
+      ['a method that does not exist', 400, lines('BREW / HTTP/1.1', ...headers)],
+      ['a version that does not exist', 400, lines('GET / HTTP/9.9', ...headers)],
+      ['no Host', 400, lines('GET / HTTP/1.1', authorization)],
+      ['a header without a name', 400, lines('GET / HTTP/1.1', ...headers, ': x')],
+      [
+        'two lengths',
+        400,
+        lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, 'Content-Length: 1', 'Content-Length: 2')
+      ],
+      [
+        'a length and chunks',
+        400,
+        `${lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, 'Content-Length: 3', chunked)}0\r\n\r\n`
+      ],
+      ['headers of more than 16 KiB', 431, lines('GET / HTTP/1.1', ...headers, large)],
+      ['a URL of more than 16 KiB', 431, lines(`GET /${'a'.repeat(16_400)} HTTP/1.1`, ...headers)]
+    ] as const) {
+      const received = await sendRaw(app, bytes)
+      // Node itself answers a request without a Host, with no body.
+      if (what === 'no Host') {
+        t.match(received, /^HTTP\/1\.1 400 /, what)
+        continue
+      }
+      const answer = parseRaw(received)
+      t.match(
+        answer,
+        {
+          status,
+          headers: { 'content-type': 'application/problem+json', connection: 'close' },
+          json: { type: 'about:blank', status, code: 'bad_request', title: String, detail: String }
+        },
+        what
+      )
+      t.ok(answer.json.code in STATUS_OF)
+      t.equal(answer.headers['content-length'], String(Buffer.byteLength(answer.text)))
+    }
+    t.strictSame(await rowsOf(app), before)
+    t.equal((await alice('GET')).status, 200, 'the service goes on')
+  })
+
+  t.test('a chunk that is none ends the request in the same form, and nothing is created', async (t) => {
+    const before = await rowsOf(app)
+    const head = lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, type, chunked)
+    t.match(parseRaw(await sendRaw(app, `${head}zz\r\n`)), { status: 400, json: { code: 'bad_request' } })
+    t.strictSame(await rowsOf(app), before)
+  })
+
+  t.test('a client that goes away in the middle of a body leaves nothing', async (t) => {
+    const before = await rowsOf(app)
+    const { port } = app.server.address() as AddressInfo
+    for (let i = 0; i < 10; i++) {
+      await new Promise<void>((resolve) => {
+        const socket = connect(port, '127.0.0.1', () => {
+          socket.write(
+            `${lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, type, 'Content-Length: 13')}{"title":`
+          )
+          setTimeout(() => socket.resetAndDestroy(), 5)
+        })
+        socket.on('close', () => resolve())
+      })
+    }
+    t.equal((await alice('GET')).status, 200)
+    t.strictSame(await rowsOf(app), before)
+  })
+
+  t.test('a request that does not arrive within ten seconds is 408, wherever it stops', async (t) => {
+    for (const { bytes, received, after } of await slow) {
+      const answer = parseRaw(received)
+      t.match(
+        answer,
+        { status: 408, headers: { 'content-type': 'application/problem+json' }, json: { status: 408 } },
+        JSON.stringify(bytes.slice(0, 60))
+      )
+      t.ok(after >= 9_500 && after < 15_000, `after ${after} ms`)
+    }
+  })
+})

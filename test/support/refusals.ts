@@ -1,0 +1,112 @@
+import type { FastifyInstance } from 'fastify'
+import type { Test } from 'tap'
+import { type Client, clientOf, isProblem, request, rowsOf } from './api.js'
+
+export const JSON_TYPE = { 'content-type': 'application/json' }
+
+/** An id that no task has. */
+export const UNKNOWN_ID = '01890000-0000-7000-8000-000000000000'
+
+/** Subtests of what every operation refuses. The task at the path, if any, is alice's. */
+export function refusesStrangers(
+  t: Test,
+  app: FastifyInstance,
+  method: string,
+  path: string,
+  body?: object
+): void {
+  t.test('401 without a token', async (t) => {
+    const before = await rowsOf(app)
+    isProblem(t, await request(app, method, `/api/alice/tasks${path}`, body), 'unauthorized')
+    t.strictSame(await rowsOf(app), before)
+  })
+
+  t.test("403 on another user's path", async (t) => {
+    const before = await rowsOf(app)
+    const bob = await clientOf(app, 'bob')
+    isProblem(t, await bob(method, `/api/alice/tasks${path}`, body), 'forbidden')
+    t.strictSame(await rowsOf(app), before)
+  })
+}
+
+/** Subtests of the ids that every operation on one task refuses. */
+export function refusesUnknownIds(
+  t: Test,
+  alice: Client,
+  method: string,
+  below: string,
+  body?: object
+): void {
+  for (const [what, id] of [
+    ['an id that no task has', UNKNOWN_ID],
+    ['a value that is no UUID', '1'],
+    ['a URN of a UUID', `urn:uuid:${UNKNOWN_ID}`],
+    ['a UUID in braces', `{${UNKNOWN_ID}}`],
+    ['a UUID without dashes', UNKNOWN_ID.replaceAll('-', '')],
+    ['a UUID with a line feed', `${UNKNOWN_ID}\n`]
+  ] as const) {
+    t.test(`404 for ${what}`, async (t) => {
+      isProblem(t, await alice(method, `/${encodeURIComponent(id)}${below}`, body), 'not_found')
+    })
+  }
+}
+
+/** Subtests of the bodies that every operation refuses that reads one. */
+export function refusesBrokenBodies(
+  t: Test,
+  app: FastifyInstance,
+  alice: Client,
+  method: string,
+  path: string
+): void {
+  const json = (text: string) => Buffer.from(text)
+  for (const [status, code, what, body, headers] of [
+    [400, 'bad_request', 'JSON that ends early', '{"title": "a"', JSON_TYPE],
+    [400, 'bad_request', 'a body of white space only', '  ', JSON_TYPE],
+    [400, 'bad_request', 'two JSON values', '{} {}', JSON_TYPE],
+    [
+      400,
+      'bad_request',
+      'invalid UTF-8',
+      Buffer.concat([json('{"title": "'), Buffer.from([0xff]), json('"}')]),
+      JSON_TYPE
+    ],
+    [
+      400,
+      'bad_request',
+      'a surrogate encoded in UTF-8',
+      Buffer.concat([json('{"title": "'), Buffer.from([0xed, 0xa0, 0x80]), json('"}')]),
+      JSON_TYPE
+    ],
+    [413, 'body_too_large', 'a body of more than 64 KiB', Buffer.alloc(65_537, 0x20), JSON_TYPE],
+    [
+      415,
+      'unsupported_media_type',
+      'a form',
+      'title=a',
+      { 'content-type': 'application/x-www-form-urlencoded' }
+    ],
+    [415, 'unsupported_media_type', 'plain text', '{"title":"a"}', { 'content-type': 'text/plain' }],
+    [
+      415,
+      'unsupported_media_type',
+      'what only looks like JSON',
+      '{"title":"a"}',
+      { 'content-type': 'application/jsonp' }
+    ],
+    [
+      415,
+      'unsupported_media_type',
+      'a Content-Type that is none',
+      '{"title":"a"}',
+      { 'content-type': 'json' }
+    ],
+    [415, 'unsupported_media_type', 'no Content-Type', '{"title":"a"}', {}]
+  ] as const) {
+    t.test(`${status} for ${what}`, async (t) => {
+      const before = await rowsOf(app)
+      isProblem(t, await alice(method, path, body, headers), code)
+      t.strictSame(await rowsOf(app), before)
+    })
+  }
+}
