@@ -1,0 +1,151 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { freePort } from '../test/support/postgres-server.js'
+import { JWT_SECRET } from './dataset.js'
+
+const here = import.meta.dirname
+const START_MS = 30_000
+const STOP_MS = 10_000
+
+/** Something to measure that answers HTTP. */
+export interface ServerKind {
+  label: string
+  /** The program and its arguments. */
+  command: string[]
+  /** Why this machine cannot run it; undefined when it can. */
+  missing?(): string | undefined
+}
+
+const node = process.execPath
+const peer = (file: string) => join(here, 'peers', file)
+const bun = join(here, 'node_modules', 'bun', 'bin', 'bun.exe')
+// Debian's own, for it is Debian's packages that are asked for; a version manager may put another one first.
+const python = '/usr/bin/python3'
+
+export const SERVERS = {
+  ours: { label: 'this service', command: [node, join(here, '..', 'dist', 'src', 'server.js')] },
+  'node-http': {
+    label: 'node:http + postgres.js, by hand',
+    command: [node, peer('node-http-postgres.mjs')]
+  },
+  express: { label: 'Express + pg + jsonwebtoken + zod', command: [node, peer('express.mjs')] },
+  hono: { label: 'Hono + drizzle', command: [node, peer('hono.mjs')] },
+  nestjs: {
+    label: 'NestJS on Fastify + TypeORM',
+    command: [node, '--import', import.meta.resolve('tsx'), peer('nestjs.ts')]
+  },
+  fastapi: {
+    label: 'FastAPI + SQLAlchemy + asyncpg',
+    command: [python, peer('fastapi-sqlalchemy.py')],
+    missing: () =>
+      spawnSync(python, ['-c', 'import fastapi, sqlalchemy, asyncpg, jose, uvicorn']).status === 0
+        ? undefined
+        : 'install python3-fastapi python3-sqlalchemy python3-asyncpg python3-jose uvicorn (Debian or Ubuntu)'
+  },
+  bun: {
+    label: 'Bun.serve + Bun SQL, by hand',
+    command: [bun, peer('bun.mjs')],
+    missing: () =>
+      spawnSync(bun, ['--version']).status === 0
+        ? undefined
+        : 'the npm package bun has no binary here that runs (its install script fetches it)'
+  }
+} satisfies Record<string, ServerKind>
+
+/** The service as it was built in another checkout. */
+export function otherCheckout(directory: string): ServerKind {
+  const file = resolve(directory, 'dist', 'src', 'server.js')
+  if (!existsSync(file)) throw new Error(`--compare: there is no ${file}; run "npm run build" there`)
+  return { label: 'the other checkout', command: [node, file] }
+}
+
+export interface RunningServer {
+  url: string
+  pid: number
+  /** Rejects with the end of what the server wrote, should it end by itself. */
+  failed: Promise<never>
+  stop(): Promise<void>
+}
+
+/**
+ * Starts a server as production runs it, and waits until it answers.
+ *
+ * @throws Error with the end of what it wrote when it ends or does not answer in time
+ */
+export async function startServer(
+  name: string,
+  { command: [program = '', ...args] }: ServerKind,
+  databaseUrl: string
+): Promise<RunningServer> {
+  const port = await freePort()
+  const directory = mkdtempSync(join(tmpdir(), 'tasks-bench-'))
+  const logFile = join(directory, 'log')
+  // A file, as production has it: a pipe would make this process read while it measures.
+  const log = openSync(logFile, 'w')
+  const child = spawn(program, args, {
+    stdio: ['ignore', log, log],
+    // Nobody's settings but these, or two machines would not measure the same.
+    env: {
+      PATH: process.env.PATH,
+      HOME: directory,
+      NODE_ENV: 'production',
+      LOG_LEVEL: 'info',
+      PORT: String(port),
+      OPS_PORT: String(await freePort()),
+      DATABASE_URL: databaseUrl,
+      JWT_SECRET,
+      TSX_TSCONFIG_PATH: peer('tsconfig.json')
+    }
+  })
+  closeSync(log)
+  const failed = new Promise<never>((_, reject) => {
+    child.once('error', reject)
+    child.once('exit', (code, signal) => {
+      const end = readFileSync(logFile, 'utf8').slice(-5_000)
+      reject(new Error(`${name} ended (${signal ?? code}). It wrote:\n${end}`))
+    })
+  })
+  // Ends that nobody waits for, stop() among them, are no failures.
+  failed.catch(() => {})
+  const server = {
+    url: `http://127.0.0.1:${port}`,
+    pid: child.pid as number,
+    failed,
+    async stop() {
+      await ended(child)
+      rmSync(directory, { recursive: true, force: true })
+    }
+  }
+  try {
+    await Promise.race([answers(server.url), failed])
+  } catch (error) {
+    await server.stop()
+    throw error
+  }
+  return server
+}
+
+async function answers(url: string): Promise<void> {
+  const end = Date.now() + START_MS
+  while (Date.now() < end) {
+    try {
+      await fetch(`${url}/api/nobody/tasks`)
+      return
+    } catch {
+      await sleep(50)
+    }
+  }
+  throw new Error(`nothing answers at ${url} after ${START_MS / 1000} s`)
+}
+
+async function ended(child: ChildProcess): Promise<void> {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+  const exit = new Promise((done) => child.once('exit', done))
+  child.kill('SIGTERM')
+  const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS)
+  await exit
+  clearTimeout(timer)
+}
