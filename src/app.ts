@@ -40,6 +40,9 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
     requestIdHeader: false,
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    // What waits while starting has a limit of its own; making a new embedded database may well take longer than ten
+    // seconds on a slow machine.
+    pluginTimeout: 0,
     // While it closes, the app still answers what arrives on open connections, each with "Connection: close".
     return503OnClosing: false,
     ajv,
