@@ -30,21 +30,46 @@ export interface Database {
 const STATEMENT_MS = 3_000
 const CLOSE_SECONDS = 5
 const CONNECT_SECONDS = 3
+/** When nothing at all was answered for this time, the connections are given up: nobody may be at their other end. */
+const SILENCE_MS = 2_500
+/** Connections are given up no more often than this, and what is under way on them has this long to finish. */
+const RENEW_MS = 1_000
 /** Statements that may be under way at once; more would only grow a queue whose end nobody waits for. */
 const MAX_WAITING = 1_000
 /** Few, because postgres.js sends many statements on one connection without waiting for each answer. */
 const MAX_CONNECTIONS = 4
 
 /**
- * @throws StartError when the embedded database's folder cannot be used
+ * @throws StartError when the URL cannot be read, or the embedded database's folder cannot be used
  */
 export async function openDatabase(config: DatabaseConfig): Promise<Database> {
   return config.kind === 'embedded' ? openEmbedded(config.directory) : openPostgres(config.url)
 }
 
 function openPostgres(url: string): Database {
-  // Drizzle replaces this client's date parsers, so it is shared with nobody.
-  const client = postgres(url, {
+  let client: postgres.Sql
+  try {
+    client = connect(url)
+  } catch (error) {
+    // Such as a bad escape in the password.
+    throw new StartError(`DATABASE_URL cannot be read: ${(error as Error).message}`)
+  }
+  // Drizzle keeps the client that it is given, so it gets one that stands for the client in use.
+  const orm = drizzlePostgres(new Proxy(client, { get: (_, key) => Reflect.get(client, key) }))
+
+  function renew(): void {
+    const old = client
+    client = connect(url)
+    Object.assign(client.options.parsers, old.options.parsers)
+    Object.assign(client.options.serializers, old.options.serializers)
+    void old.end({ timeout: RENEW_MS / 1000 })
+  }
+
+  return limited(orm, () => client.end({ timeout: CLOSE_SECONDS }), renew)
+}
+
+function connect(url: string): postgres.Sql {
+  return postgres(url, {
     max: MAX_CONNECTIONS,
     connect_timeout: CONNECT_SECONDS,
     fetch_types: false,
@@ -52,41 +77,61 @@ function openPostgres(url: string): Database {
     // Only parameters that PgBouncer accepts: it refuses, for instance, statement_timeout here.
     connection: { application_name: 'tasks-api', TimeZone: 'UTC', DateStyle: 'ISO' }
   })
-  return limited(drizzlePostgres(client), () => client.end({ timeout: CLOSE_SECONDS }))
 }
 
 async function openEmbedded(directory: string): Promise<Database> {
-  let release: () => void
+  let release = () => {}
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 })
     release = lockDirectory(directory)
+    const client = new ExactPGlite({ dataDir: `${directory}/pgdata` })
+    await client.waitReady
+    return limited(drizzlePglite(client), async () => {
+      await client.close()
+      release()
+    })
   } catch (error) {
+    release()
     if (error instanceof StartError) throw error
     throw new StartError(`DATA_DIR: ${directory} cannot be used: ${(error as Error).message}`)
   }
-  const client = new ExactPGlite({ dataDir: `${directory}/pgdata` })
-  await client.waitReady
-  return limited(drizzlePglite(client), async () => {
-    await client.close()
-    release()
-  })
 }
 
-function limited(orm: Orm, close: () => Promise<void>): Database {
+/** @param renew replaces connections that may be of no more use, which the driver would keep */
+function limited(orm: Orm, close: () => Promise<void>, renew = () => {}): Database {
   let waiting = 0
+  // When the database last said anything, or was first asked after it had nothing to answer.
+  let heard = 0
+  let renewed = Number.NEGATIVE_INFINITY
+
+  function giveUp(began: number): void {
+    if (began < renewed + RENEW_MS) return
+    renewed = heard = performance.now()
+    renew()
+  }
 
   async function within<T>(milliseconds: number, statement: () => Promise<T>): Promise<T> {
     if (waiting >= MAX_WAITING) throw new Unavailable()
-    waiting++
-    const answer = statement().finally(() => waiting--)
+    const began = performance.now()
+    if (waiting++ === 0) heard = began
+    const answer = statement().finally(() => {
+      waiting--
+      heard = performance.now()
+    })
     let timer: NodeJS.Timeout | undefined
     const deadline = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Unavailable()), milliseconds)
+      timer = setTimeout(() => {
+        reject(new Unavailable())
+        if (performance.now() - heard >= SILENCE_MS) giveUp(began)
+      }, milliseconds)
     })
     try {
       return await Promise.race([answer, deadline])
     } catch (error) {
-      throw isOutage(error) ? new Unavailable({ cause: causeOf(error) }) : error
+      const code = codeOf(error)
+      // This server is no longer the primary, and the connection would not notice when it is again.
+      if (code === READ_ONLY) giveUp(began)
+      throw OUTAGE.test(code) ? new Unavailable({ cause: causeOf(error) }) : error
     } finally {
       clearTimeout(timer)
       // A statement that fails after its deadline has nobody left to tell.
@@ -117,7 +162,9 @@ export function causeOf(error: unknown): unknown {
 const OUTAGE =
   /^(08...|53...|57P..|57014|25006|CONNECT\w*|ECONN\w*|ENOTFOUND|EAI_AGAIN|EHOST\w+|ENET\w+|EPIPE|ETIMEDOUT|ENOENT)$/
 
-function isOutage(error: unknown): boolean {
-  const cause = causeOf(error) as { code?: unknown }
-  return typeof cause?.code === 'string' && OUTAGE.test(cause.code)
+const READ_ONLY = '25006'
+
+function codeOf(error: unknown): string {
+  const { code } = Object(causeOf(error))
+  return typeof code === 'string' ? code : ''
 }

@@ -80,7 +80,8 @@ function renamed(from: string, to: string): boolean {
 /** The holder that a lock file names; undefined when there is none, or no such text in it. */
 function read(file: string): Holder | undefined {
   try {
-    return JSON.parse(readFileSync(file, 'utf8'))
+    const holder = JSON.parse(readFileSync(file, 'utf8'))
+    return typeof holder.host === 'string' ? holder : undefined
   } catch {
     return undefined
   }

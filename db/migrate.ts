@@ -3,7 +3,9 @@ import { dirname } from 'node:path'
 import { sql } from 'drizzle-orm'
 import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import { bigint, pgSchema, serial, text } from 'drizzle-orm/pg-core'
-import { causeOf, type Orm } from './client.js'
+import type { DatabaseConfig } from '../src/config.js'
+import { StartError, Unavailable } from '../src/errors.js'
+import { causeOf, type Database, type Orm, openDatabase } from './client.js'
 
 /** Resolved through package.json's "imports", so that the built tree finds the same folder as the source. */
 const migrationsFolder = dirname(
@@ -21,6 +23,34 @@ const applied = pgSchema('drizzle').table('__drizzle_migrations', {
 })
 
 const UNDEFINED_TABLE = '42P01'
+
+/** How long the start waits for the database before it gives up. */
+const START_MS = 10_000
+
+/**
+ * Opens the database and brings it up to date.
+ *
+ * @throws StartError when it cannot be used
+ */
+export async function openMigrated(config: DatabaseConfig): Promise<Database> {
+  const db = await openDatabase(config)
+  try {
+    await db.ping(START_MS)
+    await migrate(db.orm)
+    return db
+  } catch (error) {
+    await db.close()
+    const variable = config.kind === 'embedded' ? 'DATA_DIR' : 'DATABASE_URL'
+    throw new StartError(`${variable}: the database cannot be used: ${reason(causeOf(error))}`)
+  }
+}
+
+function reason(error: unknown): string {
+  if (error instanceof Unavailable) return 'it does not answer'
+  const { name, message, code } = error as Error & { code?: string }
+  // When a host name has several addresses, Node's error has no message of its own.
+  return `${name}: ${message || code}`
+}
 
 /**
  * Brings the schema up to date, once, however many processes start at the same time: all that is missing, in one

@@ -1,18 +1,16 @@
 import { existsSync } from 'node:fs'
-import { openDatabase } from '../db/client.js'
-import { migrate } from '../db/migrate.js'
+import { openMigrated } from '../db/migrate.js'
 import { loadConfig } from '../src/config.js'
+import { StartError } from '../src/errors.js'
 
 // npm run db:migrate: what every start does first, for operators who want it done before, or by another role.
 try {
   if (process.env.NODE_ENV !== 'production' && existsSync('.env')) process.loadEnvFile('.env')
-  const db = await openDatabase(loadConfig(process.env).database)
-  try {
-    await migrate(db.orm)
-  } finally {
-    await db.close()
-  }
+  const db = await openMigrated(loadConfig(process.env).database)
+  await db.close()
 } catch (error) {
-  console.error((error as Error).message)
-  process.exitCode = 1
+  if (!(error instanceof StartError)) throw error
+  console.error(error.message)
+  // Not only the code: the driver may still be trying to connect.
+  process.exit(1)
 }

@@ -44,6 +44,9 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
     requestTimeout: REQUEST_TIMEOUT_MS,
     // Node takes the larger of its two limits for the whole request, and by default looks every 30 seconds.
     http: { headersTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: TIMEOUT_CHECK_MS },
+    // What waits while starting has a limit of its own; making a new embedded database may well take longer than ten
+    // seconds on a slow machine.
+    pluginTimeout: 0,
     // While it closes, the app still answers what arrives on open connections, each with "Connection: close".
     return503OnClosing: false,
     ajv,

@@ -1,0 +1,250 @@
+import { sql } from 'drizzle-orm'
+import t, { type Test } from 'tap'
+import { openDatabase } from '../../db/client.js'
+import { Unavailable } from '../../src/errors.js'
+import { type Answer, type Client, clientOf, startApp } from '../support/api.js'
+import { emptyDatabase, sqlClient } from '../support/databases.js'
+import { startPostgres } from '../support/postgres-server.js'
+import { until } from '../support/process.js'
+import { startProxy, type TcpProxy } from '../support/tcp-proxy.js'
+
+// tap fails a test on every exception and every rejection that nothing catches, so none of this lets one escape.
+
+/** How long an answer may take: the deadline, and room for a busy machine. */
+const SOON_MS = 5_000
+const RECOVERY_MS = 10_000
+
+/** What the answer may not tell. */
+const INTERNALS =
+  /select|insert|update |tasks_|postgres|127\.0\.0\.1|ECONN|CONNECT|read-only|lock|admin|stack/i
+
+function isUnavailable(t: Test, { status, headers, json, text }: Answer): void {
+  t.equal(status, 503)
+  t.equal(json.code, 'unavailable')
+  t.match(headers['retry-after'], /^\d+$/)
+  t.notMatch(text, INTERNALS)
+}
+
+async function timed<T>(work: Promise<T>): Promise<{ result: T; milliseconds: number }> {
+  const from = performance.now()
+  return { result: await work, milliseconds: performance.now() - from }
+}
+
+const create = (client: Client) => client('POST', '', { title: 'Buy milk' })
+
+interface Situation {
+  proxy: TcpProxy
+  /** Past the proxy. */
+  database: string
+  sql: ReturnType<typeof sqlClient>
+}
+
+/** Ends every connection of the service, and no other. */
+const endBackends = ({ sql }: Situation) => sql`
+  select pg_terminate_backend(pid) from pg_stat_activity
+  where datname = current_database() and application_name = 'tasks-api'`
+
+const name = (url: string) => new URL(url).pathname.slice(1)
+
+const outages: [what: string, begin: (s: Situation) => unknown, end: (s: Situation) => unknown][] = [
+  ['refuses connections', ({ proxy }) => proxy.refuse(), ({ proxy }) => proxy.listen()],
+  [
+    'closes every connection at once',
+    ({ proxy }) => {
+      proxy.mode = 'close'
+      proxy.cut()
+    },
+    ({ proxy }) => {
+      proxy.mode = 'pass'
+    }
+  ],
+  [
+    'accepts connections and says nothing',
+    ({ proxy }) => {
+      proxy.mode = 'silent'
+      proxy.cut()
+    },
+    ({ proxy }) => {
+      proxy.mode = 'pass'
+    }
+  ],
+  [
+    'goes silent for a while',
+    ({ proxy }) => {
+      proxy.freeze()
+      proxy.mode = 'silent'
+    },
+    ({ proxy }) => {
+      proxy.mode = 'pass'
+      proxy.thaw()
+    }
+  ],
+  [
+    'goes silent and comes back elsewhere, so that old connections never say anything again',
+    ({ proxy }) => {
+      proxy.freeze()
+      proxy.mode = 'silent'
+    },
+    ({ proxy }) => {
+      proxy.mode = 'pass'
+    }
+  ],
+  [
+    'has become read-only, as a former primary does',
+    async (situation) => {
+      await situation.sql.unsafe(
+        `alter database ${name(situation.database)} set default_transaction_read_only = on`
+      )
+      await endBackends(situation)
+    },
+    ({ sql, database }) =>
+      sql.begin('read write', (tx) =>
+        tx.unsafe(`alter database ${name(database)} reset default_transaction_read_only`)
+      )
+  ],
+  ['lets the whole table be locked', ({ sql }) => lockTasks(sql), () => unlockTasks()]
+]
+
+let unlockTasks: () => Promise<void> = async () => {}
+async function lockTasks(sql: Situation['sql']) {
+  const holder = await sql.reserve()
+  await holder`begin`
+  await holder`lock table tasks in access exclusive mode`
+  unlockTasks = async () => {
+    await holder`rollback`
+    holder.release()
+  }
+}
+
+for (const [what, begin, end] of outages) {
+  t.test(`503 in time while the database ${what}, and then service again`, async (t) => {
+    const database = await emptyDatabase(t)
+    const proxy = await startProxy(t, database)
+    const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url })
+    const alice = await clientOf(app, 'alice')
+    const situation = { proxy, database, sql: sqlClient(t, database) }
+    t.equal((await create(alice)).status, 201)
+
+    await begin(situation)
+    // The connections that break may take one statement each with them.
+    await create(alice)
+    const { result, milliseconds } = await timed(Promise.all([create(alice), create(alice), create(alice)]))
+    for (const answer of result) isUnavailable(t, answer)
+    t.ok(milliseconds < SOON_MS, `${milliseconds} ms`)
+
+    await end(situation)
+    await until(async () => (await create(alice)).status === 201, RECOVERY_MS)
+    const answers = await Promise.all(Array.from({ length: 20 }, () => alice('GET')))
+    t.ok(
+      answers.every(({ status }) => status === 200),
+      'all of it, not only now and then'
+    )
+  })
+}
+
+t.test('a locked row costs its own request a 503, and nobody else anything', async (t) => {
+  const database = await emptyDatabase(t)
+  const app = await startApp(t, 'postgres', { DATABASE_URL: database })
+  const alice = await clientOf(app, 'alice')
+  const { json: locked } = await create(alice)
+  const holder = await sqlClient(t, database).reserve()
+  await holder`begin`
+  await holder`select from tasks where id = ${locked.id} for update`
+  const { result, milliseconds } = await timed(alice('PATCH', `/${locked.id}`, { title: 'Buy bread' }))
+  isUnavailable(t, result)
+  t.ok(milliseconds < SOON_MS, `${milliseconds} ms`)
+  t.equal((await create(alice)).status, 201)
+  await holder`rollback`
+  holder.release()
+  await until(async () => (await alice('PATCH', `/${locked.id}`, { title: 'Buy bread' })).status === 200)
+})
+
+t.test(
+  'every answer is right or 503 while connections are ended under load, round after round',
+  async (t) => {
+    const database = await emptyDatabase(t)
+    const app = await startApp(t, 'postgres', { DATABASE_URL: database })
+    const alice = await clientOf(app, 'alice')
+    const situation = { database, sql: sqlClient(t, database) } as Situation
+    const created: string[] = []
+    for (let round = 0; round < 5; round++) {
+      const answers = Array.from({ length: 40 }, () => create(alice))
+      await endBackends(situation)
+      for (const answer of await Promise.all(answers)) {
+        if (answer.status === 201) created.push(answer.json.id)
+        else if (answer.status !== 503) t.fail(answer.text)
+      }
+    }
+    await until(async () => (await create(alice)).status === 201, RECOVERY_MS)
+    const ids = new Set((await alice('GET')).json.map(({ id }: { id: string }) => id))
+    t.ok(
+      created.every((id) => ids.has(id)),
+      'what was acknowledged is there'
+    )
+  }
+)
+
+t.test('a database server that dies and restarts is found again', async (t) => {
+  const server = await startPostgres()
+  t.teardown(() => server.stop())
+  const app = await startApp(t, 'postgres', { DATABASE_URL: server.url('postgres') })
+  const alice = await clientOf(app, 'alice')
+  const before = (await create(alice)).json
+  const underWay = t.rejects(
+    app.db.run(() => app.db.orm.execute(sql`select pg_sleep(30)`)),
+    Unavailable,
+    'a statement under way ends with the server'
+  )
+  await server.kill()
+  await underWay
+  const { result, milliseconds } = await timed(create(alice))
+  isUnavailable(t, result)
+  t.ok(milliseconds < SOON_MS, `${milliseconds} ms`)
+  await server.restart()
+  await until(async () => (await create(alice)).status === 201, RECOVERY_MS)
+  t.equal((await alice('GET', `/${before.id}`)).status, 200)
+})
+
+t.test('what is more than the limit is refused at once, and the rest succeeds', async (t) => {
+  const url = await emptyDatabase(t)
+  const db = await openDatabase({ kind: 'postgres', url })
+  t.teardown(() => db.close())
+  const observer = sqlClient(t, url)
+  await observer`create table gate (id int)`
+  const holder = await observer.reserve()
+  await holder`begin`
+  await holder`lock table gate`
+  const select = () => db.run(() => db.orm.execute(sql`select * from gate`))
+  const accepted = Array.from({ length: 1_000 }, select)
+  const { milliseconds } = await timed(t.rejects(select(), Unavailable))
+  t.ok(milliseconds < 1_000, `${milliseconds} ms`)
+  await holder`rollback`
+  holder.release()
+  await Promise.all(accepted)
+  await select()
+})
+
+t.test('a mistake is not an outage', async (t) => {
+  const db = await openDatabase({ kind: 'postgres', url: await emptyDatabase(t) })
+  t.teardown(() => db.close())
+  await t.rejects(
+    db.run(() => db.orm.execute(sql`select * from nowhere`)),
+    { cause: { code: '42P01' } }
+  )
+})
+
+t.test('a database that hangs up is left in peace when nobody asks for it', async (t) => {
+  const proxy = await startProxy(t, await emptyDatabase(t))
+  const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url })
+  const alice = await clientOf(app, 'alice')
+  proxy.mode = 'close'
+  proxy.cut()
+  await create(alice)
+  await create(alice)
+  let before: number
+  await until(async () => {
+    before = proxy.accepted
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    return proxy.accepted === before
+  })
+})

@@ -1,0 +1,119 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t, { type Test } from 'tap'
+import { lockDirectory } from '../../db/directory-lock.js'
+import { StartError } from '../../src/errors.js'
+import { emptyFolder, nodeOptions } from '../support/process.js'
+
+const TAKER = fileURLToPath(new URL('../support/lock-taker.ts', import.meta.url))
+
+/** The lock that this process would leave, to be changed into that of another holder. */
+function ownLock(t: Test): Record<string, unknown> {
+  const directory = emptyFolder(t)
+  lockDirectory(directory)
+  return JSON.parse(readFileSync(join(directory, 'lock'), 'utf8'))
+}
+
+async function deadPid(): Promise<number> {
+  const child = spawn(process.execPath, ['-e', ''])
+  await once(child, 'exit')
+  return child.pid as number
+}
+
+t.test('one holder at a time, and the folder is free and clean after it', async (t) => {
+  const directory = emptyFolder(t)
+  const release = lockDirectory(directory)
+  t.throws(() => lockDirectory(directory), StartError)
+  t.throws(() => lockDirectory(directory), {
+    message: new RegExp(`in use by process ${process.pid} on ${hostname()}`)
+  })
+  t.strictSame(readdirSync(directory), ['lock'])
+  release()
+  t.strictSame(readdirSync(directory), [])
+  lockDirectory(directory)()
+})
+
+t.test('who comes too late to release does not take the lock of the next holder away', async (t) => {
+  const directory = emptyFolder(t)
+  const release = lockDirectory(directory)
+  release()
+  const next = lockDirectory(directory)
+  release()
+  t.ok(existsSync(join(directory, 'lock')))
+  next()
+})
+
+t.test('a lock that is found', async (t) => {
+  const mine = ownLock(t)
+  const linux = process.platform === 'linux'
+  const cases: [what: string, content: string, holds: boolean][] = [
+    ['of a living process holds', JSON.stringify(mine), true],
+    [
+      'of another host holds: its processes cannot be seen',
+      JSON.stringify({ ...mine, host: 'elsewhere', pid: await deadPid() }),
+      true
+    ],
+    ['of a dead process does not hold', JSON.stringify({ ...mine, pid: await deadPid() }), false],
+    // Only Linux tells when a process began.
+    ['of an earlier process with our own id does not hold', JSON.stringify({ ...mine, began: '1' }), !linux],
+    [
+      'of an earlier process with an id that is used again does not hold',
+      JSON.stringify({ ...mine, pid: process.ppid, began: '1' }),
+      !linux
+    ],
+    ['that is empty does not hold', '', false],
+    ['that is cut off does not hold', '{"id":"', false],
+    ['that is no lock at all does not hold', '42', false],
+    ['that is null does not hold', 'null', false],
+    ['without a process does not hold', '{}', false]
+  ]
+  for (const [what, content, holds] of cases) {
+    t.test(what, async (t) => {
+      const directory = emptyFolder(t)
+      writeFileSync(join(directory, 'lock'), content)
+      if (holds) {
+        t.throws(() => lockDirectory(directory), StartError)
+        t.equal(readFileSync(join(directory, 'lock'), 'utf8'), content, 'and stays as it is')
+        t.strictSame(readdirSync(directory), ['lock'])
+      } else {
+        const release = lockDirectory(directory)
+        t.match(JSON.parse(readFileSync(join(directory, 'lock'), 'utf8')), { pid: process.pid })
+        release()
+        t.strictSame(readdirSync(directory), [])
+      }
+    })
+  }
+})
+
+t.test('of many processes that find a stale lock at once exactly one wins', async (t) => {
+  const dead = JSON.stringify({ ...ownLock(t), pid: await deadPid() })
+  const takers = Array.from({ length: 8 }, () => {
+    const child = spawn(process.execPath, [...nodeOptions, TAKER], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc']
+    })
+    t.teardown(() => child.kill('SIGKILL'))
+    return child
+  })
+  const ask = (message: object) =>
+    Promise.all(
+      takers.map(async (taker) => {
+        const answer = once(taker, 'message')
+        taker.send(message)
+        return (await answer)[0] as string
+      })
+    )
+  await Promise.all(takers.map((taker) => once(taker, 'message')))
+  for (let round = 0; round < 40; round++) {
+    const directory = emptyFolder(t)
+    writeFileSync(join(directory, 'lock'), dead)
+    const at = Date.now() + 20
+    const answers = await ask({ directory, at })
+    t.strictSame(answers.sort(), ['taken', ...Array(7).fill('refused')].sort())
+    await ask({ release: true })
+    t.strictSame(readdirSync(directory), [])
+  }
+})

@@ -1,0 +1,98 @@
+import { randomUUID } from 'node:crypto'
+import { readMigrationFiles } from 'drizzle-orm/migrator'
+import t, { type Test } from 'tap'
+import { openDatabase } from '../../db/client.js'
+import { migrate } from '../../db/migrate.js'
+import { loadConfig } from '../../src/config.js'
+import { startApp } from '../support/api.js'
+import { type DatabaseKind, databaseEnv, emptyDatabase, KINDS, sqlClient } from '../support/databases.js'
+
+const MIGRATIONS = readMigrationFiles({ migrationsFolder: 'db/migrations' })
+const HASHES = MIGRATIONS.map(({ hash }) => hash)
+
+async function open(t: Test, kind: DatabaseKind = 'postgres', env?: Record<string, string>) {
+  const { database } = loadConfig(env ?? (await databaseEnv(t, kind)))
+  const db = await openDatabase(database)
+  t.teardown(() => db.close())
+  return db
+}
+
+const appliedTo = async (sql: ReturnType<typeof sqlClient>) =>
+  (await sql`select hash from drizzle.__drizzle_migrations order by id`).map(({ hash }) => hash)
+
+for (const kind of KINDS) {
+  t.test(
+    `on the ${kind} database every migration is applied once, however often it is asked for`,
+    async (t) => {
+      const { orm } = await open(t, kind)
+      for (let times = 0; times < 3; times++) await migrate(orm)
+      const rows = await orm.execute(
+        'select hash, created_at::float8 as at from drizzle.__drizzle_migrations order by id'
+      )
+      // The two drivers return different shapes.
+      const found = ('rows' in (rows as object) ? (rows as { rows: unknown }).rows : rows) as {
+        hash: string
+        at: number
+      }[]
+      t.strictSame(
+        found.map(({ hash, at }) => [hash, at]),
+        MIGRATIONS.map(({ hash, folderMillis }) => [hash, folderMillis])
+      )
+    }
+  )
+}
+
+t.test('five apps that start at once on an empty database all start, and migrate it once', async (t) => {
+  const DATABASE_URL = await emptyDatabase(t)
+  await Promise.all(Array.from({ length: 5 }, () => startApp(t, 'postgres', { DATABASE_URL })))
+  t.strictSame(await appliedTo(sqlClient(t, DATABASE_URL)), HASHES)
+})
+
+t.test('a migration that is missing is applied, although a newer one was applied before', async (t) => {
+  const DATABASE_URL = await emptyDatabase(t)
+  const { orm } = await open(t, 'postgres', { DATABASE_URL })
+  await migrate(orm)
+  const sql = sqlClient(t, DATABASE_URL)
+  // As after the merge of a branch whose migration is older.
+  await sql`delete from drizzle.__drizzle_migrations where hash = ${String(HASHES.at(-1))}`
+  await sql`insert into drizzle.__drizzle_migrations (hash, created_at) values ('newer', ${Date.now() + 1e9})`
+  await sql`drop table tasks`
+  await migrate(orm)
+  t.ok((await appliedTo(sql)).includes(HASHES.at(-1)))
+  t.equal((await sql`select * from tasks`).length, 0)
+})
+
+t.test('a migration that fails leaves nothing behind, and works once its cause is gone', async (t) => {
+  const DATABASE_URL = await emptyDatabase(t)
+  const { orm } = await open(t, 'postgres', { DATABASE_URL })
+  const sql = sqlClient(t, DATABASE_URL)
+  await sql`create table tasks (mine int)`
+  await t.rejects(migrate(orm), { cause: { code: '42P07' } })
+  t.equal((await sql`select from information_schema.schemata where schema_name = 'drizzle'`).length, 0)
+  await sql`drop table tasks`
+  await migrate(orm)
+  t.strictSame(await appliedTo(sql), HASHES)
+})
+
+t.test(
+  'a role that may only read and write tasks starts the service on a database that is up to date',
+  async (t) => {
+    const DATABASE_URL = await emptyDatabase(t)
+    await migrate((await open(t, 'postgres', { DATABASE_URL })).orm)
+    const admin = sqlClient(t, DATABASE_URL)
+    const role = `app_${randomUUID().replaceAll('-', '')}`
+    await admin.unsafe(`
+    create role ${role} login;
+    grant usage on schema drizzle to ${role};
+    grant select on drizzle.__drizzle_migrations to ${role};
+    grant select, insert, update, delete on tasks to ${role}`)
+    t.teardown(() => admin.unsafe(`drop owned by ${role}; drop role ${role}`))
+    const limited = { DATABASE_URL: DATABASE_URL.replace('postgres@', `${role}@`) }
+    const app = await startApp(t, 'postgres', limited)
+    await app.db.ping(5_000)
+    await app.close()
+
+    await admin`delete from drizzle.__drizzle_migrations`
+    await t.rejects(startApp(t, 'postgres', limited), { message: /^DATABASE_URL: .*permission denied/ })
+  }
+)

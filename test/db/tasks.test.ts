@@ -1,0 +1,191 @@
+import { randomUUID } from 'node:crypto'
+import { sql } from 'drizzle-orm'
+import t from 'tap'
+import { openDatabase } from '../../db/client.js'
+import { migrate } from '../../db/migrate.js'
+import { taskRepository } from '../../db/tasks.js'
+import { loadConfig } from '../../src/config.js'
+import { databaseEnv, KINDS } from '../support/databases.js'
+
+for (const kind of KINDS) {
+  t.test(`on the ${kind} database`, async (t) => {
+    const db = await openDatabase(loadConfig(await databaseEnv(t, kind)).database)
+    t.teardown(() => db.close())
+    await migrate(db.orm)
+    const tasks = taskRepository(db)
+    /** A user of whom there is nothing yet. */
+    const newUser = () => randomUUID()
+
+    t.test('create returns what list and get return, with defaults and instants', async (t) => {
+      const user = newUser()
+      const before = Date.now()
+      const task = await tasks.create(user, { title: 'Buy milk' })
+      t.match(task, {
+        user_id: user,
+        title: 'Buy milk',
+        description: null,
+        completed: false,
+        completed_at: null
+      })
+      t.type(task.created_at, Date)
+      t.strictSame(task.updated_at, task.created_at)
+      t.ok(Math.abs(task.created_at.getTime() - before) < 60_000)
+      t.strictSame(await tasks.get(user, task.id), task)
+      t.strictSame(await tasks.list(user), [task])
+
+      const done = await tasks.create(user, { title: 'Sleep', description: '', completed: true })
+      t.match(done, { description: '', completed: true })
+      t.strictSame(done.completed_at, done.created_at)
+    })
+
+    t.test('texts come back exactly as they went in', async (t) => {
+      const user = newUser()
+      for (const text of [
+        "'; drop table tasks; --",
+        '$1 \\ " %',
+        ' 🦄 \u00e9 e\u0301 ',
+        'line\r\nline\ttab',
+        '🦄'.repeat(200)
+      ]) {
+        const { id } = await tasks.create(user, { title: text, description: text })
+        t.match(await tasks.get(user, id), { title: text, description: text })
+      }
+      // A user is any text, too.
+      for (const odd of ["o'brien", 'a/b', ' ', 'ALICE', 'alice', '\u00e9', 'e\u0301', '🦄'.repeat(255)]) {
+        await tasks.create(odd, { title: odd.slice(0, 50) })
+        t.strictSame(
+          (await tasks.list(odd)).map(({ title }) => title),
+          [odd.slice(0, 50)]
+        )
+      }
+    })
+
+    t.test('list is newest first, whole or by state', async (t) => {
+      const user = newUser()
+      const all = []
+      for (let i = 0; i < 30; i++)
+        all.unshift(await tasks.create(user, { title: `${i}`, completed: i % 3 === 0 }))
+      t.strictSame(await tasks.list(user), all)
+      t.strictSame(
+        await tasks.list(user, true),
+        all.filter(({ completed }) => completed)
+      )
+      t.strictSame(
+        await tasks.list(user, false),
+        all.filter(({ completed }) => !completed)
+      )
+      t.strictSame(await tasks.list(newUser()), [])
+    })
+
+    t.test('update changes what is given, and nothing else', async (t) => {
+      const user = newUser()
+      const cases = [
+        { title: 'Bread' },
+        { description: 'fresh' },
+        { description: null },
+        { completed: true },
+        { completed: false },
+        { title: 'Milk', description: '2 l', completed: true },
+        {}
+      ]
+      for (const changes of cases) {
+        const before = await tasks.create(user, { title: 'Buy', description: 'now' })
+        const after = await tasks.update(user, before.id, changes)
+        t.match(after, {
+          ...before,
+          ...changes,
+          updated_at: Date,
+          completed_at: changes.completed ? Date : null
+        })
+        t.ok(Number(after?.updated_at) > Number(before.updated_at), 'updated_at goes on')
+        t.strictSame(await tasks.get(user, before.id), after)
+      }
+    })
+
+    t.test('completed_at is when completed last became true', async (t) => {
+      const user = newUser()
+      const { id } = await tasks.create(user, { title: 'Run' })
+      const done = await tasks.toggle(user, id)
+      t.equal(done?.completed, true)
+      t.strictSame(done?.completed_at, done?.updated_at)
+      for (const again of [
+        await tasks.toggle(user, id, true),
+        await tasks.update(user, id, { completed: true, title: 'Walk' })
+      ]) {
+        t.strictSame(again?.completed_at, done?.completed_at, 'to set it again does not move it')
+      }
+      for (const open of [await tasks.toggle(user, id), await tasks.toggle(user, id, false)]) {
+        t.match(open, { completed: false, completed_at: null })
+      }
+      const redone = await tasks.update(user, id, { completed: true })
+      t.ok(Number(redone?.completed_at) > Number(done?.completed_at))
+    })
+
+    t.test('updated_at never goes backwards, even after a clock that was ahead', async (t) => {
+      const user = newUser()
+      const { id } = await tasks.create(user, { title: 'Wait' })
+      await db.orm.execute(sql`update tasks set updated_at = now() + interval '1 day' where id = ${id}`)
+      const ahead = await tasks.get(user, id)
+      const changes = [
+        await tasks.toggle(user, id),
+        await tasks.update(user, id, { title: 'Go' }),
+        await tasks.toggle(user, id)
+      ]
+      const instants = [ahead, ...changes].map((task) => Number(task?.updated_at))
+      t.strictSame(
+        instants,
+        [...new Set(instants)].sort((a, b) => a - b)
+      )
+    })
+
+    t.test('a task of somebody else is no task, and stays as it is', async (t) => {
+      const [alice, bob] = [newUser(), newUser()]
+      const task = await tasks.create(alice, { title: 'Private' })
+      await tasks.create(bob, { title: 'Own' })
+      for (const [user, id] of [
+        [bob, task.id],
+        [alice, randomUUID()]
+      ] as const) {
+        t.equal(await tasks.get(user, id), undefined)
+        t.equal(await tasks.update(user, id, { title: 'Taken' }), undefined)
+        t.equal(await tasks.toggle(user, id), undefined)
+        t.equal(await tasks.toggle(user, id, true), undefined)
+        t.equal(await tasks.delete(user, id), false)
+      }
+      t.strictSame(await tasks.list(alice), [task])
+      t.equal((await tasks.list(bob)).length, 1)
+    })
+
+    t.test('delete removes one task, once', async (t) => {
+      const user = newUser()
+      const kept = await tasks.create(user, { title: 'Keep' })
+      const { id } = await tasks.create(user, { title: 'Drop' })
+      const answers = await Promise.all(Array.from({ length: 5 }, () => tasks.delete(user, id)))
+      t.equal(answers.filter(Boolean).length, 1)
+      t.strictSame(await tasks.list(user), [kept])
+    })
+
+    t.test('nothing is lost between changes at the same time', async (t) => {
+      const user = newUser()
+      const { id } = await tasks.create(user, { title: 'Count' })
+      const answers = await Promise.all(Array.from({ length: 51 }, () => tasks.toggle(user, id)))
+      t.equal((await tasks.get(user, id))?.completed, true, 'an odd number of flips')
+      t.equal(answers.filter((task) => task?.completed).length, 26)
+      t.equal(
+        new Set(answers.map((task) => Number(task?.updated_at))).size,
+        51,
+        'each with an instant of its own'
+      )
+
+      await Promise.all([
+        tasks.update(user, id, { title: 'New' }),
+        tasks.update(user, id, { description: 'text' }),
+        tasks.toggle(user, id, false)
+      ])
+      t.match(await tasks.get(user, id), { title: 'New', description: 'text', completed: false })
+
+      const ids = await Promise.all(Array.from({ length: 200 }, () => tasks.create(user, { title: 'Many' })))
+      t.equal(new Set(ids.map(({ id }) => id)).size, 200)
+    })
+  })
+}

@@ -1,0 +1,68 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import Fastify from 'fastify'
+import t from 'tap'
+import metrics from '../../plugins/metrics.js'
+
+async function start() {
+  const app = Fastify({ logger: false })
+  await app.register(metrics)
+  app.get('/users/:id', async () => 'hello')
+  app.get('/slow', async () => pause(60, 'done'))
+  app.get('/broken', async () => {
+    throw new Error('boom')
+  })
+  return app
+}
+
+type App = Awaited<ReturnType<typeof start>>
+
+async function values(app: App, name: string) {
+  const metric = await app.metrics.getSingleMetric('http_request_duration_seconds')?.get()
+  const all = (metric?.values ?? []) as {
+    metricName: string
+    labels: Record<string, unknown>
+    value: number
+  }[]
+  return all.filter(({ metricName }) => metricName === `http_request_duration_seconds_${name}`)
+}
+
+t.test('counts requests by pattern, method and status, whatever the URL', async (t) => {
+  const app = await start()
+  t.teardown(() => app.close())
+  for (const url of ['/users/alice', '/users/bob?x=1', '/broken', '/nowhere', '/elsewhere'])
+    await app.inject(url)
+  await app.inject({ method: 'POST', url: '/users/alice' })
+  t.strictSame(
+    (await values(app, 'count')).map(({ labels, value }) => [
+      labels.method,
+      labels.route,
+      labels.status,
+      value
+    ]),
+    [
+      ['GET', '/users/:id', 200, 2],
+      ['GET', '/broken', 500, 1],
+      ['GET', 'none', 404, 2],
+      ['POST', 'none', 404, 1]
+    ]
+  )
+})
+
+t.test('measures in seconds how long a request took', async (t) => {
+  const app = await start()
+  t.teardown(() => app.close())
+  await app.inject('/slow')
+  const [sum] = await values(app, 'sum')
+  t.ok(sum && sum.value >= 0.05 && sum.value < 30, `${sum?.value}`)
+  const buckets = await values(app, 'bucket')
+  t.equal(buckets.find(({ labels }) => labels.le === 0.025)?.value, 0)
+  t.equal(buckets.find(({ labels }) => labels.le === '+Inf')?.value, 1)
+})
+
+t.test('two apps in one process count for themselves', async (t) => {
+  const [one, other] = [await start(), await start()]
+  t.teardown(() => Promise.all([one.close(), other.close()]))
+  await one.inject('/users/alice')
+  t.equal((await values(one, 'count')).length, 1)
+  t.equal((await values(other, 'count')).length, 0)
+})

@@ -1,0 +1,27 @@
+import { execFileSync } from 'node:child_process'
+import { cpSync, symlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { SECRET } from '../support/api.js'
+import { emptyDatabase } from '../support/databases.js'
+import { aliceAt, emptyFolder, startProcess } from '../support/process.js'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+t.test('the built tree serves from any folder, without a TypeScript loader or the sources', async (t) => {
+  const app = join(emptyFolder(t), 'app')
+  const tsc = join(ROOT, 'node_modules/typescript/bin/tsc')
+  execFileSync(process.execPath, [tsc, '-b', 'tsconfig.build.json'], { cwd: ROOT })
+  // What an image holds.
+  for (const path of ['dist', 'package.json', 'db/migrations']) {
+    cpSync(join(ROOT, path), join(app, path), { recursive: true })
+  }
+  symlinkSync(join(ROOT, 'node_modules'), join(app, 'node_modules'))
+  const env = { JWT_SECRET: SECRET, DATABASE_URL: await emptyDatabase(t) }
+  const service = await startProcess(t, env, { file: join(app, 'dist/src/server.js') })
+  await service.ready()
+  t.equal((await (await aliceAt(service))('POST', '', { title: 'Buy milk' })).status, 201)
+  t.match(await (await (await aliceAt(service))('GET')).json(), [{ title: 'Buy milk' }])
+  t.equal((await service.stop()).code, 0)
+})

@@ -1,0 +1,19 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { startApp } from '../support/api.js'
+import { emptyFolder, runScript } from '../support/process.js'
+
+t.test('writes the document that the service shows, and leaves nothing else', async (t) => {
+  const cwd = emptyFolder(t)
+  const temporary = emptyFolder(t)
+  const { code, out, err } = await runScript(cwd, 'openapi', { TMPDIR: temporary, TSX_DISABLE_CACHE: '1' })
+  t.strictSame({ code, out, err }, { code: 0, out: '', err: '' })
+  t.strictSame(readdirSync(cwd), ['openapi.json'])
+  t.strictSame(
+    readdirSync(temporary).filter((name) => name.startsWith('tasks-')),
+    []
+  )
+  const app = await startApp(t)
+  t.equal(readFileSync(join(cwd, 'openapi.json'), 'utf8'), `${JSON.stringify(app.swagger(), null, 2)}\n`)
+})

@@ -1,0 +1,181 @@
+import t, { type Test } from 'tap'
+import { buildOps } from '../../src/ops.js'
+import { clientOf, request, startApp } from '../support/api.js'
+import { emptyDatabase } from '../support/databases.js'
+import { startProxy } from '../support/tcp-proxy.js'
+
+const API_URL = 'http://api.test:3000'
+
+async function startOps(t: Test, env: Record<string, string> = {}) {
+  const api = await startApp(t, 'postgres', env)
+  const ops = await buildOps(api, API_URL)
+  t.teardown(() => ops.close())
+  return { api, ops, get: async (url: string) => ops.inject(url) }
+}
+
+t.test('/ready says whether the database answers, and /live does not care', async (t) => {
+  const proxy = await startProxy(t, await emptyDatabase(t))
+  const { get } = await startOps(t, { DATABASE_URL: proxy.url })
+  t.equal((await get('/ready')).statusCode, 200)
+
+  const outages: [what: string, begin: () => unknown, end: () => unknown][] = [
+    ['refuses', () => proxy.refuse(), () => proxy.listen()],
+    [
+      'is silent',
+      () => {
+        proxy.freeze()
+        proxy.mode = 'silent'
+      },
+      () => {
+        proxy.mode = 'pass'
+        proxy.thaw()
+      }
+    ],
+    [
+      'is silent, and comes back on new connections only',
+      () => {
+        proxy.freeze()
+        proxy.mode = 'silent'
+      },
+      () => {
+        proxy.mode = 'pass'
+      }
+    ]
+  ]
+  for (const [what, begin, end] of outages) {
+    t.test(`while the database ${what}`, async (t) => {
+      await begin()
+      await get('/ready')
+      const from = performance.now()
+      const { statusCode, body } = await get('/ready')
+      t.equal(statusCode, 503)
+      t.notMatch(body, /127\.0\.0\.1|ECONN|postgres/)
+      t.ok(performance.now() - from < 2_500, 'within about a second')
+      t.equal((await get('/live')).statusCode, 200)
+      await end()
+      const until = performance.now() + 10_000
+      while ((await get('/ready')).statusCode !== 200 && performance.now() < until);
+      t.equal((await get('/ready')).statusCode, 200, 'and ready again after it')
+    })
+  }
+})
+
+t.test('while draining /ready says so and /live stays', async (t) => {
+  const { ops, get } = await startOps(t)
+  ops.drain()
+  t.equal((await get('/ready')).statusCode, 503)
+  t.equal((await get('/live')).statusCode, 200)
+})
+
+t.test('/metrics is Prometheus text about the process and the requests', async (t) => {
+  const { api, get } = await startOps(t)
+  const alice = await clientOf(api, 'alice')
+  const { id } = (await alice('POST', '', { title: 'Buy milk' })).json
+  await alice('GET', `/${id}?secret=query`)
+  await alice('GET', `/${id}/`)
+  await request(api, 'GET', '/api/alice/tasks')
+  await alice('GET', '/api/nothing/here/at/all')
+  await alice('GET', '/wp-admin.php'.replace('/', '/api/'))
+
+  const { statusCode, headers, body } = await get('/metrics')
+  t.equal(statusCode, 200)
+  t.match(headers['content-type'], /^text\/plain; version=0\.0\.4/)
+  const lines = body.trimEnd().split('\n')
+  t.strictSame(
+    lines.filter((line) => line && !/^(# (HELP|TYPE) \w+ .+|\w+(\{.*\})? \S+)$/.test(line)),
+    [],
+    'every line is of the format'
+  )
+  for (const name of [
+    'process_cpu_seconds_total',
+    'process_resident_memory_bytes',
+    'nodejs_eventloop_lag_p99_seconds'
+  ]) {
+    t.ok(
+      lines.some((line) => line.startsWith(`${name} `)),
+      name
+    )
+  }
+  const counts = Object.fromEntries(
+    lines
+      .filter((line) => line.startsWith('http_request_duration_seconds_count'))
+      .map((line) => [/\{(.*)\}/.exec(line)?.[1], Number(line.split(' ').pop())])
+  )
+  t.strictSame(counts, {
+    'method="POST",route="/api/:userId/tasks",status="201"': 1,
+    'method="GET",route="/api/:userId/tasks/:taskId",status="200"': 2,
+    'method="GET",route="/api/:userId/tasks",status="401"': 1,
+    'method="GET",route="none",status="404"': 2
+  })
+  t.ok(
+    lines.some((line) =>
+      /^http_request_duration_seconds_bucket\{le="\+Inf",.*route="\/api\/:userId\/tasks\/:taskId".*\} 2$/.test(
+        line
+      )
+    )
+  )
+  t.notMatch(body, /alice|secret|nothing|wp-admin|Buy milk/)
+  t.notMatch(body, id)
+})
+
+t.test('/openapi.json describes the API and where it is', async (t) => {
+  const { api, get } = await startOps(t)
+  const { statusCode, headers, body } = await get('/openapi.json')
+  t.equal(statusCode, 200)
+  t.match(headers['content-type'], /^application\/json/)
+  t.strictSame(JSON.parse(body), { ...api.swagger(), servers: [{ url: API_URL }] })
+})
+
+t.test('/docs is a page that may call the API', async (t) => {
+  const { get } = await startOps(t)
+  for (const url of ['/docs', '/docs/']) {
+    const { statusCode, headers, body } = await get(url)
+    t.equal(statusCode, 200)
+    t.match(headers['content-type'], /^text\/html/)
+    const csp = Object.fromEntries(
+      String(headers['content-security-policy'])
+        .split(';')
+        .map((directive) => {
+          const [name, ...values] = directive.trim().split(/\s+/)
+          return [name, values]
+        })
+    )
+    t.ok(csp['default-src']?.includes("'self'"))
+    t.strictSame(csp['connect-src'], ["'self'", API_URL])
+    t.notOk(csp['script-src']?.includes("'unsafe-inline'"))
+
+    const assets = [...body.matchAll(/(?:src|href)="([^"]+\.(?:js|css|png))"/g)].map(([, asset]) =>
+      String(asset)
+    )
+    t.ok(assets.length >= 3)
+    for (const asset of assets) {
+      // As a browser does from the address that it shows.
+      const { pathname } = new URL(asset, `http://ops.test${url}`)
+      t.equal((await get(pathname)).statusCode, 200, pathname)
+    }
+  }
+  const { pathname } = new URL('/docs/json', 'http://ops.test')
+  t.match(JSON.parse((await get(pathname)).body), { servers: [{ url: API_URL }] }, 'what the page shows')
+})
+
+t.test('nothing here shows a task, and everything else is 404', async (t) => {
+  const { api, get } = await startOps(t)
+  const alice = await clientOf(api, 'alice')
+  const { id } = (await alice('POST', '', { title: 'Buy milk' })).json
+  for (const url of ['/live', '/ready', '/metrics', '/openapi.json', '/docs', '/docs/json']) {
+    const { statusCode, body } = await get(url)
+    t.equal(statusCode, 200, url)
+    t.notMatch(body, id)
+    t.notMatch(body, `"title":"Buy milk"`)
+  }
+  for (const url of [
+    '/',
+    '/api/alice/tasks',
+    `/api/alice/tasks/${id}`,
+    '/metrics/x',
+    '/.env',
+    '/docs/../package.json'
+  ]) {
+    t.equal((await get(url)).statusCode, 404, url)
+  }
+})

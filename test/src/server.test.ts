@@ -1,0 +1,171 @@
+import { existsSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { SECRET } from '../support/api.js'
+import { databaseEnv, emptyDatabase, sqlClient } from '../support/databases.js'
+import { freePort } from '../support/postgres-server.js'
+import { aliceAt, emptyFolder, type Service, startProcess, statusOf } from '../support/process.js'
+import { startProxy } from '../support/tcp-proxy.js'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+const titlesIn = async (response: Response) =>
+  ((await response.json()) as { title: string }[]).map(({ title }) => title)
+
+const titlesOf = async (service: Service) => titlesIn(await (await aliceAt(service))('GET'))
+
+t.test('a first start on nothing', async (t) => {
+  const cwd = emptyFolder(t)
+  const first = await (await startProcess(t, {}, { cwd })).ready()
+  const out = first.out()
+
+  t.test('prints where the API and the docs are', async (t) => {
+    t.match(out, `API   ${first.api}\n`)
+    t.match(out, `Docs  ${first.ops}/docs\n`)
+    t.equal(await statusOf(`${first.ops}/docs`), 200)
+  })
+
+  const [line, ...more] = out.split('\n').filter((line) => line.startsWith('curl'))
+  const [, name, value, url] = /^curl -H '([^:]+): ([^']+)' (\S+)$/.exec(line ?? '') ?? []
+  const headers = { [String(name)]: String(value) }
+  t.test("prints one curl line that answers with alice's tasks", async (t) => {
+    t.strictSame(more, [])
+    const response = await fetch(String(url), { headers })
+    t.equal(response.status, 200)
+    t.strictSame(await response.json(), [])
+  })
+
+  t.test('a later start finds the tasks and knows the tokens, after a stop and after a crash', async (t) => {
+    const titles: string[] = []
+    let service = first
+    for (const signal of ['SIGINT', 'SIGKILL'] as const) {
+      titles.unshift(`before ${signal}`)
+      const created = await fetch(`${service.api}/api/alice/tasks`, {
+        method: 'POST',
+        headers: { ...headers, 'content-type': 'application/json' },
+        body: JSON.stringify({ title: titles[0] })
+      })
+      t.equal(created.status, 201)
+      const { code } = await service.stop(signal)
+      t.equal(code, signal === 'SIGINT' ? 0 : null)
+      t.equal(existsSync(join(cwd, '.data/postgres/lock')), signal === 'SIGKILL', 'a crash leaves its lock')
+
+      service = await (await startProcess(t, {}, { cwd })).ready()
+      t.strictSame(await titlesIn(await fetch(`${service.api}/api/alice/tasks`, { headers })), titles)
+    }
+  })
+})
+
+t.test('a second process on the same DATA_DIR ends at once, and the first works on', async (t) => {
+  const env = { JWT_SECRET: SECRET, ...(await databaseEnv(t, 'embedded')) }
+  const first = await (await startProcess(t, env)).ready()
+  const second = await startProcess(t, env)
+  t.equal((await second.exit()).code, 1)
+  t.match(second.err(), new RegExp(`^DATA_DIR: .* is in use by process ${first.process.pid} on [^\\n]*\\n$`))
+  t.equal(second.out(), '')
+  t.equal((await (await aliceAt(first))('POST', '', { title: 'Buy milk' })).status, 201)
+})
+
+t.test('a start that cannot succeed ends with code 1 and one line that names what to mend', async (t) => {
+  const data = { DATA_DIR: emptyFolder(t) }
+  const taken = createServer().listen(0, '127.0.0.1')
+  t.teardown(() => taken.close())
+  await new Promise<void>((resolve) => taken.once('listening', resolve))
+  const takenPort = String((taken.address() as { port: number }).port)
+  const url = await emptyDatabase(t)
+  const working = { DATABASE_URL: url, JWT_SECRET: SECRET }
+  const DATABASE_URL = url.replace('postgres@', 'tasks:s3cretpassword@')
+  const refusing = await startProxy(t, DATABASE_URL)
+  await refusing.refuse()
+  const silent = await startProxy(t, DATABASE_URL)
+  silent.mode = 'silent'
+  const closing = await startProxy(t, DATABASE_URL)
+  closing.mode = 'close'
+  const production = { NODE_ENV: 'production', JWT_SECRET: SECRET, DATABASE_URL }
+
+  const cases: [what: string, env: Record<string, string>, line: RegExp][] = [
+    ['a port in use', { ...working, PORT: takenPort }, /^PORT: cannot listen: .*in use/],
+    ['an operations port in use', { ...working, OPS_PORT: takenPort }, /^OPS_PORT: cannot listen: .*in use/],
+    ['a wrong port', { ...data, PORT: '99999' }, /^PORT must be .*not "99999"$/],
+    ['a bad escape', { DATABASE_URL: 'postgres://u:s3cretpassword%zz@h/d' }, /^DATABASE_URL/],
+    ['a database that refuses', { DATABASE_URL: refusing.url }, /^DATABASE_URL: .*ECONNREFUSED/],
+    [
+      'a database that refuses on each address of its name',
+      { DATABASE_URL: refusing.url.replace('127.0.0.1', 'localhost') },
+      /^DATABASE_URL: .*ECONNREFUSED/
+    ],
+    [
+      'a database on a host that does not exist',
+      { DATABASE_URL: 'postgres://u:s3cretpassword@nowhere.invalid/d' },
+      /^DATABASE_URL: .*(ENOTFOUND|EAI_AGAIN)/
+    ],
+    ['a database that says nothing', { DATABASE_URL: silent.url }, /^DATABASE_URL: .*CONNECT_TIMEOUT/],
+    ['a database that hangs up', { DATABASE_URL: closing.url }, /^DATABASE_URL: .*not answer/],
+    ['a role that does not exist', { DATABASE_URL }, /^DATABASE_URL: .*role "tasks" does not exist/],
+    ['a DATA_DIR that is a file', { DATA_DIR: join(ROOT, 'package.json') }, /^DATA_DIR: /],
+    [
+      'a DATA_DIR that holds no database',
+      { DATA_DIR: t.testdir({ postgres: { pgdata: { PG_VERSION: '9.6' } } }), JWT_SECRET: SECRET },
+      /^DATA_DIR: /
+    ],
+    ['production without keys', { ...production, JWT_SECRET: '' }, /^JWT_SECRET or JWKS_URL must be set/],
+    ['production without a database', { ...production, DATABASE_URL: '' }, /^DATABASE_URL must be set/]
+  ]
+  t.jobs = 3
+  for (const [what, env, line] of cases) {
+    t.test(what, { buffered: true }, async (t) => {
+      const service = await startProcess(t, env)
+      const { code } = await service.exit()
+      t.equal(code, 1)
+      t.match(service.err(), /^[^\n]+\n$/, 'one line')
+      t.match(service.err().trimEnd(), line)
+      t.equal(service.out(), '')
+      t.notMatch(service.err(), 's3cretpassword')
+    })
+  }
+})
+
+t.test('.env is read from the working folder in development, and not in production', async (t) => {
+  const cwd = emptyFolder(t)
+  const DATABASE_URL = await emptyDatabase(t)
+  const ports = { PORT: String(await freePort()), OPS_PORT: String(await freePort()) }
+  writeFileSync(join(cwd, '.env'), `JWT_SECRET=${SECRET}\nDATABASE_URL=${DATABASE_URL}\nPORT=1\n`)
+  const service = await (await startProcess(t, ports, { cwd })).ready()
+  t.strictSame(
+    await titlesOf(service),
+    [],
+    'with the secret of .env, and the port of the environment before it'
+  )
+  await service.stop()
+
+  const production = await startProcess(t, { ...ports, NODE_ENV: 'production' }, { cwd })
+  t.equal((await production.exit()).code, 1)
+  t.match(production.err(), /^(DATABASE_URL|JWT_SECRET).* must be set/)
+})
+
+t.test('in production no token is printed', async (t) => {
+  const DATABASE_URL = await emptyDatabase(t)
+  const env = { NODE_ENV: 'production', JWT_SECRET: SECRET, DATABASE_URL, LOG_LEVEL: 'info' }
+  const service = await (await startProcess(t, env)).ready()
+  t.strictSame(await titlesOf(service), [])
+  await service.stop()
+  t.match(service.out(), service.api, 'where it listens is in the log')
+  t.notMatch(service.out() + service.err(), /Bearer|eyJ|curl/)
+  t.notMatch(service.out() + service.err(), SECRET)
+})
+
+t.test('five processes that start at once on an empty database all serve, and migrate it once', async (t) => {
+  const DATABASE_URL = await emptyDatabase(t)
+  const services = await Promise.all(
+    Array.from({ length: 5 }, () => startProcess(t, { JWT_SECRET: SECRET, DATABASE_URL }))
+  )
+  await Promise.all(services.map((service) => service.ready()))
+  await (await aliceAt(services[0] as Service))('POST', '', { title: 'Buy milk' })
+  for (const service of services) t.strictSame(await titlesOf(service), ['Buy milk'])
+  const sql = sqlClient(t, DATABASE_URL)
+  const rows = await sql`select hash, count(*)::int as times from drizzle.__drizzle_migrations group by hash`
+  t.ok(rows.length > 0)
+  t.ok(rows.every(({ times }) => times === 1))
+})

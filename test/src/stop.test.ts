@@ -1,0 +1,114 @@
+import { connect, type Socket } from 'node:net'
+import t, { type Test } from 'tap'
+import { SECRET, sign } from '../support/api.js'
+import { emptyDatabase, sqlClient } from '../support/databases.js'
+import { aliceAt, type Service, startProcess, statusOf, until } from '../support/process.js'
+import { startProxy } from '../support/tcp-proxy.js'
+
+/** A raw connection on which the given text was sent; it ends with the test. */
+async function socketTo(t: Test, url: string, text: string): Promise<Socket> {
+  const { hostname, port } = new URL(url)
+  const socket = connect(Number(port), hostname)
+  socket.on('error', () => {})
+  t.teardown(() => socket.destroy())
+  await new Promise<void>((resolve) => socket.once('connect', resolve))
+  if (text) await new Promise((resolve) => socket.write(text, resolve))
+  return socket
+}
+
+t.test('SIGTERM', async (t) => {
+  const DATABASE_URL = await emptyDatabase(t)
+  const env = { JWT_SECRET: SECRET, DATABASE_URL }
+  const sql = sqlClient(t, DATABASE_URL)
+
+  /** Starts an update that waits for a row until `release` is called. */
+  async function updateInFlight(service: Service) {
+    const alice = await aliceAt(service)
+    const { id } = (await (await alice('POST', '', { title: 'Buy milk' })).json()) as { id: string }
+    const holder = await sql.reserve()
+    await holder`begin`
+    await holder`select from tasks where id = ${id} for update`
+    const answer = alice('PATCH', `/${id}`, { title: 'Buy bread' })
+    await until(async () => (await sql`select from pg_locks where not granted`).length > 0)
+    return {
+      answer,
+      async release() {
+        await holder`rollback`
+        holder.release()
+      },
+      title: async () => (await sql`select title from tasks where id = ${id}`)[0]?.title
+    }
+  }
+
+  t.test('a request in flight finishes while /ready says 503 and nothing new is accepted', async (t) => {
+    const service = await (await startProcess(t, env)).ready()
+    const { answer, release, title } = await updateInFlight(service)
+    const exit = service.stop()
+    await until(async () => (await statusOf(`${service.ops}/ready`)) === 503)
+    t.equal(await statusOf(`${service.ops}/live`), 200)
+    await until(async () => (await statusOf(service.api)) === undefined)
+    await release()
+    const response = await answer
+    t.equal(response.status, 200)
+    t.match(await response.json(), { title: 'Buy bread' })
+    t.equal(await title(), 'Buy bread')
+    t.match(await exit, { code: 0, signal: null })
+    t.equal(service.err(), '')
+  })
+
+  t.test('a second signal ends the process at once', async (t) => {
+    const service = await (await startProcess(t, env)).ready()
+    const { answer, release } = await updateInFlight(service)
+    answer.catch(() => {})
+    const exit = service.stop()
+    await until(async () => (await statusOf(`${service.ops}/ready`)) === 503)
+    t.equal((await service.stop()).code, 1)
+    t.ok((await exit).milliseconds < 2_500, 'before the update would have had its deadline')
+    await release()
+  })
+
+  const HALF = 'GET /api/alice/tasks HTTP/1.1\r\nHost: x\r\n'
+  const cases: [what: string, text: string][] = [
+    ['connections that never sent anything', ''],
+    ['half a request head', HALF],
+    ['idle connections kept alive', `${HALF}\r\n`]
+  ]
+  for (const [what, text] of cases) {
+    t.test(`does not wait for ${what}`, async (t) => {
+      const service = await (await startProcess(t, env)).ready()
+      const api = await socketTo(t, service.api, text)
+      const ops = await socketTo(t, service.ops, text.replace('/api/alice/tasks', '/live'))
+      if (text.endsWith('\r\n\r\n')) {
+        await Promise.all([api, ops].map((socket) => new Promise((resolve) => socket.once('data', resolve))))
+      }
+      // Connections are accepted in their order, so the service has the ones above by now.
+      t.equal(await statusOf(service.api), 401)
+      t.equal(await statusOf(`${service.ops}/live`), 200)
+      const { code, milliseconds } = await service.stop()
+      t.equal(code, 0)
+      t.ok(milliseconds < 4_000, `${milliseconds} ms`)
+    })
+  }
+
+  t.test('waits for half a request body no longer than the grace period', async (t) => {
+    const service = await (await startProcess(t, env)).ready()
+    const authorization = `Bearer ${await sign({ sub: 'alice' })}`
+    const head = `POST /api/alice/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: ${authorization}\r\n`
+    await socketTo(t, service.api, `${head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"ti`)
+    t.equal(await statusOf(service.api), 401)
+    const { code, milliseconds } = await service.stop()
+    t.equal(code, 0)
+    t.ok(milliseconds < 12_000, `${milliseconds} ms`)
+  })
+
+  t.test('ends in order although the database says nothing', async (t) => {
+    const proxy = await startProxy(t, DATABASE_URL)
+    const service = await (await startProcess(t, { ...env, DATABASE_URL: proxy.url })).ready()
+    proxy.freeze()
+    proxy.mode = 'silent'
+    t.equal((await (await aliceAt(service))('GET')).status, 503)
+    const { code, milliseconds } = await service.stop()
+    t.equal(code, 0)
+    t.ok(milliseconds < 12_000, `${milliseconds} ms`)
+  })
+})

@@ -1,0 +1,21 @@
+import { lockDirectory } from '../../db/directory-lock.js'
+import { StartError } from '../../src/errors.js'
+
+// A process that takes the lock of a folder at a given moment, when its parent says so, and tells how that went.
+let release = () => {}
+process.on('message', ({ directory, at }: { directory?: string; at: number }) => {
+  if (directory === undefined) {
+    release()
+    process.send?.('released')
+    return
+  }
+  release = () => {}
+  while (Date.now() < at);
+  try {
+    release = lockDirectory(directory)
+    process.send?.('taken')
+  } catch (error) {
+    process.send?.(error instanceof StartError ? 'refused' : String(error))
+  }
+})
+process.send?.('ready')

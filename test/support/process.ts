@@ -1,0 +1,167 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import type { Test } from 'tap'
+import { sign } from './api.js'
+import { freePort } from './postgres-server.js'
+
+/** What lets Node run the sources. */
+export const nodeOptions = ['--import', import.meta.resolve('tsx')]
+const SERVER = fileURLToPath(new URL('../../src/server.ts', import.meta.url))
+
+/** How long anything here may take before the test fails; nothing that works comes near it. */
+const PATIENCE_MS = 30_000
+
+export interface Exit {
+  code: number | null
+  signal: NodeJS.Signals | null
+  milliseconds: number
+}
+
+export interface Service {
+  process: ChildProcess
+  api: string
+  ops: string
+  /** What it wrote so far. */
+  out(): string
+  err(): string
+  /** Resolves when `/ready` answers 200; fails when the process ends before. */
+  ready(): Promise<Service>
+  /** Resolves when the process has ended, and says how long that took from this call on. */
+  exit(): Promise<Exit>
+  /** Sends a signal to this one process and waits for its end. */
+  stop(signal?: NodeJS.Signals): Promise<Exit>
+}
+
+export interface ProcessOptions {
+  /** The working folder; a new empty one unless given. */
+  cwd?: string
+  /** A program that plain Node runs, instead of the server's source. */
+  file?: string
+}
+
+/**
+ * Starts the service as a process of its own, on free ports, with nothing in its environment but what is given. It ends
+ * with the test.
+ */
+export async function startProcess(
+  t: Test,
+  env: Record<string, string>,
+  { cwd = emptyFolder(t), file }: ProcessOptions = {}
+): Promise<Service> {
+  const { PORT = String(await freePort()), OPS_PORT = String(await freePort()) } = env
+  const child = spawn(process.execPath, file ? [file] : [...nodeOptions, SERVER], {
+    cwd,
+    env: { PATH: process.env.PATH, LOG_LEVEL: 'warn', ...env, PORT, OPS_PORT },
+    stdio: ['ignore', 'pipe', 'pipe']
+  })
+  let out = ''
+  let err = ''
+  child.stdout.on('data', (chunk) => {
+    out += chunk
+  })
+  child.stderr.on('data', (chunk) => {
+    err += chunk
+  })
+  // 'close' comes after the last output.
+  const closed = once(child, 'close')
+  const ended = () => child.exitCode !== null || child.signalCode !== null
+  t.teardown(async () => {
+    if (!ended()) child.kill('SIGKILL')
+    await closed
+  })
+
+  const service: Service = {
+    process: child,
+    api: `http://127.0.0.1:${PORT}`,
+    ops: `http://127.0.0.1:${OPS_PORT}`,
+    out: () => out,
+    err: () => err,
+    async ready() {
+      await until(async () => {
+        if (ended()) throw new Error(`ended before it was ready:\n${out}${err}`)
+        return (await statusOf(`${service.ops}/ready`)) === 200
+      })
+      return service
+    },
+    async exit() {
+      const from = performance.now()
+      let timer: NodeJS.Timeout | undefined
+      const late = new Promise<never>((_, reject) => {
+        timer = setTimeout(() => reject(new Error(`did not end:\n${out}${err}`)), PATIENCE_MS)
+      })
+      await Promise.race([closed, late])
+      clearTimeout(timer)
+      return { code: child.exitCode, signal: child.signalCode, milliseconds: performance.now() - from }
+    },
+    stop(signal = 'SIGTERM') {
+      const exit = service.exit()
+      child.kill(signal)
+      return exit
+    }
+  }
+  return service
+}
+
+/** Runs one of the project's scripts to its end, in the given folder and with nothing in its environment but what is given. */
+export async function runScript(
+  cwd: string,
+  script: string,
+  env: Record<string, string>,
+  args: string[] = []
+) {
+  const file = fileURLToPath(new URL(`../../scripts/${script}.ts`, import.meta.url))
+  const child = spawn(process.execPath, [...nodeOptions, file, ...args], {
+    cwd,
+    env: { PATH: process.env.PATH, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: PATIENCE_MS
+  })
+  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')])
+  return { code: child.exitCode, out, err }
+}
+
+/** A new folder outside of this project, which ends with the test. */
+export function emptyFolder(t: Test): string {
+  const directory = mkdtempSync(join(tmpdir(), 'tasks-api-'))
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }))
+  return directory
+}
+
+/** The status of a GET; undefined when nothing answers there. */
+export async function statusOf(url: string): Promise<number | undefined> {
+  try {
+    const response = await fetch(url)
+    await response.arrayBuffer()
+    return response.status
+  } catch {
+    return undefined
+  }
+}
+
+/** Asks until the answer is yes. */
+export async function until(
+  condition: () => Promise<boolean> | boolean,
+  milliseconds = PATIENCE_MS
+): Promise<void> {
+  const end = performance.now() + milliseconds
+  while (!(await condition())) {
+    if (performance.now() > end) throw new Error(`not within ${milliseconds} ms: ${condition}`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+/** Sends requests of alice, whose token is signed with `SECRET`, over real HTTP. */
+export async function aliceAt(service: Service) {
+  const authorization = `Bearer ${await sign({ sub: 'alice' })}`
+  return (method: string, path = '', body?: object) =>
+    fetch(`${service.api}/api/alice/tasks${path}`, {
+      method,
+      headers: { authorization, ...(body && { 'content-type': 'application/json' }) },
+      ...(body && { body: JSON.stringify(body) })
+    })
+}
