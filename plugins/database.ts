@@ -25,7 +25,7 @@ export default fp<{ database: DatabaseConfig }>(
     app.addHook('onClose', () => db.close())
     try {
       await db.ping(START_MS)
-      await migrate(db.orm)
+      await db.administer(migrate)
     } catch (error) {
       if (error instanceof StartError) throw error
       const { name, message } = causeOf(error) as Error

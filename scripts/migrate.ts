@@ -8,7 +8,7 @@ try {
   if (process.env.NODE_ENV !== 'production' && existsSync('.env')) process.loadEnvFile('.env')
   const db = await openDatabase(loadConfig(process.env).database)
   try {
-    await migrate(db.orm)
+    await db.administer(migrate)
   } finally {
     await db.close()
   }
