@@ -172,7 +172,7 @@ async function openBenchDatabase(): Promise<BenchDatabase> {
 async function createTable(url: string): Promise<void> {
   const db = await openDatabase({ kind: 'postgres', url })
   try {
-    await migrate(db.orm)
+    await db.administer(migrate)
   } finally {
     await db.close()
   }

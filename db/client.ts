@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs'
-import { sql } from 'drizzle-orm'
+import { types } from '@electric-sql/pglite'
+import { is, Param, Placeholder } from 'drizzle-orm'
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
 import { drizzle as drizzlePglite } from 'drizzle-orm/pglite'
 import { drizzle as drizzlePostgres } from 'drizzle-orm/postgres-js'
@@ -8,22 +9,40 @@ import type { DatabaseConfig } from '../src/config.js'
 import { StartError, Unavailable } from '../src/errors.js'
 import { lockDirectory } from './directory-lock.js'
 import { ExactPGlite } from './exact-pglite.js'
+import { toInstant } from './instant.js'
 
 export type Orm = PgDatabase<PgQueryResultHKT>
 
+/** A statement built with drizzle, whose rows are `Row`. */
+export interface Statement<Row> extends PromiseLike<Row[]> {
+  toSQL(): { sql: string; params: unknown[] }
+}
+
 /** What both databases have in common; nothing above this file knows which one it is. */
 export interface Database {
-  orm: Orm
   /**
-   * Runs one statement under the limits that the drivers lack: a deadline, and a bound on what waits.
+   * Turns a statement into a function of its placeholders' values. Its text is made once, and PostgreSQL plans it once
+   * on each connection. Every call runs under the limits that the drivers lack: a deadline, and a bound on what waits.
    *
-   * @throws Unavailable (503) when the database cannot be reached, does not answer in time, or has too much to do
+   * Rows come as the driver makes them, each column under its own name, and instants as they go over the wire.
+   *
+   * @throws Unavailable (503) from the function, when the database cannot be reached, does not answer in time, or has
+   *   too much to do
    */
-  run<T>(statement: () => Promise<T>): Promise<T>
+  prepare<Row>(statement: Statement<Row>): (values: Record<string, unknown>) => Promise<Row[]>
+  /** Runs work that is no request's, such as migrations, on a connection of its own and without a deadline. */
+  administer<T>(work: (orm: Orm) => Promise<T>): Promise<T>
   /** @throws Unavailable when the database does not answer within `milliseconds` */
   ping(milliseconds: number): Promise<void>
   /** Ends every connection; statements that are under way have `CLOSE_SECONDS` to finish. */
   close(): Promise<void>
+}
+
+/** What a driver has to do for that. */
+interface Driver extends Pick<Database, 'administer' | 'close'> {
+  query(text: string, parameters: unknown[]): PromiseLike<unknown[]>
+  /** Replaces connections that may be of no more use. */
+  renew(): void
 }
 
 /** How long a request waits for its statement. */
@@ -49,33 +68,42 @@ export async function openDatabase(config: DatabaseConfig): Promise<Database> {
 function openPostgres(url: string): Database {
   let client: postgres.Sql
   try {
-    client = connect(url)
+    client = connect(url, MAX_CONNECTIONS)
   } catch (error) {
     // Such as a bad escape in the password.
     throw new StartError(`DATABASE_URL cannot be read: ${(error as Error).message}`)
   }
-  // Drizzle keeps the client that it is given, so it gets one that stands for the client in use.
-  const orm = drizzlePostgres(new Proxy(client, { get: (_, key) => Reflect.get(client, key) }))
-
-  function renew(): void {
-    const old = client
-    client = connect(url)
-    Object.assign(client.options.parsers, old.options.parsers)
-    Object.assign(client.options.serializers, old.options.serializers)
-    void old.end({ timeout: RENEW_MS / 1000 })
-  }
-
-  return limited(orm, () => client.end({ timeout: CLOSE_SECONDS }), renew)
+  return limited({
+    query: (text, parameters) => client.unsafe(text, parameters as string[], { prepare: true }),
+    async administer(work) {
+      // Not the client of the requests: drizzle replaces the parsers of the one it is given.
+      const own = connect(url, 1)
+      try {
+        return await work(drizzlePostgres(own))
+      } finally {
+        await own.end({ timeout: CLOSE_SECONDS })
+      }
+    },
+    renew() {
+      void client.end({ timeout: RENEW_MS / 1000 })
+      client = connect(url, MAX_CONNECTIONS)
+    },
+    close: () => client.end({ timeout: CLOSE_SECONDS })
+  })
 }
 
-function connect(url: string): postgres.Sql {
+/** @param max connections */
+function connect(url: string, max: number): postgres.Sql {
   return postgres(url, {
-    max: MAX_CONNECTIONS,
+    max,
     connect_timeout: CONNECT_SECONDS,
     fetch_types: false,
     onnotice: () => {},
     // Only parameters that PgBouncer accepts: it refuses, for instance, statement_timeout here.
-    connection: { application_name: 'tasks-api', TimeZone: 'UTC', DateStyle: 'ISO' }
+    connection: { application_name: 'tasks-api', TimeZone: 'UTC', DateStyle: 'ISO' },
+    types: {
+      instant: { to: types.TIMESTAMPTZ, from: [types.TIMESTAMPTZ], parse: toInstant, serialize: String }
+    }
   })
 }
 
@@ -84,11 +112,20 @@ async function openEmbedded(directory: string): Promise<Database> {
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 })
     release = lockDirectory(directory)
-    const client = new ExactPGlite({ dataDir: `${directory}/pgdata` })
+    const client = new ExactPGlite({
+      dataDir: `${directory}/pgdata`,
+      parsers: { [types.TIMESTAMPTZ]: toInstant }
+    })
     await client.waitReady
-    return limited(drizzlePglite(client), async () => {
-      await client.close()
-      release()
+    await client.query("set timezone = 'UTC'")
+    return limited({
+      query: async (text, parameters) => (await client.query(text, parameters)).rows,
+      administer: (work) => work(drizzlePglite(client)),
+      renew: () => {},
+      async close() {
+        await client.close()
+        release()
+      }
     })
   } catch (error) {
     release()
@@ -97,8 +134,7 @@ async function openEmbedded(directory: string): Promise<Database> {
   }
 }
 
-/** @param renew replaces connections that may be of no more use, which the driver would keep */
-function limited(orm: Orm, close: () => Promise<void>, renew = () => {}): Database {
+function limited({ query, administer, renew, close }: Driver): Database {
   let waiting = 0
   // When the database last said anything, or was first asked after it had nothing to answer.
   let heard = 0
@@ -110,43 +146,61 @@ function limited(orm: Orm, close: () => Promise<void>, renew = () => {}): Databa
     renew()
   }
 
-  async function within<T>(milliseconds: number, statement: () => Promise<T>): Promise<T> {
-    if (waiting >= MAX_WAITING) throw new Unavailable()
+  function within<Row>(milliseconds: number, text: string, parameters: unknown[]): Promise<Row[]> {
+    if (waiting >= MAX_WAITING) return Promise.reject(new Unavailable())
     const began = performance.now()
     if (waiting++ === 0) heard = began
-    const answer = statement().finally(() => {
-      waiting--
-      heard = performance.now()
-    })
-    let timer: NodeJS.Timeout | undefined
-    const deadline = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
+    // One promise and one timer: this is on the path of every request.
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
         reject(new Unavailable())
         if (performance.now() - heard >= SILENCE_MS) giveUp(began)
       }, milliseconds)
+      const answered = () => {
+        clearTimeout(timer)
+        waiting--
+        heard = performance.now()
+      }
+      query(text, parameters).then(
+        (rows) => {
+          answered()
+          resolve(rows as Row[])
+        },
+        (error) => {
+          answered()
+          const code = codeOf(error)
+          // This server is no longer the primary, and the connection would not notice when it is again.
+          if (code === READ_ONLY) giveUp(began)
+          reject(OUTAGE.test(code) ? new Unavailable({ cause: error }) : error)
+        }
+      )
     })
-    try {
-      return await Promise.race([answer, deadline])
-    } catch (error) {
-      const code = codeOf(error)
-      // This server is no longer the primary, and the connection would not notice when it is again.
-      if (code === READ_ONLY) giveUp(began)
-      throw OUTAGE.test(code) ? new Unavailable({ cause: causeOf(error) }) : error
-    } finally {
-      clearTimeout(timer)
-      // A statement that fails after its deadline has nobody left to tell.
-      answer.catch(() => {})
-    }
   }
 
   return {
-    orm,
-    run: (statement) => within(STATEMENT_MS, statement),
+    prepare<Row>(statement: Statement<Row>) {
+      const { sql, params } = statement.toSQL()
+      const names = params.map(placeholderOf)
+      return (values: Record<string, unknown>) =>
+        within<Row>(
+          STATEMENT_MS,
+          sql,
+          names.map((name) => values[name])
+        )
+    },
+    administer,
     ping: async (milliseconds) => {
-      await within(milliseconds, () => orm.execute(sql`select 1`))
+      await within(milliseconds, 'select 1', [])
     },
     close
   }
+}
+
+/** The name of the placeholder that a parameter is. What a statement compares or sets is never written into it. */
+function placeholderOf(parameter: unknown): string {
+  const placeholder = is(parameter, Param) ? parameter.value : parameter
+  if (!is(placeholder, Placeholder)) throw new TypeError('a statement must take its values from placeholders')
+  return placeholder.name
 }
 
 /** What the database or its driver said; drizzle wraps it in an error whose message holds the statement and its values. */

@@ -36,7 +36,7 @@ export async function openMigrated(config: DatabaseConfig): Promise<Database> {
   const db = await openDatabase(config)
   try {
     await db.ping(START_MS)
-    await migrate(db.orm)
+    await db.administer(migrate)
     return db
   } catch (error) {
     await db.close()

@@ -11,7 +11,7 @@ import {
   uuid
 } from 'drizzle-orm/pg-core'
 
-const instant = (name: string) => timestamp(name, { withTimezone: true, precision: 3, mode: 'date' })
+const instant = (name: string) => timestamp(name, { withTimezone: true, precision: 3, mode: 'string' })
 
 /**
  * One name for a thing in the column, the row and the wire, so nothing has to map between them.

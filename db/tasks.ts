@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { and, desc, eq, getTableColumns, type SQL, sql } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/postgres-js'
 import { v7 as uuidv7 } from 'uuid'
 import { IdempotencyKeyReused } from '../src/errors.js'
 import type { Database } from './client.js'
@@ -19,6 +20,9 @@ export class StaleVersion {
   constructor(readonly version: number) {}
 }
 
+/** Builds statements, and has no connection to run them: the database prepares them. */
+const build = drizzle.mock()
+
 const { version, idempotency_key, idempotency_digest, ...taskColumns } = getTableColumns(tasks)
 const versionedColumns = { ...taskColumns, version }
 
@@ -29,7 +33,7 @@ const versionedColumns = { ...taskColumns, version }
  *
  * @throws Unavailable (503) from every function when the database cannot be reached or does not answer in time
  */
-export function taskRepository({ orm, run }: Database) {
+export function taskRepository({ prepare }: Database) {
   const ownTask = and(eq(tasks.user_id, sql.placeholder('user_id')), eq(tasks.id, sql.placeholder('id')))
 
   // Never backwards and never the same twice, even when the clock was set back or two changes fall into one
@@ -49,17 +53,18 @@ export function taskRepository({ orm, run }: Database) {
   const expectedVersion = sql`(${sql.placeholder('versions')}::text is null
     or ${tasks.version} = any(string_to_array(${sql.placeholder('versions')}::text, ',')::integer[]))`
 
-  const listStatement = orm
-    .select(taskColumns)
-    .from(tasks)
-    .where(
-      and(
-        eq(tasks.user_id, sql.placeholder('user_id')),
-        sql`(${sql.placeholder('completed')}::boolean is null or ${tasks.completed} = ${sql.placeholder('completed')}::boolean)`
+  const listStatement = prepare(
+    build
+      .select(taskColumns)
+      .from(tasks)
+      .where(
+        and(
+          eq(tasks.user_id, sql.placeholder('user_id')),
+          sql`(${sql.placeholder('completed')}::boolean is null or ${tasks.completed} = ${sql.placeholder('completed')}::boolean)`
+        )
       )
-    )
-    .orderBy(desc(tasks.id))
-    .prepare('tasks_list')
+      .orderBy(desc(tasks.id))
+  )
 
   const newTask = {
     user_id: sql.placeholder('user_id'),
@@ -70,59 +75,56 @@ export function taskRepository({ orm, run }: Database) {
     completed_at: sql`case when ${sql.placeholder('completed')}::boolean then now() end`
   }
 
-  const createStatement = orm
-    .insert(tasks)
-    .values(newTask)
-    .returning(versionedColumns)
-    .prepare('tasks_create')
+  const createStatement = prepare(build.insert(tasks).values(newTask).returning(versionedColumns))
 
-  const createOnceStatement = orm
-    .insert(tasks)
-    .values({
-      ...newTask,
-      idempotency_key: sql.placeholder('key'),
-      idempotency_digest: sql.placeholder('digest')
-    })
-    // An update that changes nothing, because only then the row that is there comes back, also when another request
-    // is making it at this very moment.
-    .onConflictDoUpdate({
-      target: [tasks.user_id, tasks.idempotency_key],
-      targetWhere: sql`${tasks.idempotency_key} is not null`,
-      set: { idempotency_key: sql`excluded.idempotency_key` }
-    })
-    .returning({ ...versionedColumns, idempotency_digest })
-    .prepare('tasks_create_once')
+  const createOnceStatement = prepare(
+    build
+      .insert(tasks)
+      .values({
+        ...newTask,
+        idempotency_key: sql.placeholder('key'),
+        idempotency_digest: sql.placeholder('digest')
+      })
+      // An update that changes nothing, because only then the row that is there comes back, also when another request
+      // is making it at this very moment.
+      .onConflictDoUpdate({
+        target: [tasks.user_id, tasks.idempotency_key],
+        targetWhere: sql`${tasks.idempotency_key} is not null`,
+        set: { idempotency_key: sql`excluded.idempotency_key` }
+      })
+      .returning({ ...versionedColumns, idempotency_digest })
+  )
 
-  const getStatement = orm.select(versionedColumns).from(tasks).where(ownTask).prepare('tasks_get')
+  const getStatement = prepare(build.select(versionedColumns).from(tasks).where(ownTask))
 
-  const updateStatement = orm
-    .update(tasks)
-    .set({
-      title: sql`coalesce(${sql.placeholder('title')}::text, ${tasks.title})`,
-      // null is a description too, so whether there is one to set takes a parameter of its own.
-      description: sql`case when ${sql.placeholder('has_description')}::boolean
+  const updateStatement = prepare(
+    build
+      .update(tasks)
+      .set({
+        title: sql`coalesce(${sql.placeholder('title')}::text, ${tasks.title})`,
+        // null is a description too, so whether there is one to set takes a parameter of its own.
+        description: sql`case when ${sql.placeholder('has_description')}::boolean
         then ${sql.placeholder('description')}::text else ${tasks.description} end`,
-      ...completion(sql`coalesce(${sql.placeholder('completed')}::boolean, ${tasks.completed})`)
-    })
-    .where(and(ownTask, expectedVersion))
-    .returning(versionedColumns)
-    .prepare('tasks_update')
+        ...completion(sql`coalesce(${sql.placeholder('completed')}::boolean, ${tasks.completed})`)
+      })
+      .where(and(ownTask, expectedVersion))
+      .returning(versionedColumns)
+  )
 
-  const toggleStatement = orm
-    .update(tasks)
-    .set(completion(sql`coalesce(${sql.placeholder('completed')}::boolean, not ${tasks.completed})`))
-    .where(and(ownTask, expectedVersion))
-    .returning(versionedColumns)
-    .prepare('tasks_toggle')
+  const toggleStatement = prepare(
+    build
+      .update(tasks)
+      .set(completion(sql`coalesce(${sql.placeholder('completed')}::boolean, not ${tasks.completed})`))
+      .where(and(ownTask, expectedVersion))
+      .returning(versionedColumns)
+  )
 
-  const deleteStatement = orm
-    .delete(tasks)
-    .where(and(ownTask, expectedVersion))
-    .returning({ version })
-    .prepare('tasks_delete')
+  const deleteStatement = prepare(
+    build.delete(tasks).where(and(ownTask, expectedVersion)).returning({ version })
+  )
 
   async function get(user_id: string, id: string): Promise<VersionedTask | undefined> {
-    const [task] = await run(() => getStatement.execute({ user_id, id }))
+    const [task] = await getStatement({ user_id, id })
     return task
   }
 
@@ -139,10 +141,10 @@ export function taskRepository({ orm, run }: Database) {
   return {
     /** Every task of the user, newest first; with `completed`, only those that are, or are not. */
     list: (user_id: string, completed?: boolean): Promise<Task[]> =>
-      run(() => listStatement.execute({ user_id, completed: completed ?? null })),
+      listStatement({ user_id, completed: completed ?? null }),
 
     async create(user_id: string, task: NewTask): Promise<VersionedTask> {
-      const [created] = await run(() => createStatement.execute(valuesOf(user_id, task)))
+      const [created] = await createStatement(valuesOf(user_id, task))
       return created as VersionedTask
     },
 
@@ -158,7 +160,7 @@ export function taskRepository({ orm, run }: Database) {
       task: NewTask
     ): Promise<{ task: VersionedTask; replayed: boolean }> {
       const values = { ...valuesOf(user_id, task), key, digest: digestOf(task) }
-      const [row] = await run(() => createOnceStatement.execute(values))
+      const [row] = await createOnceStatement(values)
       const { idempotency_digest, ...found } = row as VersionedTask & { idempotency_digest: string }
       if (idempotency_digest !== values.digest) throw new IdempotencyKeyReused()
       return { task: found, replayed: found.id !== values.id }
@@ -175,20 +177,20 @@ export function taskRepository({ orm, run }: Database) {
       const { title = null, description = null, completed = null } = changes
       const has_description = changes.description !== undefined
       const values = { user_id, id, title, description, has_description, completed, ...expected(versions) }
-      const [task] = await run(() => updateStatement.execute(values))
+      const [task] = await updateStatement(values)
       return task ?? unchanged(user_id, id, versions)
     },
 
     /** Flips `completed`, or sets it when given; otherwise as `update`. */
     async toggle(user_id: string, id: string, completed?: boolean, versions?: number[]) {
       const values = { user_id, id, completed: completed ?? null, ...expected(versions) }
-      const [task] = await run(() => toggleStatement.execute(values))
+      const [task] = await toggleStatement(values)
       return task ?? unchanged(user_id, id, versions)
     },
 
     /** The version that was deleted, or undefined or StaleVersion as from `update`. */
     async delete(user_id: string, id: string, versions?: number[]) {
-      const [deleted] = await run(() => deleteStatement.execute({ user_id, id, ...expected(versions) }))
+      const [deleted] = await deleteStatement({ user_id, id, ...expected(versions) })
       return deleted ?? unchanged(user_id, id, versions)
     }
   }

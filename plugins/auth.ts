@@ -9,7 +9,7 @@ import { Forbidden, InvalidToken, MissingToken, Unavailable } from '../src/error
 declare module 'fastify' {
   interface FastifyInstance {
     /** An onRequest hook: 401 unless the request carries a valid token. Sets `request.user`. */
-    authenticate(request: FastifyRequest): Promise<void>
+    authenticate(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void
     /** A preHandler hook: 403 unless the path's `userId` is the token's `sub`. */
     requireOwner(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void
   }
@@ -33,6 +33,12 @@ const JWKS_COOLDOWN_MS = 10_000
 /** Between any two fetches: a key server that fails gets no more of them because more is asked of us. */
 const JWKS_PAUSE_MS = 1_000
 
+/** How long a verified token is taken for valid without being looked at again, at most. */
+const VERIFIED_MS = 30_000
+/** How many verified tokens are remembered, each of at most `VERIFIED_CHARACTERS`: 20 MB in all. */
+const VERIFIED_TOKENS = 5_000
+const VERIFIED_CHARACTERS = 4_096
+
 const ASYMMETRIC = ['RS256', 'PS256', 'ES256', 'EdDSA'] as const
 
 /**
@@ -45,8 +51,8 @@ export default fp<{ auth: ResolvedAuth }>(
   async (app, { auth }) => {
     await app.register(jwt, keyOptions(auth.keys))
 
-    app.decorate('authenticate', async (request) => {
-      const token = bearerToken(request.headers.authorization)
+    async function verify(authorization: string): Promise<Claims> {
+      const token = bearerToken(authorization)
       if (token === undefined) throw new MissingToken()
       let claims: unknown
       try {
@@ -56,7 +62,24 @@ export default fp<{ auth: ResolvedAuth }>(
         throw outageOf(error) ?? new InvalidToken()
       }
       if (!isAcceptable(claims, auth)) throw new InvalidToken()
-      request.user = claims
+      return { sub: claims.sub, exp: claims.exp }
+    }
+
+    const verified = recentlyVerified()
+
+    app.decorate('authenticate', (request, _reply, done) => {
+      const { authorization } = request.headers
+      if (authorization === undefined) return done(new MissingToken())
+      const claims = verified.get(authorization)
+      if (claims !== undefined) {
+        request.user = claims
+        return done()
+      }
+      verify(authorization).then((claims) => {
+        verified.add(authorization, claims)
+        request.user = claims
+        done()
+      }, done)
     })
 
     app.decorate('requireOwner', (request, _reply, done) => {
@@ -65,6 +88,33 @@ export default fp<{ auth: ResolvedAuth }>(
   },
   { name: 'auth' }
 )
+
+/**
+ * Remembers for a moment which headers carried a valid token. A client sends the same one again and again, and verifying
+ * it takes longer than all else that this process does for a request.
+ *
+ * Never beyond `exp`, and a removed key is refused after `JWKS_MAX_AGE_MS` and `VERIFIED_MS` together: under 5 minutes.
+ * Tokens that were refused are not remembered, so nobody can fill it without an issuer's help.
+ */
+function recentlyVerified() {
+  const entries = new Map<string, { claims: Claims; until: number }>()
+  return {
+    get(authorization: string): Claims | undefined {
+      const entry = entries.get(authorization)
+      if (entry === undefined) return undefined
+      if (Date.now() < entry.until) return entry.claims
+      entries.delete(authorization)
+      return undefined
+    },
+    add(authorization: string, claims: Claims): void {
+      if (authorization.length > VERIFIED_CHARACTERS) return
+      // The oldest goes first: a Map keeps the order in which its keys came.
+      if (entries.size >= VERIFIED_TOKENS) entries.delete(entries.keys().next().value as string)
+      const until = Math.min(Date.now() + VERIFIED_MS, claims.exp * 1000 + CLOCK_TOLERANCE_MS)
+      entries.set(authorization, { claims, until })
+    }
+  }
+}
 
 /** Whether the path names the token's own user: exact equality, after the router's one percent-decoding. */
 export function isOwner({ params, user }: FastifyRequest): boolean {
@@ -133,9 +183,16 @@ function bearerToken(header: string | undefined): string | undefined {
   return header === undefined ? undefined : /^bearer +(\S+) *$/i.exec(header)?.[1]
 }
 
+/** What is known of a token that is valid. */
+interface Claims {
+  sub: string
+  /** Seconds since 1970, with fractions. */
+  exp: number
+}
+
 const MAX_SUB_CHARACTERS = 255
 
-function isAcceptable(claims: unknown, { issuer, audience }: ResolvedAuth): claims is { sub: string } {
+function isAcceptable(claims: unknown, { issuer, audience }: ResolvedAuth): claims is Claims {
   if (typeof claims !== 'object' || claims === null) return false
   const { exp, sub, iss, aud } = claims as Record<string, unknown>
   return (

@@ -249,7 +249,7 @@ for (const kind of KINDS) {
     })
 
     t.test("another user's path is 403 before the database is asked anything", async (t) => {
-      await app.db.orm.execute(sql`alter table tasks rename to elsewhere`)
+      await app.db.administer((orm) => orm.execute(sql`alter table tasks rename to elsewhere`))
       for (const [route, { body }] of Object.entries(OPERATIONS)) {
         const { method, url } = fill(route, 'alice', UNKNOWN_ID)
         t.equal((await bob(method, url, body)).status, 403, route)

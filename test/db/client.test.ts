@@ -1,6 +1,5 @@
-import { sql } from 'drizzle-orm'
 import t, { type Test } from 'tap'
-import { openDatabase } from '../../db/client.js'
+import { type Database, openDatabase, type Statement } from '../../db/client.js'
 import { Unavailable } from '../../src/errors.js'
 import { type Answer, type Client, clientOf, startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
@@ -184,6 +183,10 @@ t.test(
   }
 )
 
+/** Runs a statement as requests do. */
+const ask = (db: Database, text: string) =>
+  db.prepare({ toSQL: () => ({ sql: text, params: [] }) } as unknown as Statement<unknown>)({})
+
 t.test('a database server that dies and restarts is found again', async (t) => {
   const server = await startPostgres()
   t.teardown(() => server.stop())
@@ -191,7 +194,7 @@ t.test('a database server that dies and restarts is found again', async (t) => {
   const alice = await clientOf(app, 'alice')
   const before = (await create(alice)).json
   const underWay = t.rejects(
-    app.db.run(() => app.db.orm.execute(sql`select pg_sleep(30)`)),
+    ask(app.db, 'select pg_sleep(30)'),
     Unavailable,
     'a statement under way ends with the server'
   )
@@ -214,7 +217,7 @@ t.test('what is more than the limit is refused at once, and the rest succeeds', 
   const holder = await observer.reserve()
   await holder`begin`
   await holder`lock table gate`
-  const select = () => db.run(() => db.orm.execute(sql`select * from gate`))
+  const select = () => ask(db, 'select * from gate')
   const accepted = Array.from({ length: 1_000 }, select)
   const { milliseconds } = await timed(t.rejects(select(), Unavailable))
   t.ok(milliseconds < 1_000, `${milliseconds} ms`)
@@ -227,10 +230,7 @@ t.test('what is more than the limit is refused at once, and the rest succeeds', 
 t.test('a mistake is not an outage', async (t) => {
   const db = await openDatabase({ kind: 'postgres', url: await emptyDatabase(t) })
   t.teardown(() => db.close())
-  await t.rejects(
-    db.run(() => db.orm.execute(sql`select * from nowhere`)),
-    { cause: { code: '42P01' } }
-  )
+  await t.rejects(ask(db, 'select * from nowhere'), { code: '42P01' })
 })
 
 t.test('a database that hangs up is left in peace when nobody asks for it', async (t) => {

@@ -24,10 +24,10 @@ for (const kind of KINDS) {
   t.test(
     `on the ${kind} database every migration is applied once, however often it is asked for`,
     async (t) => {
-      const { orm } = await open(t, kind)
-      for (let times = 0; times < 3; times++) await migrate(orm)
-      const rows = await orm.execute(
-        'select hash, created_at::float8 as at from drizzle.__drizzle_migrations order by id'
+      const db = await open(t, kind)
+      for (let times = 0; times < 3; times++) await db.administer(migrate)
+      const rows = await db.administer((orm) =>
+        orm.execute('select hash, created_at::float8 as at from drizzle.__drizzle_migrations order by id')
       )
       // The two drivers return different shapes.
       const found = ('rows' in (rows as object) ? (rows as { rows: unknown }).rows : rows) as {
@@ -50,27 +50,27 @@ t.test('five apps that start at once on an empty database all start, and migrate
 
 t.test('a migration that is missing is applied, although a newer one was applied before', async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
-  const { orm } = await open(t, 'postgres', { DATABASE_URL })
-  await migrate(orm)
+  const db = await open(t, 'postgres', { DATABASE_URL })
+  await db.administer(migrate)
   const sql = sqlClient(t, DATABASE_URL)
   // As after the merge of a branch whose migration is older.
   await sql`delete from drizzle.__drizzle_migrations where hash = ${String(HASHES.at(-1))}`
   await sql`insert into drizzle.__drizzle_migrations (hash, created_at) values ('newer', ${Date.now() + 1e9})`
   await sql`drop table tasks`
-  await migrate(orm)
+  await db.administer(migrate)
   t.ok((await appliedTo(sql)).includes(HASHES.at(-1)))
   t.equal((await sql`select * from tasks`).length, 0)
 })
 
 t.test('a migration that fails leaves nothing behind, and works once its cause is gone', async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
-  const { orm } = await open(t, 'postgres', { DATABASE_URL })
+  const db = await open(t, 'postgres', { DATABASE_URL })
   const sql = sqlClient(t, DATABASE_URL)
   await sql`create table tasks (mine int)`
-  await t.rejects(migrate(orm), { cause: { code: '42P07' } })
+  await t.rejects(db.administer(migrate), { cause: { code: '42P07' } })
   t.equal((await sql`select from information_schema.schemata where schema_name = 'drizzle'`).length, 0)
   await sql`drop table tasks`
-  await migrate(orm)
+  await db.administer(migrate)
   t.strictSame(await appliedTo(sql), HASHES)
 })
 
@@ -78,7 +78,7 @@ t.test(
   'a role that may only read and write tasks starts the service on a database that is up to date',
   async (t) => {
     const DATABASE_URL = await emptyDatabase(t)
-    await migrate((await open(t, 'postgres', { DATABASE_URL })).orm)
+    await (await open(t, 'postgres', { DATABASE_URL })).administer(migrate)
     const admin = sqlClient(t, DATABASE_URL)
     const role = `app_${randomUUID().replaceAll('-', '')}`
     await admin.unsafe(`

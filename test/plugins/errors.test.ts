@@ -90,7 +90,7 @@ for (const kind of KINDS) {
     const user = 'user-of-the-path'
     const token = await sign({ sub: user })
     const client = await clientOf(app, user)
-    await app.db.orm.execute(sql`drop table tasks`)
+    await app.db.administer((orm) => orm.execute(sql`drop table tasks`))
     const body = { title: SECRET, description: SECRET }
     for (const [method, path, sent] of [
       ['GET', ''],

@@ -97,7 +97,7 @@ export async function startApp(
 
 /** Everything in the table, whoever's it is, as the database holds it. */
 export function rowsOf(app: FastifyInstance) {
-  return app.db.orm.select().from(tasks).orderBy(tasks.id)
+  return app.db.administer((orm) => orm.select().from(tasks).orderBy(tasks.id))
 }
 
 /** Calls `use` with the instance that the next `buildApp` makes, before anything is registered on it. */

@@ -85,7 +85,9 @@ onEachDatabase(async (t, app) => {
 
   t.test('updated_at never goes back, also when the clock was set back', async (t) => {
     const { id } = await create()
-    await app.db.orm.execute(sql`update tasks set updated_at = '2999-12-31T23:59:59Z' where id = ${id}`)
+    await app.db.administer((orm) =>
+      orm.execute(sql`update tasks set updated_at = '2999-12-31T23:59:59Z' where id = ${id}`)
+    )
     const { json } = await toggle(id)
     t.equal(json.updated_at, '2999-12-31T23:59:59.001Z')
     t.equal(json.completed_at, json.updated_at)

@@ -1,0 +1,17 @@
+import t from 'tap'
+import { toInstant } from '../../db/instant.js'
+
+t.test('an instant of PostgreSQL becomes one of RFC 3339, with milliseconds', async (t) => {
+  const cases: [text: string, instant: string][] = [
+    ['2026-11-21 08:00:00+00', '2026-11-21T08:00:00.000Z'],
+    ['2026-11-21 08:00:00.1+00', '2026-11-21T08:00:00.100Z'],
+    ['2026-11-21 08:00:00.12+00', '2026-11-21T08:00:00.120Z'],
+    ['2026-11-21 08:00:00.123+00', '2026-11-21T08:00:00.123Z'],
+    ['2026-11-21 08:00:00.003+00', '2026-11-21T08:00:00.003Z'],
+    // Sessions that a pooler kept in another time zone.
+    ['2026-11-21 13:30:00.12+05:30', '2026-11-21T08:00:00.120Z'],
+    ['2026-11-21 04:00:00-04', '2026-11-21T08:00:00.000Z'],
+    ['2026-01-01 00:30:00.5+01', '2025-12-31T23:30:00.500Z']
+  ]
+  for (const [text, instant] of cases) t.equal(toInstant(text), instant, text)
+})
