@@ -23,9 +23,9 @@ t.test('the schema names its owner first in the key, and everything as it is on 
       ['title', 'text', true],
       ['description', 'text', false],
       ['completed', 'boolean', true],
-      ['completed_at', 'timestamp (3) with time zone', false],
-      ['created_at', 'timestamp (3) with time zone', true],
-      ['updated_at', 'timestamp (3) with time zone', true],
+      ['completed_at', 'timestamp(3) with time zone', false],
+      ['created_at', 'timestamp(3) with time zone', true],
+      ['updated_at', 'timestamp(3) with time zone', true],
       ['version', 'integer', true],
       ['idempotency_key', 'text', false],
       ['idempotency_digest', 'text', false]
