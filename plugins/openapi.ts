@@ -1,6 +1,9 @@
 import swagger from '@fastify/swagger'
 import fp from 'fastify-plugin'
 
+/** The operation that does something without a body too. */
+const BODY_IS_OPTIONAL = 'toggleTaskCompletion'
+
 /** Collects the routes' schemas into an OpenAPI document, which `app.swagger()` returns once the app is ready. */
 export default fp(
   async (app) => {
@@ -28,6 +31,17 @@ export default fp(
             }
           }
         }
+      },
+      transformObject: (document) => {
+        if (!('openapiObject' in document)) return document.swaggerObject
+        for (const operation of Object.values(document.openapiObject.paths ?? {}).map(
+          (item) => item?.patch
+        )) {
+          // The plugin takes every body for required.
+          const body = operation?.requestBody
+          if (operation?.operationId === BODY_IS_OPTIONAL && body && 'content' in body) body.required = false
+        }
+        return document.openapiObject
       },
       // The schemas' own names instead of def-0, def-1, …: SDK generators name their types after them.
       refResolver: {
