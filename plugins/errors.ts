@@ -72,9 +72,9 @@ async function answer(anything: FastifyError, request: FastifyRequest, reply: Fa
     anything instanceof Error ? anything : (new Error('what was thrown is no error') as FastifyError)
   const error = translate(thrown, request)
   const code = codeOf(error) as ErrorCode
-  if (code === 'internal') request.log.error({ err: causeOf(thrown) }, 'request failed')
+  if (code === 'internal') request.log.error({ req: request, err: causeOf(thrown) }, 'request failed')
   if (code === 'unavailable') {
-    request.log.warn({ err: error.cause }, 'request refused')
+    request.log.warn({ req: request, err: error.cause }, 'request refused')
     reply.header('Retry-After', '1')
   }
   if (code === 'unauthorized') reply.header('WWW-Authenticate', challenge(error))

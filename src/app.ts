@@ -55,6 +55,9 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
     clientErrorHandler: refuseConnection
   })
 
+  // Node would answer an unknown Expect with an empty 417, before anything here is asked.
+  app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
+
   app.addHook('onRequest', (request, reply, done) => {
     reply.header('X-Request-Id', request.id)
     done()

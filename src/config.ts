@@ -39,7 +39,7 @@ export const Environment = Type.Object({
     })
   ),
   JWKS_URL: Type.Optional(
-    Type.String({ pattern: '^https?://.+', description: 'an http:// or https:// URL' })
+    Type.String({ pattern: '^https?://.+', description: 'an http:// or https:// URL without credentials' })
   ),
   JWT_ISSUER: Type.Optional(Type.String({ minLength: 1, description: 'the exact `iss` of the tokens' })),
   JWT_AUDIENCE: Type.Optional(Type.String({ minLength: 1, description: 'the exact `aud` of the tokens' })),
@@ -92,7 +92,7 @@ export interface Config {
 }
 
 /** HS256 asks for a key at least as long as its hash: RFC 7518, section 3.2. */
-const MIN_SECRET_BYTES = 32
+export const MIN_SECRET_BYTES = 32
 
 const LOCAL_ORIGIN = /^http:\/\/(localhost|127\.0\.0\.1)(:\d{1,5})?$/
 
@@ -159,7 +159,10 @@ function keySource({ JWT_SECRET, JWKS_URL, DATA_DIR }: Values, production: boole
     return { kind: 'secret', secret: JWT_SECRET }
   }
   if (JWKS_URL) {
-    if (!URL.canParse(JWKS_URL)) throw wrong('JWKS_URL', Environment.properties.JWKS_URL, JWKS_URL)
+    // fetch refuses credentials in a URL, and they would be shown wherever it is.
+    if (!URL.canParse(JWKS_URL) || new URL(JWKS_URL).username || new URL(JWKS_URL).password) {
+      throw wrong('JWKS_URL', Environment.properties.JWKS_URL)
+    }
     return { kind: 'jwks', url: JWKS_URL }
   }
   if (production) throw new StartError('JWT_SECRET or JWKS_URL must be set in production')

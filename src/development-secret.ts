@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { linkSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
-import type { AuthConfig } from './config.js'
+import { type AuthConfig, MIN_SECRET_BYTES } from './config.js'
 import { StartError } from './errors.js'
 
 export type ResolvedAuth = AuthConfig & { keys: Exclude<AuthConfig['keys'], { kind: 'development' }> }
@@ -35,5 +35,8 @@ function readOrMake(file: string): string {
   } finally {
     rmSync(mine, { force: true })
   }
-  return readFileSync(file, 'utf8')
+  const secret = readFileSync(file, 'utf8')
+  if (secret.length < MIN_SECRET_BYTES)
+    throw new Error(`${file} is damaged: delete it, and a new one is made`)
+  return secret
 }

@@ -1,4 +1,4 @@
-import { createError } from '@fastify/error'
+import { createError, type FastifyError } from '@fastify/error'
 
 /** Every error code a client can meet, with the HTTP status that always goes with it. */
 export const STATUS_OF = {
@@ -18,17 +18,19 @@ export const STATUS_OF = {
 
 export type ErrorCode = keyof typeof STATUS_OF
 
-/** The status and the code of an error that this service made; undefined for anything else that was thrown. */
+/** What marks an error as an answer of this service, whatever code another library may give to its own. */
+class ApiError extends Error {}
+
+/** The code of an error that this service made; undefined for anything else that was thrown. */
 export function codeOf(error: unknown): ErrorCode | undefined {
-  if (typeof error !== 'object' || error === null || !('code' in error)) return undefined
   // @fastify/error keeps codes in upper case.
-  const code = String(error.code).toLowerCase()
-  return Object.hasOwn(STATUS_OF, code) ? (code as ErrorCode) : undefined
+  return error instanceof ApiError ? ((error as FastifyError).code.toLowerCase() as ErrorCode) : undefined
 }
 
 // Without a stack: these are answers, not bugs, and an attacker should not make the service unwind one for
 // every bad token.
-const define = (code: ErrorCode, detail: string) => createError(code, detail, STATUS_OF[code], Error, false)
+const define = (code: ErrorCode, detail: string) =>
+  createError(code, detail, STATUS_OF[code], ApiError as ErrorConstructor, false)
 
 // The message is the answer's `detail`: one sentence for a person, with nothing in it that the client did not
 // send or may not know.

@@ -156,6 +156,8 @@ t.test('a wrong value is refused in one line that names the variable and what wo
     ['JWKS_URL', 'issuer.example/jwks', /https:\/\/ URL/],
     ['JWKS_URL', 'file:///etc/passwd', /https:\/\/ URL/],
     ['JWKS_URL', 'https://', /https:\/\/ URL/],
+    ['JWKS_URL', 'https://me@issuer.example/jwks', /without credentials/],
+    ['JWKS_URL', 'https://:word@issuer.example/jwks', /without credentials/],
     ['JWKS_URL', 'https://issuer example/jwks', /https:\/\/ URL/],
     ['LOG_LEVEL', 'verbose', /one of fatal, error, warn, info, debug, trace, silent/],
     ['LOG_LEVEL', 'INFO', /one of fatal, error, warn, info, debug, trace, silent/],
