@@ -41,10 +41,10 @@ const ref = (name: string) => ({ $ref: `#/components/schemas/${name}` })
 const OPERATIONS = [
   ['get', USER, 'listTasks', 200, { type: 'array', items: ref('Task') }, undefined, [422]],
   ['post', USER, 'createTask', 201, ref('Task'), ref('CreateTask'), [...BODY, 422]],
-  ['get', TASK, 'getTask', 200, ref('Task'), undefined, [404]],
-  ['patch', TASK, 'updateTask', 200, ref('Task'), ref('UpdateTask'), [404, ...BODY, 422]],
-  ['put', TASK, 'putTask', 200, ref('Task'), ref('UpdateTask'), [404, ...BODY, 422]],
-  ['delete', TASK, 'deleteTask', 204, undefined, undefined, [404, ...BODY]],
+  ['get', TASK, 'getTask', 200, ref('Task'), undefined, [304, 404]],
+  ['patch', TASK, 'updateTask', 200, ref('Task'), ref('UpdateTask'), [404, 412, ...BODY, 422]],
+  ['put', TASK, 'putTask', 200, ref('Task'), ref('UpdateTask'), [404, 412, ...BODY, 422]],
+  ['delete', TASK, 'deleteTask', 204, undefined, undefined, [404, 412, ...BODY]],
   [
     'patch',
     `${TASK}/complete`,
@@ -52,9 +52,20 @@ const OPERATIONS = [
     200,
     ref('Task'),
     ref('SetCompletion'),
-    [404, ...BODY, 422]
+    [404, 412, ...BODY, 422]
   ]
 ] as const
+
+/** What can be sent besides the path and the body. */
+const PARAMETERS = {
+  listTasks: ['status'],
+  createTask: ['idempotency-key'],
+  getTask: ['if-none-match'],
+  updateTask: ['if-match'],
+  putTask: ['if-match'],
+  deleteTask: ['if-match'],
+  toggleTaskCompletion: ['if-match']
+}
 
 t.test('the OpenAPI document', async (t) => {
   const app = await startApp(t)
@@ -98,7 +109,7 @@ t.test('the OpenAPI document', async (t) => {
       }
       t.strictSame(
         parameters.filter((one) => one.in !== 'path').map(({ name }) => name),
-        operationId === 'listTasks' ? ['status'] : []
+        PARAMETERS[operationId]
       )
 
       t.strictSame(operation.requestBody?.content, body && { 'application/json': { schema: body } })
@@ -113,10 +124,19 @@ t.test('the OpenAPI document', async (t) => {
           content,
           Number(status) === success
             ? answer && { 'application/json': { schema: answer } }
-            : { 'application/problem+json': { schema: ref('Problem') } },
+            : status === '304'
+              ? undefined
+              : { 'application/problem+json': { schema: ref('Problem') } },
           status
         )
-        const named = { 201: ['Location'], 401: ['WWW-Authenticate'], 503: ['Retry-After'] }[status]
+        const named = {
+          200: operationId === 'listTasks' ? undefined : ['ETag'],
+          201: ['ETag', 'Idempotency-Replayed', 'Location'],
+          304: ['ETag'],
+          401: ['WWW-Authenticate'],
+          412: ['ETag'],
+          503: ['Retry-After']
+        }[status]
         t.strictSame(headers && Object.keys(headers), named, `${status} has its headers`)
         for (const header of Object.values(headers ?? {})) t.ok(header.schema)
       }
