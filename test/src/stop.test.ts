@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { SECRET, sign } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
@@ -47,6 +48,8 @@ t.test('SIGTERM', async (t) => {
     await until(async () => (await statusOf(`${service.ops}/ready`)) === 503)
     t.equal(await statusOf(`${service.ops}/live`), 200)
     await until(async () => (await statusOf(service.api)) === undefined)
+    // Time in which a stop that does not wait would have ended the connection.
+    await setTimeout(500)
     await release()
     const response = await answer
     t.equal(response.status, 200)
