@@ -42,7 +42,7 @@ export async function verify(
 /** The rows in the form of the wire. */
 async function read(sql: postgres.Sql, user: string, id?: string) {
   const rows = await sql`
-    select * from tasks where user_id = ${user} ${id ? sql`and id = ${id}` : sql``} order by id desc`
+    select id, user_id, title, description, completed, completed_at, created_at, updated_at from tasks where user_id = ${user} ${id ? sql`and id = ${id}` : sql``} order by id desc`
   const tasks = JSON.parse(JSON.stringify(rows))
   return id ? tasks[0] : tasks
 }
