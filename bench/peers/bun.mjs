@@ -26,20 +26,24 @@ serve({
     '/api/:userId/tasks': {
       GET: owned(async (_request, user) =>
         // Copied, because the rows' array carries the command and the count beside them.
-        Response.json([...(await sql`select * from tasks where user_id = ${user} order by id desc`)])
+        Response.json([
+          ...(await sql`select id, user_id, title, description, completed, completed_at, created_at, updated_at from tasks where user_id = ${user} order by id desc`)
+        ])
       ),
       POST: owned(async (request, user) => {
         const { title, description = null, completed = false } = await request.json()
         const [task] = await sql`
           insert into tasks (user_id, id, title, description, completed, completed_at)
           values (${user}, ${randomUUIDv7()}, ${title}, ${description}, ${completed}, ${completed ? new Date() : null})
-          returning *`
+          returning id, user_id, title, description, completed, completed_at, created_at, updated_at`
         return Response.json(task, { status: 201 })
       })
     },
     '/api/:userId/tasks/:taskId': {
       GET: owned(async ({ params }, user) =>
-        one(await sql`select * from tasks where user_id = ${user} and id = ${params.taskId}`)
+        one(
+          await sql`select id, user_id, title, description, completed, completed_at, created_at, updated_at from tasks where user_id = ${user} and id = ${params.taskId}`
+        )
       ),
       PATCH: owned(async (request, user) => {
         const { title = null, description, completed = null } = await request.json()
@@ -52,7 +56,7 @@ serve({
             completed_at = case when coalesce(${completed}, completed) then coalesce(completed_at, now()) end,
             updated_at = now()
           where user_id = ${user} and id = ${request.params.taskId}
-          returning *`
+          returning id, user_id, title, description, completed, completed_at, created_at, updated_at`
         )
       })
     },
@@ -65,7 +69,7 @@ serve({
             completed_at = case when not completed then now() end,
             updated_at = now()
           where user_id = ${user} and id = ${params.taskId}
-          returning *`
+          returning id, user_id, title, description, completed, completed_at, created_at, updated_at`
         )
       )
     }

@@ -40,9 +40,10 @@ function send(response, { rows: [task] }) {
 const tasks = express.Router({ mergeParams: true })
 
 tasks.get('/', async (request, response) => {
-  const { rows } = await pool.query('select * from tasks where user_id = $1 order by id desc', [
-    request.user.sub
-  ])
+  const { rows } = await pool.query(
+    'select id, user_id, title, description, completed, completed_at, created_at, updated_at from tasks where user_id = $1 order by id desc',
+    [request.user.sub]
+  )
   response.json(rows)
 })
 
@@ -50,7 +51,7 @@ tasks.post('/', async (request, response) => {
   const { title, description, completed = false } = CreateTask.parse(request.body)
   const { rows } = await pool.query(
     `insert into tasks (user_id, id, title, description, completed, completed_at)
-     values ($1, $2, $3, $4, $5, $6) returning *`,
+     values ($1, $2, $3, $4, $5, $6) returning id, user_id, title, description, completed, completed_at, created_at, updated_at`,
     [request.user.sub, uuidv7(), title, description, completed, completed ? new Date() : null]
   )
   response.status(201).json(rows[0])
@@ -60,7 +61,10 @@ tasks.get('/:taskId', async (request, response) => {
   const id = TaskId.parse(request.params.taskId)
   send(
     response,
-    await pool.query('select * from tasks where user_id = $1 and id = $2', [request.user.sub, id])
+    await pool.query(
+      'select id, user_id, title, description, completed, completed_at, created_at, updated_at from tasks where user_id = $1 and id = $2',
+      [request.user.sub, id]
+    )
   )
 })
 
@@ -76,7 +80,7 @@ tasks.patch('/:taskId', async (request, response) => {
          completed = coalesce($6, completed),
          completed_at = case when coalesce($6, completed) then coalesce(completed_at, now()) end,
          updated_at = now()
-       where user_id = $1 and id = $2 returning *`,
+       where user_id = $1 and id = $2 returning id, user_id, title, description, completed, completed_at, created_at, updated_at`,
       [request.user.sub, id, title, description !== undefined, description, completed]
     )
   )
@@ -91,7 +95,7 @@ tasks.patch('/:taskId/complete', async (request, response) => {
          completed = not completed,
          completed_at = case when not completed then now() end,
          updated_at = now()
-       where user_id = $1 and id = $2 returning *`,
+       where user_id = $1 and id = $2 returning id, user_id, title, description, completed, completed_at, created_at, updated_at`,
       [request.user.sub, id]
     )
   )

@@ -33,7 +33,9 @@ async function answer(request) {
 
   if (!id) return request.method === 'POST' ? create(user, await read(request)) : list(user)
   if (request.method === 'GET')
-    return one(await sql`select * from tasks where user_id = ${user} and id = ${id}`)
+    return one(
+      await sql`select id, user_id, title, description, completed, completed_at, created_at, updated_at from tasks where user_id = ${user} and id = ${id}`
+    )
   if (complete) return toggle(user, id)
   return update(user, id, await read(request))
 }
@@ -41,14 +43,17 @@ async function answer(request) {
 const one = ([task]) => (task ? [200, task] : [404, { detail: 'There is no such task.' }])
 
 async function list(user) {
-  return [200, await sql`select * from tasks where user_id = ${user} order by id desc`]
+  return [
+    200,
+    await sql`select id, user_id, title, description, completed, completed_at, created_at, updated_at from tasks where user_id = ${user} order by id desc`
+  ]
 }
 
 async function create(user, { title, description = null, completed = false }) {
   const [task] = await sql`
     insert into tasks (user_id, id, title, description, completed, completed_at)
     values (${user}, ${uuidv7()}, ${title}, ${description}, ${completed}, ${completed ? new Date() : null})
-    returning *`
+    returning id, user_id, title, description, completed, completed_at, created_at, updated_at`
   return [201, task]
 }
 
@@ -62,7 +67,7 @@ async function update(user, id, { title = null, description, completed = null })
       completed_at = case when coalesce(${completed}, completed) then coalesce(completed_at, now()) end,
       updated_at = now()
     where user_id = ${user} and id = ${id}
-    returning *`
+    returning id, user_id, title, description, completed, completed_at, created_at, updated_at`
   )
 }
 
@@ -74,7 +79,7 @@ async function toggle(user, id) {
       completed_at = case when not completed then now() end,
       updated_at = now()
     where user_id = ${user} and id = ${id}
-    returning *`
+    returning id, user_id, title, description, completed, completed_at, created_at, updated_at`
   )
 }
 
