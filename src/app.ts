@@ -36,7 +36,7 @@ export interface Overrides {
 export async function buildApp(config: Config, { logStream }: Overrides = {}): Promise<FastifyInstance> {
   const app = Fastify({
     logger: loggerOptions(config.logLevel, logStream),
-    // One line for each request would be most of what the service does; see the onResponse hook below.
+    // Fastify's two lines at info for each request; the onResponse hook below has one at debug, without the URL.
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: () => randomUUID(),
     requestIdHeader: false,
