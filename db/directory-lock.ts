@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { linkSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { StartError } from '../src/errors.js'
 
 interface Holder {
@@ -16,63 +16,56 @@ interface Holder {
  * Takes the lock of a data folder. PGlite has none, and two processes on one folder both acknowledge writes and
  * silently lose them.
  *
- * The lock is a file that names its holder, as PostgreSQL's own postmaster.pid: a holder that no longer lives
- * does not hold it, so a killed process leaves nothing to clean up.
+ * A lock is a file that names its holder, as PostgreSQL's own postmaster.pid: a holder that no longer lives does not
+ * hold it, so a killed process leaves nothing to clean up. To take a lock from a dead holder is to make the next file,
+ * `lock-2` after `lock-1`, which only one process can; the newest file counts, and is never removed, so no slow process
+ * can take a number that was used before.
  *
  * @returns release, to be called when the folder is no longer used
  * @throws StartError when a living process holds the folder
  */
 export function lockDirectory(directory: string): () => void {
-  const file = join(directory, 'lock')
   const me: Holder = { id: randomUUID(), pid: process.pid, host: hostname(), began: began(process.pid) }
-  const mine = `${file}.${me.id}`
-  writeFileSync(mine, JSON.stringify(me))
+  const fileOf = (number: number) => join(directory, `lock-${number}`)
+  const draft = join(directory, `lock.${me.id}`)
+  writeFileSync(draft, JSON.stringify(me))
   try {
-    while (!linked(mine, file)) {
-      const holder = read(file)
-      if (holder && lives(holder)) throw inUse(directory, holder)
-      // Only one process can move a given file away, and it looks at what it got: if another process was faster
-      // and this is its fresh lock, it goes back.
-      const stale = `${file}.${randomUUID()}`
-      if (!renamed(file, stale)) continue
-      const moved = read(stale)
-      if (moved && lives(moved)) linked(stale, file)
-      rmSync(stale, { force: true })
+    for (;;) {
+      const last = Math.max(0, ...numbersIn(directory))
+      const holder = read(fileOf(last))
+      if (holder && lives(holder)) throw inUse(directory, fileOf(last), holder)
+      const mine = fileOf(last + 1)
+      if (!linked(draft, mine)) continue
+      const others = numbersIn(directory).filter((number) => number !== last + 1)
+      // A newer one means that this number was only free because its holder had tidied up since we looked.
+      if (others.every((number) => number <= last)) {
+        for (const number of others) rmSync(fileOf(number), { force: true })
+        return () => {
+          if (read(mine)?.id === me.id) truncateSync(mine)
+        }
+      }
     }
   } finally {
-    rmSync(mine, { force: true })
-  }
-  const holder = read(file)
-  if (holder && holder.id !== me.id) throw inUse(directory, holder)
-  return () => {
-    if (read(file)?.id === me.id) rmSync(file, { force: true })
+    rmSync(draft, { force: true })
   }
 }
 
-const inUse = (directory: string, { pid, host }: Holder) =>
+const numbersIn = (directory: string) =>
+  readdirSync(directory).flatMap((name) => (/^lock-[1-9]\d{0,9}$/.test(name) ? [Number(name.slice(5))] : []))
+
+const inUse = (directory: string, file: string, { pid, host }: Holder) =>
   new StartError(
-    `DATA_DIR: ${directory} is in use by process ${pid} on ${host}. Stop it, choose another DATA_DIR, ` +
-      `or set DATABASE_URL to share one database. (If that process is not this service, delete the file "lock" there.)`
+    `DATA_DIR: ${directory} is in use by process ${pid} on ${host}. Stop it, choose another DATA_DIR, or set ` +
+      `DATABASE_URL to share one database. (If that process is not this service, empty the file ${basename(file)} there.)`
   )
 
-/** Gives `from` the second name `to`; false when that name is taken. */
+/** Gives `from` the second name `to`, complete from the first moment; false when that name is taken. */
 function linked(from: string, to: string): boolean {
   try {
     linkSync(from, to)
     return true
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
-    throw error
-  }
-}
-
-/** Moves a file; false when it is gone. */
-function renamed(from: string, to: string): boolean {
-  try {
-    renameSync(from, to)
-    return true
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
     throw error
   }
 }

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -15,7 +15,7 @@ const TAKER = fileURLToPath(new URL('../support/lock-taker.ts', import.meta.url)
 function ownLock(t: Test): Record<string, unknown> {
   const directory = emptyFolder(t)
   lockDirectory(directory)
-  return JSON.parse(readFileSync(join(directory, 'lock'), 'utf8'))
+  return JSON.parse(readFileSync(join(directory, 'lock-1'), 'utf8'))
 }
 
 async function deadPid(): Promise<number> {
@@ -24,17 +24,18 @@ async function deadPid(): Promise<number> {
   return child.pid as number
 }
 
-t.test('one holder at a time, and the folder is free and clean after it', async (t) => {
+t.test('one holder at a time, and the folder is free after it', async (t) => {
   const directory = emptyFolder(t)
   const release = lockDirectory(directory)
   t.throws(() => lockDirectory(directory), StartError)
   t.throws(() => lockDirectory(directory), {
     message: new RegExp(`in use by process ${process.pid} on ${hostname()}`)
   })
-  t.strictSame(readdirSync(directory), ['lock'])
+  t.strictSame(readdirSync(directory), ['lock-1'])
   release()
-  t.strictSame(readdirSync(directory), [])
+  t.equal(readFileSync(join(directory, 'lock-1'), 'utf8'), '')
   lockDirectory(directory)()
+  t.strictSame(readdirSync(directory), ['lock-2'], 'and only the newest file is kept')
 })
 
 t.test('who comes too late to release does not take the lock of the next holder away', async (t) => {
@@ -43,7 +44,7 @@ t.test('who comes too late to release does not take the lock of the next holder 
   release()
   const next = lockDirectory(directory)
   release()
-  t.ok(existsSync(join(directory, 'lock')))
+  t.throws(() => lockDirectory(directory), StartError)
   next()
 })
 
@@ -74,16 +75,16 @@ t.test('a lock that is found', async (t) => {
   for (const [what, content, holds] of cases) {
     t.test(what, async (t) => {
       const directory = emptyFolder(t)
-      writeFileSync(join(directory, 'lock'), content)
+      writeFileSync(join(directory, 'lock-9'), content)
       if (holds) {
         t.throws(() => lockDirectory(directory), StartError)
-        t.equal(readFileSync(join(directory, 'lock'), 'utf8'), content, 'and stays as it is')
-        t.strictSame(readdirSync(directory), ['lock'])
+        t.equal(readFileSync(join(directory, 'lock-9'), 'utf8'), content, 'and stays as it is')
+        t.strictSame(readdirSync(directory), ['lock-9'])
       } else {
         const release = lockDirectory(directory)
-        t.match(JSON.parse(readFileSync(join(directory, 'lock'), 'utf8')), { pid: process.pid })
+        t.match(JSON.parse(readFileSync(join(directory, 'lock-10'), 'utf8')), { pid: process.pid })
         release()
-        t.strictSame(readdirSync(directory), [])
+        t.strictSame(readdirSync(directory), ['lock-10'])
       }
     })
   }
@@ -109,11 +110,14 @@ t.test('of many processes that find a stale lock at once exactly one wins', asyn
   await Promise.all(takers.map((taker) => once(taker, 'message')))
   for (let round = 0; round < 40; round++) {
     const directory = emptyFolder(t)
-    writeFileSync(join(directory, 'lock'), dead)
+    writeFileSync(join(directory, 'lock-1'), dead)
     const at = Date.now() + 20
     const answers = await ask({ directory, at })
     t.strictSame(answers.sort(), ['taken', ...Array(7).fill('refused')].sort())
     await ask({ release: true })
-    t.strictSame(readdirSync(directory), [])
+    t.notOk(
+      readdirSync(directory).some((name) => name.startsWith('lock.')),
+      'no draft is left'
+    )
   }
 })

@@ -1,4 +1,4 @@
-import { existsSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -50,7 +50,9 @@ t.test('a first start on nothing', async (t) => {
       t.equal(created.status, 201)
       const { code } = await service.stop(signal)
       t.equal(code, signal === 'SIGINT' ? 0 : null)
-      t.equal(existsSync(join(cwd, '.data/postgres/lock')), signal === 'SIGKILL', 'a crash leaves its lock')
+      const [lock] = readdirSync(join(cwd, '.data/postgres')).filter((name) => name.startsWith('lock'))
+      const held = readFileSync(join(cwd, '.data/postgres', String(lock)), 'utf8') !== ''
+      t.equal(held, signal === 'SIGKILL', 'a crash leaves its lock')
 
       service = await (await startProcess(t, {}, { cwd })).ready()
       t.strictSame(await titlesIn(await fetch(`${service.api}/api/alice/tasks`, { headers })), titles)
