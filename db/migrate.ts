@@ -5,7 +5,8 @@ import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import { bigint, pgSchema, serial, text } from 'drizzle-orm/pg-core'
 import type { DatabaseConfig } from '../src/config.js'
 import { StartError, Unavailable } from '../src/errors.js'
-import { causeOf, type Database, type Orm, openDatabase } from './client.js'
+import { type Database, type Orm, openDatabase } from './client.js'
+import { causeOf } from './outage.js'
 
 /** Resolved through package.json's "imports", so that the built tree finds the same folder as the source. */
 const migrationsFolder = dirname(

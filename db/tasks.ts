@@ -20,6 +20,9 @@ export class StaleVersion {
   constructor(readonly version: number) {}
 }
 
+/** Longer lists are streamed: a task takes up to 40 kB, and many lists may be under way at once. */
+export const LONGEST_ARRAY = 200
+
 /** Builds statements, and has no connection to run them: the database prepares them. */
 const build = drizzle.mock()
 
@@ -33,7 +36,7 @@ const versionedColumns = { ...taskColumns, version }
  *
  * @throws Unavailable (503) from every function when the database cannot be reached or does not answer in time
  */
-export function taskRepository({ prepare }: Database) {
+export function taskRepository({ prepare, prepareStream }: Database) {
   const ownTask = and(eq(tasks.user_id, sql.placeholder('user_id')), eq(tasks.id, sql.placeholder('id')))
 
   // Never backwards and never the same twice, even when the clock was set back or two changes fall into one
@@ -53,18 +56,21 @@ export function taskRepository({ prepare }: Database) {
   const expectedVersion = sql`(${sql.placeholder('versions')}::text is null
     or ${tasks.version} = any(string_to_array(${sql.placeholder('versions')}::text, ',')::integer[]))`
 
-  const listStatement = prepare(
-    build
-      .select(taskColumns)
-      .from(tasks)
-      .where(
-        and(
-          eq(tasks.user_id, sql.placeholder('user_id')),
-          sql`(${sql.placeholder('completed')}::boolean is null or ${tasks.completed} = ${sql.placeholder('completed')}::boolean)`
-        )
+  const everyTask = build
+    .select(taskColumns)
+    .from(tasks)
+    .where(
+      and(
+        eq(tasks.user_id, sql.placeholder('user_id')),
+        sql`(${sql.placeholder('completed')}::boolean is null or ${tasks.completed} = ${sql.placeholder('completed')}::boolean)`
       )
-      .orderBy(desc(tasks.id))
-  )
+    )
+    .orderBy(desc(tasks.id))
+    .$dynamic()
+
+  const streamStatement = prepareStream(everyTask)
+  // One more than the longest, to see that there are more.
+  const listStatement = prepare('read', everyTask.limit(sql.placeholder('limit')))
 
   const newTask = {
     user_id: sql.placeholder('user_id'),
@@ -75,9 +81,10 @@ export function taskRepository({ prepare }: Database) {
     completed_at: sql`case when ${sql.placeholder('completed')}::boolean then now() end`
   }
 
-  const createStatement = prepare(build.insert(tasks).values(newTask).returning(versionedColumns))
+  const createStatement = prepare('write', build.insert(tasks).values(newTask).returning(versionedColumns))
 
   const createOnceStatement = prepare(
+    'write',
     build
       .insert(tasks)
       .values({
@@ -95,9 +102,10 @@ export function taskRepository({ prepare }: Database) {
       .returning({ ...versionedColumns, idempotency_digest })
   )
 
-  const getStatement = prepare(build.select(versionedColumns).from(tasks).where(ownTask))
+  const getStatement = prepare('read', build.select(versionedColumns).from(tasks).where(ownTask))
 
   const updateStatement = prepare(
+    'write',
     build
       .update(tasks)
       .set({
@@ -112,6 +120,7 @@ export function taskRepository({ prepare }: Database) {
   )
 
   const toggleStatement = prepare(
+    'write',
     build
       .update(tasks)
       .set(completion(sql`coalesce(${sql.placeholder('completed')}::boolean, not ${tasks.completed})`))
@@ -120,6 +129,7 @@ export function taskRepository({ prepare }: Database) {
   )
 
   const deleteStatement = prepare(
+    'write',
     build.delete(tasks).where(and(ownTask, expectedVersion)).returning({ version })
   )
 
@@ -139,9 +149,16 @@ export function taskRepository({ prepare }: Database) {
   }
 
   return {
-    /** Every task of the user, newest first; with `completed`, only those that are, or are not. */
-    list: (user_id: string, completed?: boolean): Promise<Task[]> =>
-      listStatement({ user_id, completed: completed ?? null }),
+    /**
+     * Every task of the user, newest first; with `completed`, only those that are, or are not. A list of more than
+     * `LONGEST_ARRAY` tasks comes in batches, all as they were at one moment.
+     */
+    async list(user_id: string, completed?: boolean): Promise<Task[] | AsyncIterable<Task[]>> {
+      const values = { user_id, completed: completed ?? null }
+      const rows = await listStatement({ ...values, limit: LONGEST_ARRAY + 1 })
+      // From the start again, because what came after those read was written down at another moment.
+      return rows.length > LONGEST_ARRAY ? streamStatement(values) : rows
+    },
 
     async create(user_id: string, task: NewTask): Promise<VersionedTask> {
       const [created] = await createStatement(valuesOf(user_id, task))

@@ -2,7 +2,7 @@ import { STATUS_CODES } from 'node:http'
 import { Type } from '@sinclair/typebox'
 import type { FastifyError, FastifyReply, FastifyRequest, FastifySchemaValidationError } from 'fastify'
 import fp from 'fastify-plugin'
-import { causeOf } from '../db/client.js'
+import { causeOf } from '../db/outage.js'
 import {
   BadRequest,
   BodyTooLarge,

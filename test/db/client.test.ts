@@ -158,6 +158,56 @@ t.test('a locked row costs its own request a 503, and nobody else anything', asy
   await until(async () => (await alice('PATCH', `/${locked.id}`, { title: 'Buy bread' })).status === 200)
 })
 
+t.test('a write that was answered 503 is cancelled: it never happens, and holds up nothing', async (t) => {
+  const database = await emptyDatabase(t)
+  const proxy = await startProxy(t, database)
+  const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url })
+  const alice = await clientOf(app, 'alice')
+  const { json: task } = await create(alice)
+  const sql = sqlClient(t, database)
+  await lockTasks(sql)
+  // More than there are connections, so that some wait behind others.
+  const writes = await Promise.all(
+    Array.from({ length: 20 }, (_, i) => alice('PATCH', `/${task.id}`, { title: `Change ${i}` }))
+  )
+  for (const answer of writes) isUnavailable(t, answer)
+  await until(async () => {
+    const [{ count }] = (await sql`
+      select count(*)::int from pg_stat_activity
+      where datname = current_database() and application_name = 'tasks-api' and state = 'active'`) as unknown as [
+      { count: number }
+    ]
+    return count === 0
+  })
+  await unlockTasks()
+  t.match((await alice('GET', `/${task.id}`)).json, { title: 'Buy milk', updated_at: task.updated_at })
+})
+
+t.test(
+  'what cannot be cancelled ends with its connection, and what waited behind it is not done',
+  async (t) => {
+    const database = await emptyDatabase(t)
+    const proxy = await startProxy(t, database)
+    const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url })
+    const alice = await clientOf(app, 'alice')
+    const { json: task } = await create(alice)
+    const sql = sqlClient(t, database)
+    await lockTasks(sql)
+    // A request to cancel is a connection of its own.
+    proxy.mode = 'silent'
+    const writes = await Promise.all(
+      Array.from({ length: 20 }, (_, i) => alice('PATCH', `/${task.id}`, { title: `Change ${i}` }))
+    )
+    for (const answer of writes) isUnavailable(t, answer)
+    proxy.mode = 'pass'
+    await until(async () => (await alice('GET', '/00000000-0000-4000-8000-000000000000')).status !== 200)
+    await unlockTasks()
+    await until(async () => (await alice('GET', `/${task.id}`)).status === 200, RECOVERY_MS)
+    const after = await alice('GET', `/${task.id}`)
+    t.match(after.headers.etag, /^"[1-5]"$/, 'at most the one statement that each connection was busy with')
+  }
+)
+
 t.test(
   'every answer is right or 503 while connections are ended under load, round after round',
   async (t) => {
@@ -174,7 +224,8 @@ t.test(
         else if (answer.status !== 503) t.fail(answer.text)
       }
     }
-    await until(async () => (await create(alice)).status === 201, RECOVERY_MS)
+    // Reads and writes are on different connections, and each may have lost its own.
+    await until(async () => (await alice('GET')).status === 200, RECOVERY_MS)
     const ids = new Set((await alice('GET')).json.map(({ id }: { id: string }) => id))
     t.ok(
       created.every((id) => ids.has(id)),
@@ -185,7 +236,7 @@ t.test(
 
 /** Runs a statement as requests do. */
 const ask = (db: Database, text: string) =>
-  db.prepare({ toSQL: () => ({ sql: text, params: [] }) } as unknown as Statement<unknown>)({})
+  db.prepare('write', { toSQL: () => ({ sql: text, params: [] }) } as unknown as Statement<unknown>)({})
 
 t.test('a database server that dies and restarts is found again', async (t) => {
   const server = await startPostgres()

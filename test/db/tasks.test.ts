@@ -3,7 +3,7 @@ import { sql } from 'drizzle-orm'
 import t from 'tap'
 import { openDatabase } from '../../db/client.js'
 import { migrate } from '../../db/migrate.js'
-import type { VersionedTask } from '../../db/schema.js'
+import type { Task, VersionedTask } from '../../db/schema.js'
 import { type TaskChanges, taskRepository } from '../../db/tasks.js'
 import { loadConfig } from '../../src/config.js'
 import { databaseEnv, KINDS } from '../support/databases.js'
@@ -27,7 +27,9 @@ for (const kind of KINDS) {
     type Changed = Promise<VersionedTask | undefined>
     const tasks = {
       ...repository,
-      list: async (user: string, completed?: boolean) => [...(await repository.list(user, completed))],
+      list: async (user: string, completed?: boolean) => [
+        ...((await repository.list(user, completed)) as Task[])
+      ],
       update: (...change: [string, string, TaskChanges]) => repository.update(...change) as Changed,
       toggle: (...change: [string, string, boolean?]) => repository.toggle(...change) as Changed
     }

@@ -1,0 +1,52 @@
+import { mkdirSync } from 'node:fs'
+import { types } from '@electric-sql/pglite'
+import { drizzle } from 'drizzle-orm/pglite'
+import { StartError } from '../src/errors.js'
+import type { Driver } from './client.js'
+import { lockDirectory } from './directory-lock.js'
+import { ExactPGlite } from './exact-pglite.js'
+import { toInstant } from './instant.js'
+import { Lane } from './lane.js'
+
+/** How many rows a batch of a stream has. */
+const BATCH = 500
+
+/**
+ * PGlite in the given folder. It does one thing after the other, on the thread that asks: there is nothing to cancel,
+ * and what is streamed is in memory as a whole before the first row is passed on.
+ *
+ * @throws StartError when the folder cannot be used
+ */
+export async function openEmbedded(directory: string): Promise<Driver> {
+  let release = () => {}
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    release = lockDirectory(directory)
+    const client = new ExactPGlite({
+      dataDir: `${directory}/pgdata`,
+      parsers: { [types.TIMESTAMPTZ]: toInstant }
+    })
+    await client.waitReady
+    await client.query("set timezone = 'UTC'")
+
+    const query = async (text: string, parameters: unknown[]) => (await client.query(text, parameters)).rows
+    const lane = new Lane(() => ({ query, cancel() {}, destroy() {}, async end() {} }))
+    return {
+      lanes: [lane],
+      laneOf: () => lane,
+      async *stream(text, parameters) {
+        const rows = await query(text, parameters)
+        for (let at = 0; at < rows.length; at += BATCH) yield rows.slice(at, at + BATCH)
+      },
+      administer: (work) => work(drizzle(client)),
+      async close() {
+        await client.close()
+        release()
+      }
+    }
+  } catch (error) {
+    release()
+    if (error instanceof StartError) throw error
+    throw new StartError(`DATA_DIR: ${directory} cannot be used: ${(error as Error).message}`)
+  }
+}

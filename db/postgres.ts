@@ -1,0 +1,248 @@
+import { connect as dial, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { types } from '@electric-sql/pglite'
+import { drizzle } from 'drizzle-orm/postgres-js'
+import postgres from 'postgres'
+import { StartError, Unavailable } from '../src/errors.js'
+import type { Driver } from './client.js'
+import { toInstant } from './instant.js'
+import { type Connection, Lane, STATEMENT_MS } from './lane.js'
+import { isOutage, isReadOnly } from './outage.js'
+
+const CONNECT_SECONDS = 3
+/** Between two attempts to connect: postgres.js makes thousands a second where somebody hangs up at once. */
+const REDIAL_MS = 100
+/** When one connection is of no use the others may not be either; but not once for every statement that fails. */
+const RENEW_MS = 1_000
+
+/** Few, because many statements are under way on each. */
+const CONNECTIONS = 4
+/** A lane that has owed an answer for longer than this has something slow at its head: reads take another one. */
+const HELD_UP_MS = 10
+
+/** Lists that may be streamed at once, each on a connection of its own. */
+const MAX_STREAMS = 20
+/** How many rows a batch of a stream has. */
+const BATCH = 200
+/** A connection that nobody streams from is closed after this time. */
+const STREAM_IDLE_SECONDS = 10
+
+/**
+ * A PostgreSQL server, or what looks like one, such as PgBouncer.
+ *
+ * @throws StartError when the URL cannot be read
+ */
+export function openPostgres(url: string): Driver {
+  try {
+    connect(url)
+  } catch (error) {
+    // Such as a bad escape in the password.
+    throw new StartError(`DATABASE_URL cannot be read: ${(error as Error).message}`)
+  }
+
+  const first = new Lane(open, renew)
+  const lanes = [first, ...Array.from({ length: CONNECTIONS - 1 }, () => new Lane(open, renew))]
+  let renewed = Number.NEGATIVE_INFINITY
+
+  function open(): Connection {
+    const connection = connect(url)
+    const query: Connection['query'] = (text, parameters) => {
+      const sent = connection.query(text, parameters)
+      sent.then(undefined, (error) => {
+        if (isReadOnly(error)) renew()
+      })
+      return sent
+    }
+    return { ...connection, query }
+  }
+
+  function renew(): void {
+    const now = performance.now()
+    if (now < renewed + RENEW_MS) return
+    renewed = now
+    for (const lane of lanes) lane.renew()
+  }
+
+  const streams = openStreams(url)
+  return {
+    lanes,
+    laneOf(kind, now) {
+      if (kind === 'read') {
+        for (const lane of lanes) if (!lane.isStuck && lane.heldUp(now) < HELD_UP_MS) return lane
+      }
+      let best = first
+      for (const lane of lanes) {
+        if (lane.isStuck === best.isStuck ? lane.waiting <= best.waiting : best.isStuck) best = lane
+      }
+      return best
+    },
+    stream: streams.stream,
+    async administer(work) {
+      // Not a connection of the requests: drizzle replaces the parsers of the client that it is given.
+      const { client, end } = connect(url)
+      try {
+        return await work(drizzle(client))
+      } finally {
+        await end(STATEMENT_MS)
+      }
+    },
+    close: streams.close
+  }
+}
+
+/**
+ * Connections for streams. Each serves one stream at a time, because a portal that is read batch by batch keeps its
+ * connection until the end, however slowly the client takes it.
+ */
+function openStreams(url: string) {
+  const idle: Postgres[] = []
+  const busy = new Set<Postgres>()
+
+  return {
+    /** @throws Unavailable when too many are under way, or the database does not send the next batch in time */
+    async *stream(text: string, parameters: unknown[]): AsyncGenerator<unknown[]> {
+      if (busy.size >= MAX_STREAMS) throw new Unavailable()
+      const connection = idle.pop() ?? connect(url, { idle_timeout: STREAM_IDLE_SECONDS })
+      busy.add(connection)
+      const query = connection.query(text, parameters)
+      let complete = false
+      try {
+        yield* batchesOf(query)
+        complete = true
+      } catch (error) {
+        throw isOutage(error) ? new Unavailable({ cause: error }) : error
+      } finally {
+        busy.delete(connection)
+        if (complete) idle.push(connection)
+        else {
+          connection.cancel(query)
+          connection.destroy()
+        }
+      }
+    },
+    async close(milliseconds: number) {
+      await Promise.all([...idle, ...busy].map((connection) => connection.end(milliseconds)))
+    }
+  }
+}
+
+/**
+ * The rows of a query, batch by batch, and the next one under way while one is used.
+ *
+ * Not the driver's own iterator: when the connection fails between two batches, that one ends as if there were no more.
+ */
+async function* batchesOf(query: Query): AsyncGenerator<unknown[]> {
+  let batch: { rows: unknown[]; next: () => void } | undefined
+  let ended = false
+  let failure: unknown
+  let wake = () => {}
+  query
+    .cursor(BATCH, (rows) => {
+      return new Promise<void>((next) => {
+        batch = { rows, next }
+        wake()
+      })
+    })
+    .then(
+      () => {
+        ended = true
+      },
+      (error) => {
+        failure = error
+      }
+    )
+    .then(() => wake())
+
+  for (;;) {
+    if (batch === undefined && !ended && failure === undefined) {
+      await new Promise<void>((resolve, reject) => {
+        const timer = setTimeout(() => reject(new Unavailable()), STATEMENT_MS)
+        wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+    if (failure !== undefined) throw failure
+    if (batch === undefined) return
+    const { rows, next }: { rows: unknown[]; next: () => void } = batch
+    batch = undefined
+    next()
+    yield rows
+  }
+}
+
+type Query = postgres.PendingQuery<postgres.Row[]>
+
+interface Postgres extends Connection {
+  client: postgres.Sql
+  query(text: string, parameters: unknown[]): Query
+}
+
+/** What postgres.js knows of a query, and its types do not. */
+interface Running {
+  /** Whether the database is working on it: those sent before it have been answered. */
+  active: boolean
+  canceller: ((query: Running) => Promise<unknown>) | null
+}
+
+function connect(url: string, options?: { idle_timeout: number }): Postgres {
+  let socket: Socket | undefined
+  let destroyed = false
+  let dialled = Number.NEGATIVE_INFINITY
+  let turn = 0
+
+  const client = postgres(url, {
+    ...options,
+    max: 1,
+    connect_timeout: CONNECT_SECONDS,
+    fetch_types: false,
+    onnotice: () => {},
+    // Only parameters that PgBouncer accepts: it refuses, for instance, statement_timeout here.
+    connection: { application_name: 'tasks-api', TimeZone: 'UTC', DateStyle: 'ISO' },
+    types: {
+      instant: { to: types.TIMESTAMPTZ, from: [types.TIMESTAMPTZ], parse: toInstant, serialize: String }
+    },
+    // Not in its types, but in its documentation.
+    ...{ socket: open }
+  })
+
+  async function open({ host, port, path }: postgres.ParsedOptions): Promise<Socket> {
+    const wait = dialled + REDIAL_MS - performance.now()
+    if (wait > 0) await sleep(wait)
+    if (destroyed)
+      throw Object.assign(new Error('the connection was given up'), { code: 'CONNECTION_DESTROYED' })
+    dialled = performance.now()
+    const at = turn++ % host.length
+    socket = path
+      ? dial(path)
+      : Object.assign(dial({ host: host[at] as string, port: port[at] as number, noDelay: true }), {
+          host: host[at]
+        })
+    return socket
+  }
+
+  return {
+    client,
+    query: (text, parameters) => client.unsafe(text, parameters as string[], { prepare: true }),
+    cancel(query) {
+      const running = query as unknown as Running
+      // postgres.js cancels only what is active rightly: marking one that was sent but is not active would hand its
+      // answer to the next. And its own cancel() drops this promise, whose rejection would end the process.
+      if (running.active) running.canceller?.(running).catch(() => {})
+    },
+    destroy() {
+      destroyed = true
+      void client.end({ timeout: 0 })
+      // A reset: the database drops what it has not read yet, where after a plain end it would still do it.
+      if (socket?.connecting || client.options.path) socket?.destroy()
+      else socket?.resetAndDestroy()
+    },
+    async end(milliseconds) {
+      await client.end({ timeout: milliseconds / 1000 })
+      destroyed = true
+      // postgres.js waits for the other end to hang up, which may never happen.
+      socket?.destroy()
+    }
+  }
+}

@@ -1,0 +1,123 @@
+import { once } from 'node:events'
+import { get, type IncomingMessage } from 'node:http'
+import { text } from 'node:stream/consumers'
+import t, { type Test } from 'tap'
+import { LONGEST_ARRAY } from '../../../db/tasks.js'
+import { urlOf } from '../../../src/ops.js'
+import { clientOf, onEachDatabase, sign, startApp } from '../../support/api.js'
+import { emptyDatabase, sqlClient } from '../../support/databases.js'
+import { until } from '../../support/process.js'
+
+/** Gives a user that many tasks, the newest with the greatest number. */
+const fill = (sql: ReturnType<typeof sqlClient>, user: string, count: number) => sql`
+  insert into tasks (user_id, id, title, completed, completed_at)
+  select ${user}, ('01900000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'Task ' || n, n % 2 = 0, case when n % 2 = 0 then now() end
+  from generate_series(1, ${count}::int) n`
+
+const titles = (tasks: { title: string }[]) => tasks.map(({ title }) => title)
+const newestFirst = (count: number) => Array.from({ length: count }, (_, i) => `Task ${count - i}`)
+
+onEachDatabase(async (t, app) => {
+  await t.test('a list of any length is whole, in order and of the same form', async (t) => {
+    const alice = await clientOf(app, 'alice')
+    const bob = await clientOf(app, 'bob')
+    await bob('POST', '', { title: 'Not for alice' })
+    const { json: created } = await alice('POST', '', { title: 'Buy milk' })
+    await alice('DELETE', `/${created.id}`)
+    for (const count of [LONGEST_ARRAY, LONGEST_ARRAY + 1, 1_000, 1_234]) {
+      await app.db.administer(async (orm) => {
+        await orm.execute(`delete from tasks where user_id = 'alice'`)
+        await orm.execute(`insert into tasks (user_id, id, title, completed, completed_at)
+        select 'alice', ('01900000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'Task ' || n, n % 2 = 0, case when n % 2 = 0 then now() end
+        from generate_series(1, ${count}) n`)
+      })
+      const { status, headers, json } = await alice('GET')
+      t.equal(status, 200)
+      t.equal(headers['content-type'], 'application/json; charset=utf-8')
+      t.same(titles(json), newestFirst(count))
+      t.same(Object.keys(json.at(-1)), Object.keys(created))
+      t.same(
+        titles((await alice('GET', '?status=pending')).json),
+        newestFirst(count).filter((title) => Number(title.slice(5)) % 2 === 1)
+      )
+      t.equal((await alice('HEAD')).text, '')
+    }
+    t.equal((await bob('GET')).json.length, 1)
+  })
+})
+
+/** Asks for alice's list over real HTTP. */
+async function ask(url: string): Promise<IncomingMessage> {
+  const headers = { authorization: `Bearer ${await sign({ sub: 'alice' })}` }
+  const request = get(`${url}/api/alice/tasks`, { headers, agent: false })
+  const [response] = (await once(request, 'response')) as [IncomingMessage]
+  return response
+}
+
+async function listening(t: Test, tasks: number) {
+  const database = await emptyDatabase(t)
+  const app = await startApp(t, 'postgres', { DATABASE_URL: database })
+  const sql = sqlClient(t, database)
+  await fill(sql, 'alice', tasks)
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  return { app, sql, url: urlOf(app), alice: await clientOf(app, 'alice') }
+}
+
+/** Those of the service's connections that have something to do. */
+const atWork = (sql: ReturnType<typeof sqlClient>) => sql`
+  select pid from pg_stat_activity
+  where datname = current_database() and application_name = 'tasks-api' and state = 'active'`
+
+t.test('a list is what it was at one moment, whatever changes while it is read', async (t) => {
+  const { sql, url, alice } = await listening(t, 50_000)
+  const response = await ask(url)
+  await once(response, 'readable')
+  await sql`delete from tasks where title = 'Task 1'`
+  await sql`update tasks set title = 'Changed' where title = 'Task 2'`
+  await sql`insert into tasks (user_id, id, title, completed, completed_at)
+    values ('alice', '01900000-0000-7000-8000-000000000000', 'Task 0', false, null)`
+  t.same(titles(JSON.parse(await text(response))), newestFirst(50_000))
+  t.same(titles((await alice('GET')).json).slice(-3), ['Task 3', 'Changed', 'Task 0'])
+})
+
+t.test('a client that goes away stops the work in the database', async (t) => {
+  const { sql, url } = await listening(t, 50_000)
+  const response = await ask(url)
+  await once(response, 'readable')
+  t.equal((await atWork(sql)).length, 1)
+  response.destroy()
+  await until(async () => (await atWork(sql)).length === 0)
+})
+
+t.test('a list that fails half-way is broken off, never closed as if it were whole', async (t) => {
+  const { sql, url, alice } = await listening(t, 50_000)
+  const response = await ask(url)
+  await once(response, 'readable')
+  const [backend] = await atWork(sql)
+  await sql`select pg_terminate_backend(${backend?.pid})`
+  await t.rejects(text(response), { code: 'ECONNRESET' })
+  t.equal((await alice('GET')).json.length, 50_000, 'and the next one is whole')
+})
+
+t.test('a list that cannot begin is answered 503', async (t) => {
+  const { sql, alice } = await listening(t, LONGEST_ARRAY + 1)
+  const holder = await sql.reserve()
+  await holder`begin`
+  await holder`lock table tasks in access exclusive mode`
+  t.equal((await alice('GET')).status, 503)
+  await holder`rollback`
+  holder.release()
+  t.equal((await alice('GET')).json.length, LONGEST_ARRAY + 1)
+})
+
+t.test('only so many long lists are read at once, and the others are refused', async (t) => {
+  const { url } = await listening(t, 50_000)
+  const responses = await Promise.all(Array.from({ length: 22 }, () => ask(url)))
+  const statuses = responses.map(({ statusCode }) => statusCode)
+  t.equal(statuses.filter((status) => status === 200).length, 20)
+  t.equal(statuses.filter((status) => status === 503).length, 2)
+  for (const response of responses) {
+    const body = JSON.parse(await text(response))
+    if (response.statusCode === 200) t.equal(body.length, 50_000)
+  }
+})
