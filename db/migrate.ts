@@ -7,6 +7,7 @@ import type { DatabaseConfig } from '../src/config.js'
 import { StartError, Unavailable } from '../src/errors.js'
 import { type Database, type Orm, openDatabase } from './client.js'
 import { causeOf } from './outage.js'
+import { tasks } from './schema.js'
 
 /** Resolved through package.json's "imports", so that the built tree finds the same folder as the source. */
 const migrationsFolder = dirname(
@@ -24,31 +25,65 @@ const applied = pgSchema('drizzle').table('__drizzle_migrations', {
 })
 
 const UNDEFINED_TABLE = '42P01'
+const INSUFFICIENT_PRIVILEGE = '42501'
 
 /** How long the start waits for the database before it gives up. */
 const START_MS = 10_000
 
 /**
- * Opens the database and brings it up to date.
+ * Opens the database and brings it up to date: as the role of `migrationUrl` where there is one, which then lets the
+ * role of `url` do with tasks what the service does, and nothing else.
  *
  * @throws StartError when it cannot be used
  */
 export async function openMigrated(config: DatabaseConfig): Promise<Database> {
   const db = await openDatabase(config)
+  const variable = config.kind === 'embedded' ? 'DATA_DIR' : 'DATABASE_URL'
   try {
-    await db.ping(START_MS)
-    await db.administer(migrate)
+    await usable(variable, db)
+    if (config.kind === 'postgres' && config.migrationUrl !== undefined) {
+      const [service] = await db.administer(currentRole)
+      await migrateAs(config.migrationUrl, service?.name as string)
+    }
+    // Also after a migration by another role: this one must find it done.
+    await usable(variable, db, migrate)
     return db
   } catch (error) {
     await db.close()
-    const variable = config.kind === 'embedded' ? 'DATA_DIR' : 'DATABASE_URL'
+    throw error
+  }
+}
+
+/** @param service the role that is given its rights */
+async function migrateAs(url: string, service: string): Promise<void> {
+  const db = await openDatabase({ kind: 'postgres', url })
+  try {
+    await usable('MIGRATION_DATABASE_URL', db, (orm) => migrate(orm, service))
+  } finally {
+    await db.close()
+  }
+}
+
+/** @throws StartError that names the variable when the database does not answer, or the work fails */
+async function usable(variable: string, db: Database, work?: (orm: Orm) => Promise<void>): Promise<void> {
+  try {
+    await db.ping(START_MS)
+    if (work) await db.administer(work)
+  } catch (error) {
     throw new StartError(`${variable}: the database cannot be used: ${reason(causeOf(error))}`)
   }
 }
 
+/** Asked of the server: the name in the URL may be one that only a pooler in between knows. */
+const currentRole = (orm: Orm) =>
+  orm.select({ name: sql<string>`current_user` }).from(sql`(select) as nothing`)
+
 function reason(error: unknown): string {
   if (error instanceof Unavailable) return 'it does not answer'
   const { name, message, code } = error as Error & { code?: string }
+  if (code === INSUFFICIENT_PRIVILEGE) {
+    return `this role may not bring the schema up to date, or not see whether it is; run npm run db:migrate as the owner of the schema (${message})`
+  }
   // When a host name has several addresses, Node's error has no message of its own.
   return `${name}: ${message || code}`
 }
@@ -59,10 +94,13 @@ function reason(error: unknown): string {
  * service.
  *
  * Drizzle's own migrator takes no lock, and skips without a word what is older than the newest migration applied.
+ *
+ * @param service the role that the service runs as, when that is another: it may then use tasks, and see that nothing
+ *   is missing
  */
-export async function migrate(orm: Orm): Promise<void> {
+export async function migrate(orm: Orm, service?: string): Promise<void> {
   const migrations = readMigrationFiles({ migrationsFolder })
-  if ((await missing(orm, migrations)).length === 0) return
+  if (service === undefined && (await missing(orm, migrations)).length === 0) return
   await orm.transaction(async (tx) => {
     // Ends with the transaction, so it works through PgBouncer and nothing can leave it behind.
     await tx.execute(sql`select pg_advisory_xact_lock(${ADVISORY_LOCK})`)
@@ -74,6 +112,11 @@ export async function migrate(orm: Orm): Promise<void> {
       for (const statement of migration.sql) await tx.execute(sql.raw(statement))
       await tx.insert(applied).values({ hash: migration.hash, created_at: migration.folderMillis })
     }
+    if (service === undefined) return
+    const role = sql.identifier(service)
+    await tx.execute(sql`grant usage on schema drizzle to ${role}`)
+    await tx.execute(sql`grant select on ${applied} to ${role}`)
+    await tx.execute(sql`grant select, insert, update, delete on ${tasks} to ${role}`)
   })
 }
 

@@ -18,19 +18,23 @@ const host = (listener: string) =>
     description: `address of the ${listener}, an IP address or a host name`
   })
 
+const databaseUrl = () =>
+  Type.Optional(
+    Type.String({
+      pattern: '^postgres(ql)?://.+',
+      secret: true,
+      description: 'a URL that starts with postgres:// or postgresql://'
+    })
+  )
+
 /** The environment, as an operator writes it. `description` says what would be right, `secret` what must not be shown. */
 export const Environment = Type.Object({
   HOST: host('API'),
   PORT: port('3000', 'API'),
   OPS_HOST: host('operations listener'),
   OPS_PORT: port('3001', 'operations listener'),
-  DATABASE_URL: Type.Optional(
-    Type.String({
-      pattern: '^postgres(ql)?://.+',
-      secret: true,
-      description: 'a URL that starts with postgres:// or postgresql://'
-    })
-  ),
+  DATABASE_URL: databaseUrl(),
+  MIGRATION_DATABASE_URL: databaseUrl(),
   DATA_DIR: Type.String({ minLength: 1, default: '.data', description: 'the path of a folder' }),
   JWT_SECRET: Type.Optional(
     Type.String({
@@ -61,7 +65,14 @@ export interface Listener {
   port: number
 }
 
-export type DatabaseConfig = { kind: 'embedded'; directory: string } | { kind: 'postgres'; url: string }
+export type DatabaseConfig =
+  | { kind: 'embedded'; directory: string }
+  | {
+      kind: 'postgres'
+      url: string
+      /** The same database by a role that may change its schema; unless set, the role of `url` does that too. */
+      migrationUrl?: string
+    }
 
 /** Where the keys that sign tokens come from: one source, chosen at start. */
 export type KeySource =
@@ -133,10 +144,22 @@ function wrong(name: string, schema: TSchema, value?: string): StartError {
   return new StartError(`${name} must be ${schema.description}${shown}`)
 }
 
-function databaseConfig({ DATABASE_URL, DATA_DIR }: Values, production: boolean): DatabaseConfig {
+function databaseConfig(values: Values, production: boolean): DatabaseConfig {
+  const { DATABASE_URL, MIGRATION_DATABASE_URL, DATA_DIR } = values
+  for (const name of ['DATABASE_URL', 'MIGRATION_DATABASE_URL'] as const) {
+    if (values[name] && !isDecodableUrl(values[name])) throw wrong(name, Environment.properties[name])
+  }
   if (DATABASE_URL) {
-    if (!URL.canParse(DATABASE_URL)) throw wrong('DATABASE_URL', Environment.properties.DATABASE_URL)
-    return { kind: 'postgres', url: DATABASE_URL }
+    return {
+      kind: 'postgres',
+      url: DATABASE_URL,
+      ...(MIGRATION_DATABASE_URL && { migrationUrl: MIGRATION_DATABASE_URL })
+    }
+  }
+  if (MIGRATION_DATABASE_URL) {
+    throw new StartError(
+      'DATABASE_URL must be set when MIGRATION_DATABASE_URL is: both name the same database'
+    )
   }
   if (production) {
     throw new StartError(
@@ -144,6 +167,16 @@ function databaseConfig({ DATABASE_URL, DATA_DIR }: Values, production: boolean)
     )
   }
   return { kind: 'embedded', directory: resolve(DATA_DIR, 'postgres') }
+}
+
+/** The driver decodes user and password, and fails where one has a % that escapes nothing. */
+function isDecodableUrl(url: string): boolean {
+  try {
+    decodeURIComponent(url)
+    return URL.canParse(url)
+  } catch {
+    return false
+  }
 }
 
 function keySource({ JWT_SECRET, JWKS_URL, DATA_DIR }: Values, production: boolean): KeySource {

@@ -6,6 +6,7 @@ import { StartError } from '../../src/errors.js'
 
 const SECRET = 's3cr3t-'.repeat(5)
 const POSTGRES = 'postgres://app:pa55word@db.example:5432/tasks'
+const OWNER = 'postgres://owner:pa55word@db.example:5432/tasks'
 const PRODUCTION = { NODE_ENV: 'production', DATABASE_URL: POSTGRES, JWT_SECRET: SECRET }
 
 type Env = Record<string, string | undefined>
@@ -57,6 +58,7 @@ t.test('every variable is taken as it is written', async (t) => {
     OPS_HOST: '::1',
     OPS_PORT: '0',
     DATABASE_URL: POSTGRES,
+    MIGRATION_DATABASE_URL: OWNER,
     DATA_DIR: '/var/lib/tasks',
     JWT_SECRET: SECRET,
     JWT_ISSUER: 'https://issuer.example/',
@@ -69,7 +71,7 @@ t.test('every variable is taken as it is written', async (t) => {
     production: true,
     api: { host: '0.0.0.0', port: 8080 },
     ops: { host: '::1', port: 0 },
-    database: { kind: 'postgres', url: POSTGRES },
+    database: { kind: 'postgres', url: POSTGRES, migrationUrl: OWNER },
     auth: {
       keys: { kind: 'secret', secret: SECRET },
       issuer: 'https://issuer.example/',
@@ -88,6 +90,7 @@ t.test('an empty value counts as unset, and other variables as none of ours', as
       'OPS_HOST',
       'OPS_PORT',
       'DATABASE_URL',
+      'MIGRATION_DATABASE_URL',
       'DATA_DIR',
       'JWT_SECRET',
       'JWKS_URL',
@@ -148,11 +151,16 @@ t.test('a wrong value is refused in one line that names the variable and what wo
         '100000'
       ].map((value): [string, string, RegExp] => [variable, value, whole])
     ),
-    ['DATABASE_URL', 'mysql://app:pa55word@db/tasks', /postgres:\/\//],
-    ['DATABASE_URL', 'app:pa55word@db/tasks', /postgres:\/\//],
-    ['DATABASE_URL', 'pg://db', /postgres:\/\//],
-    ['DATABASE_URL', 'postgres://app:pa55word@db:port/tasks', /postgres:\/\//],
-    ['DATABASE_URL', ' postgres://app:pa55word@db/tasks', /postgres:\/\//],
+    ...['DATABASE_URL', 'MIGRATION_DATABASE_URL'].flatMap((variable) =>
+      [
+        'mysql://app:pa55word@db/tasks',
+        'app:pa55word@db/tasks',
+        'pg://db',
+        'postgres://app:pa55word@db:port/tasks',
+        'postgres://app:pa55word%zz@db/tasks',
+        ' postgres://app:pa55word@db/tasks'
+      ].map((value): [string, string, RegExp] => [variable, value, /postgres:\/\//])
+    ),
     ['JWKS_URL', 'issuer.example/jwks', /https:\/\/ URL/],
     ['JWKS_URL', 'file:///etc/passwd', /https:\/\/ URL/],
     ['JWKS_URL', 'https://', /https:\/\/ URL/],
@@ -188,6 +196,10 @@ t.test('production refuses every default that is for development', async (t) => 
     { kind: 'jwks', url: 'https://issuer.example/jwks' },
     'a key server alone is enough'
   )
+})
+
+t.test('a role for migrations needs the role of the service', async (t) => {
+  refuses(t, { MIGRATION_DATABASE_URL: OWNER }, 'DATABASE_URL', /when MIGRATION_DATABASE_URL is/)
 })
 
 t.test('two key sources are refused, in production or not', async (t) => {
