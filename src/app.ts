@@ -27,6 +27,20 @@ const TIMEOUT_CHECK_MS = 1_000
 /** A `sub` of 255 characters takes up to 3,060 in a URL, and Node refuses headers of more than 16 KiB as a whole. */
 const ROUTER = { ignoreTrailingSlash: true, maxParamLength: 16_384 }
 
+/**
+ * On every answer, whoever gives it. Few, because each costs every request, and none but what means something for JSON
+ * that needs a token: docs/operating.md says why there are no others.
+ *
+ * - Task data is stored nowhere on its way, and in no browser's cache (RFC 9111, section 5.2.2.5). `If-None-Match` and
+ *   304 work all the same for a client that keeps the task and its `ETag` itself.
+ * - A browser that is pointed at an answer takes it for nothing but JSON, and neither runs nor frames it.
+ */
+const SECURITY_HEADERS = {
+  'Cache-Control': 'no-store',
+  'Content-Security-Policy': "default-src 'none'; frame-ancestors 'none'",
+  'X-Content-Type-Options': 'nosniff'
+}
+
 export interface Overrides {
   /** Where log lines go instead of the standard output. */
   logStream?: { write(line: string): void }
@@ -59,7 +73,7 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
 
   app.addHook('onRequest', (request, reply, done) => {
-    reply.header('X-Request-Id', request.id)
+    reply.headers(SECURITY_HEADERS).header('X-Request-Id', request.id)
     done()
   })
   app.addHook('onResponse', (request, reply, done) => {
@@ -153,6 +167,7 @@ function refuseConnection(error: ConnectionError, socket: Socket): void {
     `HTTP/1.1 ${status} ${phrase}`,
     `Content-Type: ${PROBLEM_JSON}`,
     `Content-Length: ${Buffer.byteLength(body)}`,
+    ...Object.entries(SECURITY_HEADERS).map(([name, value]) => `${name}: ${value}`),
     'Connection: close'
   ]
   socket.end(`${headers.join('\r\n')}\r\n\r\n${body}`)

@@ -6,6 +6,13 @@ import Fastify, { type FastifyInstance } from 'fastify'
 /** How long `/ready` waits for the database. */
 const READY_MS = 1_000
 
+/** On every answer but the documentation page and what belongs to it, which say themselves what they may load. */
+const SECURITY_HEADERS = {
+  'Content-Security-Policy': "default-src 'none'; frame-ancestors 'none'",
+  'Referrer-Policy': 'no-referrer',
+  'X-Content-Type-Options': 'nosniff'
+}
+
 declare module 'fastify' {
   interface FastifyInstance {
     /** From now on `/ready` answers 503, so that no new requests are sent here. */
@@ -20,10 +27,19 @@ declare module 'fastify' {
  * @param apiUrl where the API answers, for the documentation's "Try it out"
  */
 export async function buildOps(api: FastifyInstance, apiUrl: string): Promise<FastifyInstance> {
-  const ops = Fastify({ routerOptions: { ignoreTrailingSlash: true } })
+  const ops = Fastify({
+    routerOptions: { ignoreTrailingSlash: true },
+    // A path that cannot be decoded is answered outside of all hooks.
+    frameworkErrors: (error, _request, reply) => reply.headers(SECURITY_HEADERS).send(error as never)
+  })
   let draining = false
   ops.decorate('drain', () => {
     draining = true
+  })
+
+  ops.addHook('onRequest', (_request, reply, done) => {
+    reply.headers(SECURITY_HEADERS)
+    done()
   })
 
   ops.get('/live', async () => ({ status: 'live' }))
@@ -50,8 +66,16 @@ export async function buildOps(api: FastifyInstance, apiUrl: string): Promise<Fa
     routePrefix: '/docs',
     uiConfig: { tryItOutEnabled: true, persistAuthorization: true },
     staticCSP: true,
-    // The page may call the API, which is another origin.
-    transformStaticCSP: (csp) => `${csp.replace(/;$/, '')}; connect-src 'self' ${apiUrl}`
+    transformStaticCSP: (csp) =>
+      [
+        csp
+          .replace("frame-ancestors 'self'", "frame-ancestors 'none'")
+          // This listener speaks plain HTTP: on any host but localhost a browser would look for the page's own scripts
+          // at https, where nothing answers.
+          .replace(/ upgrade-insecure-requests;$/, ''),
+        // The page may call the API, which is another origin.
+        `connect-src 'self' ${apiUrl}`
+      ].join(' ')
   })
 
   await ops.ready()

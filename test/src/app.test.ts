@@ -49,6 +49,13 @@ function parseRaw(received: string): Answer {
   }
 }
 
+/** On every answer, whatever it is. */
+const SECURITY_HEADERS = {
+  'cache-control': 'no-store',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'x-content-type-options': 'nosniff'
+}
+
 const lines = (...all: string[]) => `${all.join('\r\n')}\r\n\r\n`
 const COLLECTION = '/api/alice/tasks'
 
@@ -238,34 +245,48 @@ t.test('routing', async (t) => {
   )
 })
 
-t.test('every answer has a request id of its own, never the client’s', async (t) => {
-  const app = await startApp(t, 'embedded')
-  const alice = await clientOf(app, 'alice')
-  const own = { 'x-request-id': 'mine', 'request-id': 'mine' }
-  const origin = { origin: 'http://localhost:5173', 'access-control-request-method': 'PUT' }
-  const { json, ...created } = await alice('POST', '', { title: 'a' }, own)
-  const answers: [number, Omit<Answer, 'json'>][] = [
-    [201, created],
-    [200, await alice('GET', '', undefined, own)],
-    [204, await alice('DELETE', `/${json.id}`, undefined, own)],
-    [204, await request(app, 'OPTIONS', COLLECTION, undefined, { ...own, ...origin })],
-    [400, await alice('GET', '/%', undefined, own)],
-    [401, await request(app, 'GET', COLLECTION, undefined, own)],
-    [403, await alice('GET', '/api/bob/tasks', undefined, own)],
-    [404, await alice('GET', '/x', undefined, own)],
-    [405, await alice('PUT', '', undefined, own)],
-    [413, await alice('POST', '', Buffer.alloc(70_000), { ...own, ...JSON_TYPE })],
-    [415, await alice('POST', '', 'x', { ...own, 'content-type': 'text/plain' })],
-    [422, await alice('POST', '', {}, own)]
-  ]
-  t.strictSame(
-    answers.map(([, { status }]) => status),
-    answers.map(([status]) => status)
-  )
-  const ids = answers.map(([, { headers }]) => headers['x-request-id'])
-  for (const id of ids) t.match(id, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
-  t.equal(new Set(ids).size, ids.length)
-})
+t.test(
+  'every answer has the security headers, and a request id of its own, never the client’s',
+  async (t) => {
+    const app = await startApp(t, 'embedded')
+    const alice = await clientOf(app, 'alice')
+    const own = { 'x-request-id': 'mine', 'request-id': 'mine' }
+    const origin = { origin: 'http://localhost:5173', 'access-control-request-method': 'PUT' }
+    const { json, ...created } = await alice('POST', '', { title: 'a' }, own)
+    const answers: [number, Omit<Answer, 'json'>][] = [
+      [201, created],
+      [200, await alice('GET', '', undefined, own)],
+      [200, await alice('HEAD', '', undefined, own)],
+      [304, await alice('GET', `/${json.id}`, undefined, { ...own, 'if-none-match': '*' })],
+      [412, await alice('DELETE', `/${json.id}`, undefined, { ...own, 'if-match': '"2"' })],
+      [204, await alice('DELETE', `/${json.id}`, undefined, own)],
+      [204, await request(app, 'OPTIONS', COLLECTION, undefined, { ...own, ...origin })],
+      [400, await alice('GET', '/%', undefined, own)],
+      [401, await request(app, 'GET', COLLECTION, undefined, own)],
+      [403, await alice('GET', '/api/bob/tasks', undefined, own)],
+      [404, await alice('GET', '/x', undefined, own)],
+      [405, await alice('PUT', '', undefined, own)],
+      [413, await alice('POST', '', Buffer.alloc(70_000), { ...own, ...JSON_TYPE })],
+      [415, await alice('POST', '', 'x', { ...own, 'content-type': 'text/plain' })],
+      [422, await alice('POST', '', {}, own)]
+    ]
+    t.strictSame(
+      answers.map(([, { status }]) => status),
+      answers.map(([status]) => status)
+    )
+    await app.db.administer((orm) => orm.execute('drop table tasks'))
+    answers.push([500, await alice('GET', '', undefined, own)])
+    await app.db.close()
+    answers.push([503, await alice('GET', '', undefined, own)])
+    for (const [status, answer] of answers) {
+      t.equal(answer.status, status)
+      t.match(answer.headers, SECURITY_HEADERS, `${status}`)
+    }
+    const ids = answers.map(([, { headers }]) => headers['x-request-id'])
+    for (const id of ids) t.match(id, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
+    t.equal(new Set(ids).size, ids.length)
+  }
+)
 
 onEachDatabase(async (t, app) => {
   const alice = await clientOf(app, 'alice')
@@ -422,7 +443,7 @@ t.test('over a socket', async (t) => {
         answer,
         {
           status,
-          headers: { 'content-type': 'application/problem+json', connection: 'close' },
+          headers: { 'content-type': 'application/problem+json', connection: 'close', ...SECURITY_HEADERS },
           json: { type: 'about:blank', status, code: 'bad_request', title: String, detail: String }
         },
         what
@@ -464,7 +485,11 @@ t.test('over a socket', async (t) => {
       const answer = parseRaw(received)
       t.match(
         answer,
-        { status: 408, headers: { 'content-type': 'application/problem+json' }, json: { status: 408 } },
+        {
+          status: 408,
+          headers: { 'content-type': 'application/problem+json', ...SECURITY_HEADERS },
+          json: { status: 408 }
+        },
         JSON.stringify(bytes.slice(0, 60))
       )
       t.ok(after >= 9_500 && after < 25_000, `after ${after} ms`)

@@ -143,6 +143,8 @@ t.test('/docs is a page that may call the API', async (t) => {
     t.ok(csp['default-src']?.includes("'self'"))
     t.strictSame(csp['connect-src'], ["'self'", API_URL])
     t.notOk(csp['script-src']?.includes("'unsafe-inline'"))
+    t.strictSame(csp['frame-ancestors'], ["'none'"])
+    t.notOk('upgrade-insecure-requests' in csp, 'the listener has no https to upgrade to')
 
     const assets = [...body.matchAll(/(?:src|href)="([^"]+\.(?:js|css|png))"/g)].map(([, asset]) =>
       String(asset)
@@ -156,6 +158,27 @@ t.test('/docs is a page that may call the API', async (t) => {
   }
   const { pathname } = new URL('/docs/json', 'http://ops.test')
   t.match(JSON.parse((await get(pathname)).body), { servers: [{ url: API_URL }] }, 'what the page shows')
+})
+
+t.test('no answer is guessed at, framed, or told of elsewhere', async (t) => {
+  const { api, get } = await startOps(t)
+  const answers = ['/live', '/ready', '/metrics', '/openapi.json', '/nowhere', '/%ff', '/docs', '/docs/json']
+  const { body } = await get('/docs')
+  for (const [, asset] of body.matchAll(/(?:src|href)="([^"]+\.(?:js|css|png))"/g)) {
+    answers.push(new URL(String(asset), 'http://ops.test/docs').pathname)
+  }
+  t.ok(answers.length >= 11)
+  const check = async (url: string, status: number) => {
+    const { statusCode, headers } = await get(url)
+    t.equal(statusCode, status, url)
+    t.match(headers, { 'x-content-type-options': 'nosniff', 'referrer-policy': 'no-referrer' }, url)
+    const csp = String(headers['content-security-policy'])
+    if (url.startsWith('/docs')) t.match(csp, /^default-src 'self';.* frame-ancestors 'none';/, url)
+    else t.equal(csp, "default-src 'none'; frame-ancestors 'none'", url)
+  }
+  for (const url of answers) await check(url, url === '/nowhere' ? 404 : url === '/%ff' ? 400 : 200)
+  await api.db.close()
+  await check('/ready', 503)
 })
 
 t.test('nothing here shows a task, and everything else is 404', async (t) => {
