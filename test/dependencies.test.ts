@@ -1,0 +1,37 @@
+import { readFileSync } from 'node:fs'
+import t from 'tap'
+
+interface Package {
+  version?: string
+  resolved?: string
+  integrity?: string
+  hasInstallScript?: boolean
+}
+
+const read = (file: string) => JSON.parse(readFileSync(new URL(`../${file}`, import.meta.url), 'utf8'))
+
+for (const folder of ['', 'bench/']) {
+  t.test(`${folder}package-lock.json`, async (t) => {
+    const { packages }: { packages: Record<string, Package> } = read(`${folder}package-lock.json`)
+    const installed = Object.entries(packages).filter(([path]) => path !== '')
+    t.ok(installed.length > 50)
+
+    t.test('locks every package to an exact version and what its archive must hash to', async (t) => {
+      t.strictSame(
+        installed.filter(([, { version, integrity }]) => !version || !/^sha512-/.test(integrity ?? '')),
+        []
+      )
+    })
+
+    // npm runs the install scripts of packages that are allowed to by name, and it is for a person to decide that.
+    t.test('has no install script that package.json neither allows nor denies by name', async (t) => {
+      const { allowScripts }: { allowScripts: Record<string, boolean> } = read(`${folder}package.json`)
+      const named = new Set(
+        installed
+          .filter(([, { hasInstallScript }]) => hasInstallScript)
+          .map(([path]) => path.slice(path.lastIndexOf('node_modules/') + 'node_modules/'.length))
+      )
+      t.strictSame(Object.keys(allowScripts).sort(), [...named].sort())
+    })
+  })
+}
