@@ -248,7 +248,7 @@ t.test('routing', async (t) => {
 t.test(
   'every answer has the security headers, and a request id of its own, never the client’s',
   async (t) => {
-    const app = await startApp(t, 'embedded')
+    const app = await startApp(t)
     const alice = await clientOf(app, 'alice')
     const own = { 'x-request-id': 'mine', 'request-id': 'mine' }
     const origin = { origin: 'http://localhost:5173', 'access-control-request-method': 'PUT' }
