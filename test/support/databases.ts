@@ -16,7 +16,7 @@ export function serverUrl(database: string): string {
 }
 
 /** A client for whatever a test wants to see or do behind the service's back; ends with the test. */
-export function sqlClient(t: Test, url: string): postgres.Sql {
+export function sqlClient(t: Pick<Test, 'teardown'>, url: string): postgres.Sql {
   const sql = postgres(url, { max: 2, onnotice: () => {} })
   t.teardown(() => sql.end({ timeout: 1 }))
   return sql

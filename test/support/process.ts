@@ -49,7 +49,7 @@ export interface ProcessOptions {
  * with the test.
  */
 export async function startProcess(
-  t: Test,
+  t: Pick<Test, 'teardown'>,
   env: Record<string, string>,
   { cwd = emptyFolder(t), file }: ProcessOptions = {}
 ): Promise<Service> {
@@ -126,7 +126,7 @@ export async function runScript(
 }
 
 /** A new folder outside of this project, which ends with the test. */
-export function emptyFolder(t: Test): string {
+export function emptyFolder(t: Pick<Test, 'teardown'>): string {
   const directory = mkdtempSync(join(tmpdir(), 'tasks-api-'))
   t.teardown(() => rmSync(directory, { recursive: true, force: true }))
   return directory

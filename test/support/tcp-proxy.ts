@@ -1,4 +1,5 @@
 import { createServer, type Server, type Socket, connect as tcp } from 'node:net'
+import { Transform } from 'node:stream'
 import type { Test } from 'tap'
 
 /** What a proxy does with the connections that come: pass them on, close each at once, or take them and say nothing. */
@@ -8,6 +9,8 @@ export interface TcpProxy {
   /** The given URL with this proxy's port in it. */
   url: string
   mode: Mode
+  /** By how many milliseconds what is passed on comes later, in both directions and on connections there are, too. */
+  delay: number
   /** How many connections came. */
   accepted: number
   /** Ends every connection there is. */
@@ -21,11 +24,58 @@ export interface TcpProxy {
   listen(): Promise<void>
 }
 
+interface Connected {
+  client: Socket
+  remote: Socket
+  /** What goes to the server, and what comes from it. */
+  lines: readonly [DelayLine, DelayLine]
+}
+
+type Pair = Connected | { client: Socket; remote?: never; lines?: never }
+
+function carry({ client, remote, lines }: Connected): void {
+  client.pipe(lines[0])
+  remote.pipe(lines[1])
+}
+
+/** Passes on each chunk later by as much as `milliseconds` says when it comes, and all in their order. */
+class DelayLine extends Transform {
+  #waiting: Buffer[] = []
+  #due = 0
+
+  constructor(readonly milliseconds: () => number) {
+    super()
+  }
+
+  override _transform(chunk: Buffer, _encoding: string, done: () => void): void {
+    const delay = this.milliseconds()
+    if (delay === 0 && this.#waiting.length === 0) {
+      this.push(chunk)
+      return done()
+    }
+    // A chunk that comes after the delay became shorter still waits for those before it.
+    this.#due = Math.max(this.#due, performance.now() + delay)
+    this.#waiting.push(chunk)
+    // Timers may fire out of order by a millisecond, so each passes on whatever is first.
+    setTimeout(() => {
+      const first = this.#waiting.shift()
+      if (!this.destroyed) this.push(first)
+      if (this.#waiting.length === 0) this.emit('passed')
+    }, this.#due - performance.now())
+    done()
+  }
+
+  override _flush(done: () => void): void {
+    if (this.#waiting.length === 0) done()
+    else this.once('passed', done)
+  }
+}
+
 /** A network between the service and a PostgreSQL server, with the ways in which networks fail. Ends with the test. */
-export async function startProxy(t: Test, target: string): Promise<TcpProxy> {
+export async function startProxy(t: Pick<Test, 'teardown'>, target: string): Promise<TcpProxy> {
   const url = new URL(target)
   const upstream = { host: url.hostname, port: Number(url.port) }
-  const pairs = new Set<[Socket, Socket?]>()
+  const pairs = new Set<Pair>()
   let server: Server | undefined
   let port = 0
 
@@ -37,13 +87,14 @@ export async function startProxy(t: Test, target: string): Promise<TcpProxy> {
       return
     }
     if (proxy.mode === 'silent') {
-      const pair: [Socket] = [client]
+      const pair = { client }
       pairs.add(pair)
       client.resume().on('close', () => pairs.delete(pair))
       return
     }
     const remote = tcp(upstream)
-    const pair: [Socket, Socket] = [client, remote]
+    const lines = [new DelayLine(() => proxy.delay), new DelayLine(() => proxy.delay)] as const
+    const pair = { client, remote, lines }
     pairs.add(pair)
     remote.on('error', () => {})
     remote.on('close', () => client.destroy())
@@ -51,28 +102,28 @@ export async function startProxy(t: Test, target: string): Promise<TcpProxy> {
       remote.destroy()
       pairs.delete(pair)
     })
-    client.pipe(remote)
-    remote.pipe(client)
+    lines[0].pipe(remote)
+    lines[1].pipe(client)
+    carry(pair)
   }
 
   const proxy: TcpProxy = {
     url: '',
     mode: 'pass',
+    delay: 0,
     accepted: 0,
     cut() {
-      for (const [client] of pairs) client.destroy()
+      for (const { client } of pairs) client.destroy()
     },
     freeze() {
-      for (const [client, remote] of pairs) {
-        if (remote) client.unpipe(remote).pause()
-        if (remote) remote.unpipe(client).pause()
+      for (const { client, remote, lines } of pairs) {
+        if (!remote) continue
+        client.unpipe(lines[0]).pause()
+        remote.unpipe(lines[1]).pause()
       }
     },
     thaw() {
-      for (const [client, remote] of pairs) {
-        if (remote) client.pipe(remote)
-        if (remote) remote.pipe(client)
-      }
+      for (const pair of pairs) if (pair.remote) carry(pair)
     },
     refuse() {
       const closing = server

@@ -1,0 +1,40 @@
+import { once } from 'node:events'
+import { createServer, connect as tcp } from 'node:net'
+import t from 'tap'
+import { startProxy } from './tcp-proxy.js'
+
+t.test('a delay makes everything later, on connections there are too, and nothing overtakes', async (t) => {
+  const echo = createServer((socket) => socket.on('error', () => {}).pipe(socket)).listen(0, '127.0.0.1')
+  t.teardown(() => echo.close())
+  await once(echo, 'listening')
+  const { port } = echo.address() as { port: number }
+  const proxy = await startProxy(t, `tcp://127.0.0.1:${port}`)
+  const socket = tcp(Number(new URL(proxy.url).port), '127.0.0.1')
+  let text = ''
+  socket.setEncoding('utf8').on('data', (chunk) => {
+    text += chunk
+  })
+  /** Sends characters as chunks of their own and waits until all that was sent is back. */
+  async function roundTrip(characters: string, between = () => {}): Promise<number> {
+    const began = performance.now()
+    const expected = text + characters
+    for (const character of characters) {
+      socket.write(character)
+      // Time in which the proxy gets this chunk before the delay changes.
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      between()
+    }
+    while (text.length < expected.length) await once(socket, 'data')
+    t.equal(text, expected)
+    return performance.now() - began
+  }
+
+  await roundTrip('a')
+  proxy.delay = 200
+  t.ok((await roundTrip('b')) >= 390, 'there and back')
+  proxy.delay = 300
+  await roundTrip('cdefgh', () => {
+    proxy.delay = Math.max(0, proxy.delay - 60)
+  })
+  socket.destroy()
+})
