@@ -14,14 +14,21 @@ import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { arch, platform, tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+
+/** How often a start after a kill is tried, a tenth of a second apart. */
+const RESTARTS = 100
 
 export interface PostgresServer {
   /** The URL of a database on this server; its superuser is `postgres`. */
   url(database: string): string
   port: number
   process: ChildProcess
-  /** Kills the server without a word to its clients, as a crash would. */
-  kill(): Promise<void>
+  /**
+   * Kills the server without a word to its clients, as a crash would. With SIGKILL its children outlive it for a
+   * moment.
+   */
+  kill(signal?: 'SIGQUIT' | 'SIGKILL'): Promise<void>
   /** Starts it again on the same data and port. */
   restart(): Promise<void>
   /** Stops the server and removes its data. */
@@ -94,11 +101,20 @@ export async function startPostgres(settings: Record<string, string | number> = 
     port,
     process: await start(),
     url: (database) => `postgres://postgres@127.0.0.1:${port}/${database}`,
-    async kill() {
-      await ended(server.process, 'SIGQUIT')
+    async kill(signal = 'SIGQUIT') {
+      await ended(server.process, signal)
     },
     async restart() {
-      server.process = await start()
+      for (let attempt = 1; ; attempt++) {
+        try {
+          server.process = await start()
+          return
+        } catch (error) {
+          // It refuses to start while children of a killed one are there.
+          if (attempt === RESTARTS) throw error
+          await setTimeout(100)
+        }
+      }
     },
     async stop() {
       await ended(server.process, 'SIGINT')

@@ -51,7 +51,8 @@ class DelayLine extends Transform {
     const delay = this.milliseconds()
     if (delay === 0 && this.#waiting.length === 0) {
       this.push(chunk)
-      return done()
+      done()
+      return
     }
     // A chunk that comes after the delay became shorter still waits for those before it.
     this.#due = Math.max(this.#due, performance.now() + delay)

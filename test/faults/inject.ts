@@ -1,0 +1,107 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { TcpProxy } from '../support/tcp-proxy.js'
+import type { Fault, FaultKind } from './schedule.js'
+import type { System } from './system.js'
+
+/** Makes a fault happen, and ends it: resolves when nothing is in the way of the service any more. */
+export async function inject(system: System, fault: Fault): Promise<void> {
+  await FAULTS[fault.kind](system, fault)
+}
+
+type Inject = (system: System, fault: Fault) => Promise<void>
+
+/** A fault of the network: what it does to each proxy, and how that ends. */
+const network =
+  (begin: (proxy: TcpProxy, fault: Fault) => unknown, end: (proxy: TcpProxy) => unknown): Inject =>
+  async ({ proxies }, fault) => {
+    const hit = proxies.filter((_, replica) => fault.replicas.includes(replica))
+    await Promise.all(hit.map((proxy) => begin(proxy, fault)))
+    await sleep(fault.milliseconds)
+    await Promise.all(hit.map(end))
+  }
+
+const postgresDies =
+  (signal: 'SIGQUIT' | 'SIGKILL'): Inject =>
+  async ({ server }, { milliseconds }) => {
+    await server.kill(signal)
+    await sleep(milliseconds)
+    await server.restart()
+  }
+
+const serviceEnds =
+  (signal: 'SIGTERM' | 'SIGKILL'): Inject =>
+  async ({ replicas }, fault) => {
+    await Promise.all(
+      fault.replicas.map(async (replica) => {
+        await replicas[replica]?.stop(signal)
+        await sleep(fault.milliseconds)
+        await replicas[replica]?.start()
+      })
+    )
+  }
+
+const terminateBackends = ({ administer }: System) =>
+  administer(
+    (sql) => sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'tasks-api'`
+  )
+
+const FAULTS: Record<FaultKind, Inject> = {
+  'connections refused': network(
+    (proxy) => proxy.refuse(),
+    (proxy) => proxy.listen()
+  ),
+  'connections cut': network(
+    (proxy) => proxy.cut(),
+    () => {}
+  ),
+  'network silent': network(
+    (proxy) => {
+      proxy.mode = 'silent'
+      proxy.freeze()
+    },
+    (proxy) => {
+      proxy.mode = 'pass'
+      proxy.thaw()
+    }
+  ),
+  'network late': network(
+    (proxy, { delay }) => {
+      proxy.delay = delay
+    },
+    (proxy) => {
+      proxy.delay = 0
+    }
+  ),
+  'connections closed at once': network(
+    (proxy) => {
+      proxy.mode = 'close'
+      proxy.cut()
+    },
+    (proxy) => {
+      proxy.mode = 'pass'
+    }
+  ),
+  'PostgreSQL SIGQUIT': postgresDies('SIGQUIT'),
+  'PostgreSQL SIGKILL': postgresDies('SIGKILL'),
+  'backends terminated': async (system) => {
+    await terminateBackends(system)
+  },
+  'table locked': ({ administer }, { milliseconds }) =>
+    administer(async (sql) => {
+      await sql`begin`
+      await sql`lock table tasks in access exclusive mode`
+      await sleep(milliseconds)
+      await sql`rollback`
+    }),
+  'database read-only': async (system, { milliseconds }) => {
+    // As a former primary: connections there are notice nothing when it is over.
+    await system.administer((sql) => sql`alter database postgres set default_transaction_read_only = on`)
+    await terminateBackends(system)
+    await sleep(milliseconds)
+    await system.administer((sql) =>
+      sql.begin('read write', (tx) => tx`alter database postgres reset default_transaction_read_only`)
+    )
+  },
+  'service SIGKILL': serviceEnds('SIGKILL'),
+  'service SIGTERM': serviceEnds('SIGTERM')
+}

@@ -1,0 +1,161 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Test } from 'tap'
+import { until } from '../support/process.js'
+import { checkAnswers, DEADLINE_MS, TOLERANCE_MS } from './answers.js'
+import { check } from './checker.js'
+import { fateOf, isWrite, type Operation } from './history.js'
+import { inject } from './inject.js'
+import { Load } from './load.js'
+import { type Outcome, outcomeOf, recoveryOf } from './outcome.js'
+import { type Fault, schedule } from './schedule.js'
+import {
+  countConnections,
+  downtimesOf,
+  type Replica,
+  type System,
+  startEmbedded,
+  startSystem
+} from './system.js'
+
+type Scope = Pick<Test, 'teardown'>
+
+export interface Wrong {
+  /** Such as `lost` or `late`. */
+  kind: string
+  text: string
+}
+
+export interface Result {
+  seed: number
+  outcomes: Outcome[]
+  /** How many writes were acknowledged, and of how many the client cannot know. */
+  acknowledged: number
+  indeterminate: number
+  wrong: Wrong[]
+}
+
+const REPLICAS = 2
+const WARM_UP_MS = 1_500
+/** How long a recovery is waited for before the next fault; beyond the deadline it is wrong already. */
+const GIVE_UP_MS = 30_000
+const CONNECTIONS_MS = 10_000
+
+/**
+ * Does one fault after another to a service of two replicas under load, and checks what became of it.
+ *
+ * @param longest a limit for the time that faults last, in milliseconds
+ * @param goesOn asked before each fault, with how many there were
+ * @param tell called with each fault's outcome
+ */
+export async function runFaults(
+  t: Scope,
+  options: {
+    seed: number
+    clients: number
+    longest: number
+    goesOn: (faults: number) => boolean
+    tell?: (outcome: Outcome) => void
+  }
+): Promise<Result> {
+  const { seed, clients, longest, goesOn, tell = () => {} } = options
+  const system = await startSystem(t, REPLICAS)
+  const load = new Load({ clients, seed, apis: system.replicas.map(({ api }) => api) })
+  await sleep(WARM_UP_MS)
+  const connections = await countConnections(system)
+  const wrong: Wrong[] = []
+  const outcomes: Outcome[] = []
+  for (const fault of schedule(seed, REPLICAS, longest)) {
+    if (!goesOn(outcomes.length)) break
+    const outcome = await undergo(system, load, fault)
+    outcomes.push(outcome)
+    tell(outcome)
+    const what = `${fault.kind}, the ${outcomes.length}. fault`
+    if (outcome.recovery > DEADLINE_MS + TOLERANCE_MS)
+      wrong.push({ kind: 'slow recovery', text: `${what}: ${outcome.recovery.toFixed(0)} ms` })
+    const after = await settled(system, connections)
+    if (after > connections)
+      wrong.push({
+        kind: 'too many connections',
+        text: `${what}: ${after}, before all faults ${connections}`
+      })
+    await sleep(fault.pause)
+  }
+  await load.stop()
+  await untilQuiet(system)
+  await load.listAll()
+  wrong.push(...(await endedWell(system.replicas)), ...wrongIn(load.history, system.replicas))
+  return { seed, outcomes, ...countWrites(load.history), wrong }
+}
+
+/**
+ * Kills the service on its embedded database again and again under load, and checks what became of it.
+ *
+ * @param kills how often
+ */
+export async function runEmbedded(
+  t: Scope,
+  { seed, clients, kills }: { seed: number; clients: number; kills: number }
+): Promise<Result> {
+  const replica = await startEmbedded(t)
+  const load = new Load({ clients, seed, apis: [replica.api] })
+  for (let kill = 0; kill < kills; kill++) {
+    await sleep(300 + ((seed + kill * 379) % 1_000))
+    await replica.stop('SIGKILL')
+    await replica.start()
+  }
+  await sleep(300)
+  await load.stop()
+  await load.listAll()
+  const wrong = [...(await endedWell([replica])), ...wrongIn(load.history, [replica])]
+  return { seed, outcomes: [], ...countWrites(load.history), wrong }
+}
+
+async function undergo(system: System, { history }: Load, fault: Fault): Promise<Outcome> {
+  const began = performance.now()
+  await inject(system, fault)
+  const ended = performance.now()
+  let recovery: number | undefined
+  while (recovery === undefined && performance.now() < ended + GIVE_UP_MS) {
+    await sleep(20)
+    recovery = recoveryOf(history, system.replicas.length, ended)
+  }
+  return outcomeOf(history, fault, { began, ended, recovery: recovery ?? Number.POSITIVE_INFINITY })
+}
+
+/** How many connections there are, once they are not more than `before`, or after a while. */
+async function settled(system: System, before: number): Promise<number> {
+  const end = performance.now() + CONNECTIONS_MS
+  for (;;) {
+    const count = await countConnections(system)
+    if (count <= before || performance.now() > end) return count
+    await sleep(100)
+  }
+}
+
+/** Waits until the database works on nothing that a client was not told the end of. */
+async function untilQuiet({ administer }: System): Promise<void> {
+  await until(async () => {
+    const active = await administer(
+      (sql) => sql`
+        select from pg_stat_activity where application_name = 'tasks-api' and state <> 'idle'`
+    )
+    return active.length === 0
+  })
+}
+
+/** Stops all and says what is wrong with how they ended, then or before. */
+async function endedWell(replicas: Replica[]): Promise<Wrong[]> {
+  await Promise.all(replicas.map((replica) => replica.stop('SIGTERM')))
+  return replicas.flatMap(({ failures }) => failures.map((text) => ({ kind: 'process', text })))
+}
+
+function wrongIn(history: Operation[], replicas: Replica[]): Wrong[] {
+  const answers = checkAnswers(history, downtimesOf(replicas))
+  return [...answers.map((text) => ({ kind: 'answer', text })), ...check(history)]
+}
+
+function countWrites(history: Operation[]): { acknowledged: number; indeterminate: number } {
+  const fates = history.filter(isWrite).map(fateOf)
+  const count = (wanted: string) => fates.filter((fate) => fate === wanted).length
+  return { acknowledged: count('done'), indeterminate: count('unknown') }
+}

@@ -1,0 +1,66 @@
+import { type Random, randomOf } from './random.js'
+
+/** How long each kind of fault lasts, in milliseconds, from and to. Those with 0 happen in a moment. */
+const DURATIONS = {
+  'connections refused': [300, 3_000],
+  'connections cut': [0, 0],
+  'network silent': [500, 6_000],
+  'network late': [500, 3_000],
+  'connections closed at once': [300, 3_000],
+  'PostgreSQL SIGQUIT': [0, 2_000],
+  'PostgreSQL SIGKILL': [0, 2_000],
+  'backends terminated': [0, 0],
+  'table locked': [500, 6_000],
+  'database read-only': [500, 4_000],
+  'service SIGKILL': [0, 1_000],
+  'service SIGTERM': [0, 1_000]
+} as const
+
+export type FaultKind = keyof typeof DURATIONS
+
+export const FAULT_KINDS = Object.keys(DURATIONS) as FaultKind[]
+
+/** Those that happen to a replica or its network, and not to all at once by their nature. */
+const OF_REPLICAS: ReadonlySet<FaultKind> = new Set([
+  'connections refused',
+  'connections cut',
+  'network silent',
+  'network late',
+  'connections closed at once',
+  'service SIGKILL',
+  'service SIGTERM'
+])
+
+export interface Fault {
+  kind: FaultKind
+  /** Whom it happens to. */
+  replicas: number[]
+  /** How long it lasts, without the time that something takes to start again. */
+  milliseconds: number
+  /** By how much the network is late; no matter otherwise. */
+  delay: number
+  /** From the recovery to the next fault, in milliseconds. */
+  pause: number
+}
+
+/**
+ * Faults without end, the same for the same seed: rounds of all kinds, each in an order of its own.
+ *
+ * @param longest a limit for the time that faults last, in milliseconds
+ */
+export function* schedule(seed: number, replicas: number, longest: number): Generator<Fault> {
+  const random = randomOf(seed)
+  for (;;) for (const kind of random.shuffled(FAULT_KINDS)) yield faultOf(kind, replicas, longest, random)
+}
+
+function faultOf(kind: FaultKind, replicas: number, longest: number, random: Random): Fault {
+  const all = Array.from({ length: replicas }, (_, replica) => replica)
+  const [from, to] = DURATIONS[kind]
+  return {
+    kind,
+    replicas: OF_REPLICAS.has(kind) && random.chance(0.5) ? [random.pick(all)] : all,
+    milliseconds: Math.round(random.between(Math.min(from, longest), Math.min(to, longest))),
+    delay: Math.round(random.between(20, 500)),
+    pause: Math.round(random.between(200, 1_000))
+  }
+}

@@ -1,0 +1,110 @@
+import postgres from 'postgres'
+import type { Test } from 'tap'
+import { SECRET } from '../support/api.js'
+import { freePort, type PostgresServer, startPostgres } from '../support/postgres-server.js'
+import { emptyFolder, type Service, startProcess } from '../support/process.js'
+import { startProxy, type TcpProxy } from '../support/tcp-proxy.js'
+import type { Downtime } from './answers.js'
+
+type Scope = Pick<Test, 'teardown'>
+
+/** One process of the service at a time, always at the same address. */
+export interface Replica {
+  api: string
+  /** Times in which it was down on purpose. */
+  downtimes: { from: number; to: number }[]
+  /** What went wrong with its processes: ends that nobody asked for, output that only bugs cause. */
+  failures: string[]
+  start(): Promise<void>
+  /** @throws Error when the process does not end within half a minute */
+  stop(signal: 'SIGTERM' | 'SIGKILL'): Promise<void>
+}
+
+async function replicaOf(t: Scope, env: Record<string, string>): Promise<Replica> {
+  const [PORT, OPS_PORT] = [String(await freePort()), String(await freePort())]
+  const cwd = emptyFolder(t)
+  let service: Service
+  let isStopping = false
+
+  const replica: Replica = {
+    api: `http://127.0.0.1:${PORT}`,
+    downtimes: [],
+    failures: [],
+    async start() {
+      isStopping = false
+      const started = await startProcess(
+        t,
+        { JWT_SECRET: SECRET, LOG_LEVEL: 'error', NODE_ENV: 'production', ...env, PORT, OPS_PORT },
+        { cwd }
+      )
+      service = started
+      started.process.once('close', (code, signal) => {
+        if (!isStopping) replica.failures.push(`the process ended by itself: ${code ?? signal}`)
+        else if (signal === null && code !== 0) replica.failures.push(`exit code ${code} after SIGTERM`)
+        // Log lines are JSON, and at error only what is a bug is logged.
+        const logged = started
+          .out()
+          .split('\n')
+          .filter((line) => line.startsWith('{'))
+        const output = [started.err(), ...logged].join('\n').trim()
+        if (output !== '') replica.failures.push(`the process wrote: ${output.slice(0, 2_000)}`)
+      })
+      await started.ready()
+      const down = replica.downtimes.at(-1)
+      if (down) down.to = performance.now()
+    },
+    async stop(signal) {
+      isStopping = true
+      replica.downtimes.push({ from: performance.now(), to: Number.POSITIVE_INFINITY })
+      await service.stop(signal)
+    }
+  }
+  await replica.start()
+  return replica
+}
+
+export const downtimesOf = (replicas: Replica[]): Downtime[] =>
+  replicas.flatMap(({ downtimes }, replica) => downtimes.map((downtime) => ({ replica, ...downtime })))
+
+/** The service with its embedded database. */
+export async function startEmbedded(t: Scope): Promise<Replica> {
+  return replicaOf(t, { NODE_ENV: 'development', DATA_DIR: emptyFolder(t) })
+}
+
+export interface System {
+  server: PostgresServer
+  replicas: Replica[]
+  /** The network between each replica and PostgreSQL. */
+  proxies: TcpProxy[]
+  /** Runs work on a connection of its own, past the proxies. */
+  administer<T>(work: (sql: postgres.Sql) => Promise<T>): Promise<T>
+}
+
+/** Replicas of the service on one PostgreSQL server of their own, each through a network of its own. */
+export async function startSystem(t: Scope, count: number): Promise<System> {
+  const server = await startPostgres()
+  t.teardown(() => server.stop())
+  const url = server.url('postgres')
+  const proxies = await Promise.all(Array.from({ length: count }, () => startProxy(t, url)))
+  const replicas = await Promise.all(proxies.map((proxy) => replicaOf(t, { DATABASE_URL: proxy.url })))
+  return {
+    server,
+    replicas,
+    proxies,
+    async administer(work) {
+      const sql = postgres(url, { max: 1, onnotice: () => {} })
+      try {
+        return await work(sql)
+      } finally {
+        await sql.end({ timeout: 1 })
+      }
+    }
+  }
+}
+
+/** How many connections of the service the database has. */
+export const countConnections = ({ administer }: System): Promise<number> =>
+  administer(async (sql) => {
+    const rows = await sql`select from pg_stat_activity where application_name = 'tasks-api'`
+    return rows.length
+  })

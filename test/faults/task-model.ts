@@ -1,0 +1,106 @@
+import { fateOf, type Operation, type SeenTask } from './history.js'
+import type { Step } from './linearizability.js'
+
+/** One task as the service promises it: made once, every change makes the next version, deleted for good. */
+export type TaskState =
+  | { is: 'unborn' | 'deleted' }
+  | { is: 'there'; version: number; title: string; completed: boolean }
+
+export const UNBORN: TaskState = { is: 'unborn' }
+
+export const keyOf = (state: TaskState) =>
+  state.is === 'there' ? `${state.version} ${state.completed} ${state.title}` : state.is
+
+/**
+ * An operation as a step in the history of the task `id`, of which the operation is known to be part.
+ *
+ * @returns undefined when there is nothing to be learnt from it
+ */
+export function stepOf(id: string, operation: Operation): Step<TaskState> | undefined {
+  const fate = fateOf(operation)
+  const { request, answer } = operation
+  const isRead = request.kind === 'get' || request.kind === 'list'
+  if (fate === 'unknown' && isRead) return undefined
+  const times = {
+    began: operation.began,
+    ended: fate === 'unknown' ? Number.POSITIVE_INFINITY : operation.ended
+  }
+  const name = JSON.stringify(request)
+  if (request.kind === 'list') {
+    const seen = answer?.tasks?.find((task) => task.id === id)
+    const { status } = request
+    return { ...times, name, apply: (state) => (shows(status, seen, state) ? state : undefined) }
+  }
+  return {
+    ...times,
+    name,
+    apply(state) {
+      const after = effectOf(operation, state)
+      if (fate === 'unknown') return after
+      if (fate === 'refused') return answer?.status === refusalOf(operation, state) ? state : undefined
+      return after && isAnswered(operation, after) ? after : undefined
+    },
+    isTooLate(state) {
+      if (fate !== 'done' || answer?.version === undefined || state.is === 'unborn') return false
+      if (state.is !== 'there') return true
+      const changes = !isRead && request.kind !== 'create'
+      return changes ? state.version >= answer.version : state.version > answer.version
+    }
+  }
+}
+
+/** The state after the operation was carried out; undefined when it cannot be, from this one. */
+function effectOf({ request, answer }: Operation, state: TaskState): TaskState | undefined {
+  if (request.kind === 'create') {
+    const { title, completed } = request
+    const isFirst = state.is === 'unborn'
+    if (answer?.replayed !== undefined && answer.replayed === isFirst) return undefined
+    if (isFirst) return { is: 'there', version: 1, title, completed }
+    return request.key !== undefined && state.is === 'there' ? state : undefined
+  }
+  if (state.is !== 'there') return undefined
+  const version = state.version + 1
+  switch (request.kind) {
+    case 'update':
+      if (request.version !== undefined && request.version !== state.version) return undefined
+      return { ...state, version, title: request.title }
+    case 'toggle':
+      return { ...state, version, completed: !state.completed }
+    case 'set':
+      return { ...state, version, completed: request.completed }
+    case 'delete':
+      return { is: 'deleted' }
+    default:
+      return state
+  }
+}
+
+/** Whether the answer of what was carried out tells the state that it led to. */
+function isAnswered({ request, answer }: Operation, after: TaskState): boolean {
+  if (request.kind === 'delete') return after.is === 'deleted'
+  return (
+    after.is === 'there' &&
+    answer?.version === after.version &&
+    answer.task?.title === after.title &&
+    answer.task.completed === after.completed
+  )
+}
+
+/** The status with which the operation has to be refused; undefined when it has not. */
+function refusalOf({ request, answer }: Operation, state: TaskState): number | undefined {
+  if (request.kind === 'create') return undefined
+  if (state.is !== 'there') return 404
+  if (request.kind !== 'update' || request.version === undefined) return undefined
+  // The tag in the answer is read after the change was tried, so it may be newer still.
+  return request.version !== state.version && (answer?.version ?? 0) >= state.version ? 412 : undefined
+}
+
+function shows(
+  status: 'all' | 'pending' | 'completed',
+  seen: SeenTask | undefined,
+  state: TaskState
+): boolean {
+  const belongs = state.is === 'there' && (status === 'all' || state.completed === (status === 'completed'))
+  if (!seen) return !belongs
+  return belongs && seen.title === state.title && seen.completed === state.completed
+}
