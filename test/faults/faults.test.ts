@@ -1,4 +1,5 @@
 import t, { type Test } from 'tap'
+import { lineOf } from './report.js'
 import { type Result, runEmbedded, runFaults } from './run-faults.js'
 import { FAULT_KINDS } from './schedule.js'
 
@@ -18,7 +19,8 @@ t.test('every kind of fault once, under load', async (t) => {
     seed,
     clients: 16,
     longest: 1_500,
-    goesOn: (faults) => faults < FAULT_KINDS.length
+    goesOn: (faults) => faults < FAULT_KINDS.length,
+    tell: (outcome) => t.comment(lineOf(outcome))
   })
   t.ok(result.acknowledged > 500, `${result.acknowledged} writes were acknowledged`)
   isRight(t, result)

@@ -1,5 +1,5 @@
 import { Agent, request } from 'node:http'
-import { sign } from '../support/api.js'
+import { sign } from '../support/sign.js'
 import type { Answer, Request, SeenTask } from './history.js'
 
 /** When nothing came for so long, nothing will; far beyond what the service promises. */

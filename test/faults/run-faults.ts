@@ -9,7 +9,7 @@ import { Load } from './load.js'
 import { type Outcome, outcomeOf, recoveryOf } from './outcome.js'
 import { type Fault, schedule } from './schedule.js'
 import {
-  countConnections,
+  connectionsOf,
   downtimesOf,
   type Replica,
   type System,
@@ -61,7 +61,7 @@ export async function runFaults(
   const system = await startSystem(t, REPLICAS)
   const load = new Load({ clients, seed, apis: system.replicas.map(({ api }) => api) })
   await sleep(WARM_UP_MS)
-  const connections = await countConnections(system)
+  const before = (await connectionsOf(system)).length
   const wrong: Wrong[] = []
   const outcomes: Outcome[] = []
   for (const fault of schedule(seed, REPLICAS, longest)) {
@@ -72,12 +72,11 @@ export async function runFaults(
     const what = `${fault.kind}, the ${outcomes.length}. fault`
     if (outcome.recovery > DEADLINE_MS + TOLERANCE_MS)
       wrong.push({ kind: 'slow recovery', text: `${what}: ${outcome.recovery.toFixed(0)} ms` })
-    const after = await settled(system, connections)
-    if (after > connections)
-      wrong.push({
-        kind: 'too many connections',
-        text: `${what}: ${after}, before all faults ${connections}`
-      })
+    const after = await settled(system, before)
+    if (after.length > before) {
+      const text = `${what}: ${after.length}, before all faults ${before}\n  ${after.join('\n  ')}`
+      wrong.push({ kind: 'too many connections', text })
+    }
     await sleep(fault.pause)
   }
   await load.stop()
@@ -122,12 +121,12 @@ async function undergo(system: System, { history }: Load, fault: Fault): Promise
   return outcomeOf(history, fault, { began, ended, recovery: recovery ?? Number.POSITIVE_INFINITY })
 }
 
-/** How many connections there are, once they are not more than `before`, or after a while. */
-async function settled(system: System, before: number): Promise<number> {
+/** The connections there are, once they are not more than `before`, or after a while. */
+async function settled(system: System, before: number): Promise<string[]> {
   const end = performance.now() + CONNECTIONS_MS
   for (;;) {
-    const count = await countConnections(system)
-    if (count <= before || performance.now() > end) return count
+    const connections = await connectionsOf(system)
+    if (connections.length <= before || performance.now() > end) return connections
     await sleep(100)
   }
 }

@@ -1,8 +1,8 @@
 import postgres from 'postgres'
 import type { Test } from 'tap'
-import { SECRET } from '../support/api.js'
 import { freePort, type PostgresServer, startPostgres } from '../support/postgres-server.js'
 import { emptyFolder, type Service, startProcess } from '../support/process.js'
+import { SECRET } from '../support/sign.js'
 import { startProxy, type TcpProxy } from '../support/tcp-proxy.js'
 import type { Downtime } from './answers.js'
 
@@ -102,9 +102,11 @@ export async function startSystem(t: Scope, count: number): Promise<System> {
   }
 }
 
-/** How many connections of the service the database has. */
-export const countConnections = ({ administer }: System): Promise<number> =>
+/** Each connection of the service that the database has, in one line. */
+export const connectionsOf = ({ administer }: System): Promise<string[]> =>
   administer(async (sql) => {
-    const rows = await sql`select from pg_stat_activity where application_name = 'tasks-api'`
-    return rows.length
+    const rows = await sql`
+      select pid, client_port, state, wait_event_type, wait_event, now() - backend_start as age, query
+      from pg_stat_activity where application_name = 'tasks-api' order by backend_start`
+    return rows.map((row) => JSON.stringify(row))
   })

@@ -1,24 +1,16 @@
-import { randomBytes } from 'node:crypto'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { STATUS_CODES } from 'node:http'
 import type { FastifyInstance } from 'fastify'
-import { type JWTPayload, SignJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { tasks } from '../../db/schema.js'
 import { buildApp, type Overrides } from '../../src/app.js'
 import { loadConfig } from '../../src/config.js'
 import { type ErrorCode, STATUS_OF } from '../../src/errors.js'
 import { type DatabaseKind, databaseEnv, KINDS } from './databases.js'
+import { SECRET, sign } from './sign.js'
 
-export const SECRET = randomBytes(32).toString('hex')
-
-/** A token signed with `SECRET` that holds exactly these claims, and `exp` in an hour unless they name one. */
-export function sign(claims: JWTPayload & Record<string, unknown>, secret = SECRET): Promise<string> {
-  const exp = Math.floor(Date.now() / 1000) + 3600
-  return new SignJWT({ exp, ...claims } as JWTPayload)
-    .setProtectedHeader({ alg: 'HS256', typ: 'JWT' })
-    .sign(Buffer.from(secret))
-}
+// Apart, because a program that is no test cannot have tap run in it.
+export { SECRET, sign }
 
 export interface Answer {
   status: number

@@ -6,8 +6,8 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
-import { sign } from './api.js'
 import { freePort } from './postgres-server.js'
+import { sign } from './sign.js'
 
 /** What lets Node run the sources. */
 export const nodeOptions = ['--import', import.meta.resolve('tsx')]
