@@ -18,7 +18,7 @@ t.test('every kind of fault once, under load', async (t) => {
   const result = await runFaults(t, {
     seed,
     clients: 16,
-    longest: 1_500,
+    longest: 1_000,
     goesOn: (faults) => faults < FAULT_KINDS.length,
     tell: (outcome) => t.comment(lineOf(outcome))
   })
