@@ -22,12 +22,12 @@ t.test('every kind of fault once, under load', async (t) => {
     goesOn: (faults) => faults < FAULT_KINDS.length,
     tell: (outcome) => t.comment(lineOf(outcome))
   })
-  t.ok(result.acknowledged > 500, `${result.acknowledged} writes were acknowledged`)
+  t.ok(result.acknowledged > 100, `${result.acknowledged} writes were acknowledged`)
   isRight(t, result)
 })
 
 t.test('the embedded database outlives kill -9 under load', async (t) => {
   const result = await runEmbedded(t, { seed, clients: 8, kills: 2 })
-  t.ok(result.acknowledged > 100, `${result.acknowledged} writes were acknowledged`)
+  t.ok(result.acknowledged > 20, `${result.acknowledged} writes were acknowledged`)
   isRight(t, result)
 })
