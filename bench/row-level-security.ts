@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util'
 import postgres from 'postgres'
 import { type Database, openDatabase } from '../db/client.js'
 import { migrate } from '../db/migrate.js'
-import { taskRepository } from '../db/tasks.js'
+import { LONGEST_ARRAY, taskRepository } from '../db/tasks.js'
 import { startPostgres } from '../test/support/postgres-server.js'
 import { CREATED_TITLE, seed, TASKS_PER_USER, taskId, tidy, USERS, userId } from './dataset.js'
 import { cpuSeconds } from './processes.js'
@@ -27,11 +27,13 @@ const MILLISECONDS = Number(options.seconds) * 1000
 
 /** The texts of the service's own statements, as drizzle builds them, in the order in which the repository does. */
 const texts: string[] = []
-const recorder: Pick<Database, 'prepare'> = {
-  prepare(statement) {
+const recorder: Pick<Database, 'prepare' | 'prepareStream'> = {
+  prepare(_kind, statement) {
     texts.push(statement.toSQL().sql)
     return async () => []
-  }
+  },
+  // The list again, without its limit.
+  prepareStream: () => async function* () {}
 }
 taskRepository(recorder as Database)
 const statementOf = (start: RegExp): string => {
@@ -47,7 +49,7 @@ const STATEMENTS: Record<Operation, string> = {
 
 const TYPES: Record<Operation, string> = {
   get: 'text, uuid',
-  list: 'text, boolean, boolean',
+  list: 'text, boolean, boolean, bigint',
   create: 'text, uuid, text, text, boolean, boolean'
 }
 
@@ -68,7 +70,7 @@ const functions = (prefix: string, security: 'invoker' | 'definer', first = '') 
 
 const calls = (prefix: string): Record<Operation, string> => ({
   get: `select * from ${prefix}_get($1, $2)`,
-  list: `select * from ${prefix}_list($1, $2, $3)`,
+  list: `select * from ${prefix}_list($1, $2, $3, $4)`,
   create: `select * from ${prefix}_create($1, $2, $3, $4, $5, $6)`
 })
 
@@ -171,7 +173,7 @@ let created = 0
 function parametersOf(operation: Operation): unknown[] {
   const user = randomInt(1, USERS + 1)
   if (operation === 'get') return [userId(user), taskId(user, randomInt(TASKS_PER_USER))]
-  if (operation === 'list') return [userId(user), null, null]
+  if (operation === 'list') return [userId(user), null, null, LONGEST_ARRAY + 1]
   const id = `02${(++created).toString(16).padStart(10, '0')}`
   // Users of their own, so that the lists which are measured do not grow.
   return [
@@ -188,7 +190,7 @@ function parametersOf(operation: Operation): unknown[] {
 async function check({ candidate, run, client }: Runner): Promise<string> {
   const [task, list] = [
     await run('get', [userId(7), taskId(7, 3)]),
-    await run('list', [userId(7), null, null])
+    await run('list', [userId(7), null, null, LONGEST_ARRAY + 1])
   ]
   assert.equal(task.length, 1, candidate.name)
   assert.equal(list.length, TASKS_PER_USER, candidate.name)

@@ -61,12 +61,18 @@ export function problem(code: ErrorCode, detail: string, errors?: Detail[]) {
 export default fp(
   async (app) => {
     app.addSchema(Problem)
-    app.setErrorHandler(answer)
+    const logRefusal = refusalLog()
+    app.setErrorHandler<FastifyError>((error, request, reply) => answer(error, request, reply, logRefusal))
   },
   { name: 'errors' }
 )
 
-async function answer(anything: FastifyError, request: FastifyRequest, reply: FastifyReply) {
+async function answer(
+  anything: FastifyError,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  logRefusal: ReturnType<typeof refusalLog>
+) {
   // JavaScript can throw everything, null too.
   const thrown =
     anything instanceof Error ? anything : (new Error('what was thrown is no error') as FastifyError)
@@ -74,7 +80,7 @@ async function answer(anything: FastifyError, request: FastifyRequest, reply: Fa
   const code = codeOf(error) as ErrorCode
   if (code === 'internal') request.log.error({ req: request, err: causeOf(thrown) }, 'request failed')
   if (code === 'unavailable') {
-    request.log.warn({ req: request, err: error.cause }, 'request refused')
+    logRefusal(request, error)
     reply.header('Retry-After', '1')
   }
   if (code === 'unauthorized') reply.header('WWW-Authenticate', challenge(error))
@@ -88,6 +94,23 @@ async function answer(anything: FastifyError, request: FastifyRequest, reply: Fa
         code === 'validation_failed' ? details(thrown.validation ?? []) : undefined
       )
     )
+}
+
+/** At least so long lies between two lines about requests that were refused. */
+const REFUSALS_MS = 1_000
+
+/** Thousands may be refused in a second, all for one reason, and writing a line for each would cost more than they do. */
+function refusalLog() {
+  let logged = Number.NEGATIVE_INFINITY
+  let refusals = 0
+  return (request: FastifyRequest, { cause }: Error): void => {
+    refusals++
+    const now = performance.now()
+    if (now < logged + REFUSALS_MS) return
+    request.log.warn({ req: request, err: cause, refusals }, 'requests refused')
+    logged = now
+    refusals = 0
+  }
 }
 
 /** RFC 6750, section 3: no error code for a request that carried no token. */

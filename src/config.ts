@@ -56,6 +56,11 @@ export const Environment = Type.Object({
     ),
     { default: 'info', description: 'one of fatal, error, warn, info, debug, trace, silent' }
   ),
+  GRACE_SECONDS: Type.String({
+    pattern: '^([1-9]|[1-9]\\d|[1-5]\\d{2}|600)$',
+    default: '10',
+    description: 'a whole number of seconds from 1 to 600'
+  }),
   NODE_ENV: Type.Optional(Type.String({ description: 'production, or anything else' }))
 })
 
@@ -100,6 +105,8 @@ export interface Config {
   auth: AuthConfig
   corsOrigins: CorsOrigins
   logLevel: Static<typeof Environment>['LOG_LEVEL']
+  /** How long requests in flight may take to finish once the process is told to stop, in milliseconds. */
+  graceMs: number
 }
 
 /** HS256 asks for a key at least as long as its hash: RFC 7518, section 3.2. */
@@ -122,7 +129,8 @@ export function loadConfig(env: Record<string, string | undefined>): Readonly<Co
     database: databaseConfig(values, production),
     auth: { keys: keySource(values, production), issuer: values.JWT_ISSUER, audience: values.JWT_AUDIENCE },
     corsOrigins: corsOrigins(values.CORS_ORIGIN, production),
-    logLevel: values.LOG_LEVEL
+    logLevel: values.LOG_LEVEL,
+    graceMs: Number(values.GRACE_SECONDS) * 1_000
   })
 }
 

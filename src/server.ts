@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
+import { causeOf } from '../db/outage.js'
 import { buildApp } from './app.js'
 import { type Config, type Listener, loadConfig } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
@@ -8,10 +9,8 @@ import { StartError } from './errors.js'
 import { buildOps, urlOf } from './ops.js'
 import { issueToken } from './token.js'
 
-/** How long requests in flight may take to finish once the process is told to stop. */
-const GRACE_MS = 7_000
-/** When a stop that has not come to its end by itself is cut short. */
-const STOP_MS = 15_000
+/** When a stop that has not come to its end by itself is cut short: so long after the last request had to finish. */
+const CLOSE_MS = 8_000
 
 try {
   if (process.env.NODE_ENV !== 'production' && existsSync('.env')) process.loadEnvFile('.env')
@@ -29,9 +28,9 @@ async function serve(config: Config): Promise<void> {
   const ops = await buildOps(api, urlOf(api))
   await listen(ops, config.ops, 'OPS_PORT')
 
-  const stops = [stopOf(api), stopOf(ops)]
-  closeWithGrace({ delay: STOP_MS, logger: false }, async ({ err }) => {
-    if (err) api.log.fatal({ err }, 'stopping after an error that nothing caught')
+  const stops = [stopOf(api, config.graceMs), stopOf(ops, config.graceMs)]
+  closeWithGrace({ delay: config.graceMs + CLOSE_MS, logger: false }, async ({ err }) => {
+    if (err) api.log.fatal({ err: causeOf(err) }, 'stopping after an error that nothing caught')
     ops.drain()
     for (const stop of stops) await stop()
   })
@@ -49,17 +48,17 @@ async function listen(app: FastifyInstance, listener: Listener, variable: string
 }
 
 /**
- * Returns what stops the given server: it accepts no more connections, requests in flight have `GRACE_MS` to finish, and
+ * Returns what stops the given server: it accepts no more connections, requests in flight have `graceMs` to finish, and
  * connections without one hold nothing. A plain `close()` waits for those that have sent nothing, or half a request.
  */
-function stopOf(app: FastifyInstance): () => Promise<void> {
+function stopOf(app: FastifyInstance, graceMs: number): () => Promise<void> {
   let inFlight = 0
   app.server.on('request', (_request, response) => {
     inFlight++
     response.once('close', () => inFlight--)
   })
   return async () => {
-    const end = performance.now() + GRACE_MS
+    const end = performance.now() + graceMs
     const timer = setInterval(() => {
       if (inFlight === 0 || performance.now() > end) app.server.closeAllConnections()
     }, 20)

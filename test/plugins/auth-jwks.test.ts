@@ -291,3 +291,22 @@ t.test('a key server that hangs costs at most 3 s, and one fetch for all that wa
   server.answer = serve
   t.equal(await statusOf(app, token), 200, 'and works again')
 })
+
+t.test('while a key server hangs, only so many requests wait for it', async (t) => {
+  const { app, server, first } = await start(t)
+  server.answer = hang
+  const token = await first.sign()
+  let waiting = 1_100
+  const atOnce: number[] = []
+  await Promise.all(
+    Array.from({ length: waiting }, async () => {
+      const answer = await list(app, token)
+      // Those that waited are answered last.
+      if (waiting-- > 1_000) atOnce.push(answer.status)
+    })
+  )
+  t.same(atOnce, Array(100).fill(503))
+  t.equal(server.requests.length, 1)
+  server.answer = serve
+  t.equal(await statusOf(app, token), 200, 'and works again')
+})

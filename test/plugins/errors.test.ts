@@ -12,6 +12,7 @@ import {
   startApp
 } from '../support/api.js'
 import { KINDS } from '../support/databases.js'
+import { until } from '../support/process.js'
 import { JSON_TYPE, UNKNOWN_ID } from '../support/refusals.js'
 
 /** What nothing may tell, wherever it came from. */
@@ -135,7 +136,30 @@ t.test('503 with Retry-After while something does not answer, and a warning', as
   const answer = await (await clientOf(app, 'alice'))('GET', '/api/unavailable')
   isProblem(t, answer, 'unavailable')
   t.equal(answer.headers['retry-after'], '1')
-  t.match(log.from(40), [{ level: 40, reqId: answer.headers['x-request-id'], err: { code: 'ECONNREFUSED' } }])
+  t.match(log.from(40), [
+    { level: 40, reqId: answer.headers['x-request-id'], err: { code: 'ECONNREFUSED' }, refusals: 1 }
+  ])
+})
+
+t.test('one line for many requests that are refused in a moment, and the next one counts them', async (t) => {
+  const log = logger()
+  addToNextApp((app) => {
+    app.get('/api/unavailable', () => {
+      throw new Unavailable()
+    })
+  })
+  const app = await startApp(t, 'postgres', { LOG_LEVEL: 'info' }, log)
+  const alice = await clientOf(app, 'alice')
+  let refused = 0
+  await until(async () => {
+    const answers = await Promise.all(Array.from({ length: 20 }, () => alice('GET', '/api/unavailable')))
+    t.ok(answers.every(({ status }) => status === 503))
+    refused += answers.length
+    return log.from(40).length >= 3
+  })
+  const counts = log.from(40).map(({ refusals }) => refusals)
+  t.equal(counts[0], 1)
+  t.ok(counts[1] >= 20 && counts.reduce((sum, count) => sum + count) <= refused)
 })
 
 onEachDatabase(async (t, app) => {

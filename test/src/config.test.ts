@@ -47,7 +47,8 @@ t.test('an empty environment is a complete configuration for development', async
       audience: undefined
     },
     corsOrigins: [/^http:\/\/(localhost|127\.0\.0\.1)(:\d{1,5})?$/],
-    logLevel: 'info'
+    logLevel: 'info',
+    graceMs: 10_000
   })
 })
 
@@ -65,6 +66,7 @@ t.test('every variable is taken as it is written', async (t) => {
     JWT_AUDIENCE: 'tasks',
     CORS_ORIGIN: 'https://app.example.com',
     LOG_LEVEL: 'warn',
+    GRACE_SECONDS: '25',
     NODE_ENV: 'production'
   }
   t.strictSame(loadConfig(env), {
@@ -78,7 +80,8 @@ t.test('every variable is taken as it is written', async (t) => {
       audience: 'tasks'
     },
     corsOrigins: ['https://app.example.com'],
-    logLevel: 'warn'
+    logLevel: 'warn',
+    graceMs: 25_000
   })
 })
 
@@ -98,6 +101,7 @@ t.test('an empty value counts as unset, and other variables as none of ours', as
       'JWT_AUDIENCE',
       'CORS_ORIGIN',
       'LOG_LEVEL',
+      'GRACE_SECONDS',
       'NODE_ENV'
     ].map((name) => [name, ''])
   )
@@ -167,6 +171,9 @@ t.test('a wrong value is refused in one line that names the variable and what wo
     ['JWKS_URL', 'https://me@issuer.example/jwks', /without credentials/],
     ['JWKS_URL', 'https://:word@issuer.example/jwks', /without credentials/],
     ['JWKS_URL', 'https://issuer example/jwks', /https:\/\/ URL/],
+    ['GRACE_SECONDS', '0', /a whole number of seconds from 1 to 600, not "0"/],
+    ['GRACE_SECONDS', '601', /from 1 to 600/],
+    ['GRACE_SECONDS', '1.5', /from 1 to 600/],
     ['LOG_LEVEL', 'verbose', /one of fatal, error, warn, info, debug, trace, silent/],
     ['LOG_LEVEL', 'INFO', /one of fatal, error, warn, info, debug, trace, silent/],
     ['LOG_LEVEL', 'info\nPORT must be something else', /one of fatal/]

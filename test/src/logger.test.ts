@@ -117,7 +117,7 @@ async function isSilentAbout(t: Test, NODE_ENV: string) {
     ],
     'bugs say what an operator needs'
   )
-  t.ok(logged.some(({ msg }) => msg === 'request refused'))
+  t.ok(logged.some(({ msg }) => msg === 'requests refused'))
   t.ok(logged.some(({ req }) => req?.route === '/api/:userId/tasks/:taskId'))
 
   // In development the start greets with a token of alice, who is nobody here.
