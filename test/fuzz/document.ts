@@ -1,0 +1,69 @@
+import Ajv2020 from 'ajv/dist/2020.js'
+import addFormats from 'ajv-formats'
+
+/** As much of JSON Schema as the document uses. */
+export interface Schema {
+  $ref?: string
+  type?: string | string[]
+  enum?: string[]
+  minLength?: number
+  maxLength?: number
+  properties?: Record<string, Schema>
+  required?: string[]
+  items?: Schema
+}
+
+export interface Parameter {
+  name: string
+  in: 'path' | 'query' | 'header'
+  schema: Schema
+}
+
+export interface Response {
+  headers?: Record<string, object>
+  content?: Record<string, { schema: Schema }>
+}
+
+export interface Operation {
+  operationId: string
+  parameters?: Parameter[]
+  requestBody?: { required?: boolean; content: Record<string, { schema: Schema }> }
+  responses: Record<string, Response>
+}
+
+export interface Document {
+  paths: Record<string, Record<string, Operation>>
+  components: { schemas: Record<string, Schema> }
+}
+
+/**
+ * Says whether a value is right by a schema of the document. Ajv as OpenAPI 3.1 has it, set up apart from the service's
+ * own, so that a wrong option there is seen.
+ */
+export function validatorOf(document: Document) {
+  const ajv = new Ajv2020.default({ strict: false })
+  addFormats.default(ajv)
+  ajv.addFormat('storable-text', (text: string) => !/\0/.test(text) && text === text.toWellFormed())
+  ajv.addKeyword({
+    keyword: 'x-at-least-one-of',
+    type: 'object',
+    validate: (names: string[], value: object) => Object.keys(value).some((name) => names.includes(name))
+  })
+  ajv.addSchema(document, 'document')
+  const compiled = new Map<Schema, ReturnType<typeof ajv.compile>>()
+  /** What is wrong, as one text; '' when nothing is. */
+  return (schema: Schema, value: unknown): string => {
+    let validate = compiled.get(schema)
+    if (validate === undefined) {
+      validate = ajv.compile(JSON.parse(JSON.stringify(schema).replaceAll('"#/', '"document#/')))
+      compiled.set(schema, validate)
+    }
+    return validate(value) ? '' : ajv.errorsText(validate.errors)
+  }
+}
+
+export type Validate = ReturnType<typeof validatorOf>
+
+/** A schema with its reference, if it is one, followed. */
+export const resolve = ({ components }: Document, schema: Schema): Schema =>
+  schema.$ref ? (components.schemas[schema.$ref.replace('#/components/schemas/', '')] as Schema) : schema
