@@ -1,8 +1,8 @@
 import { connect, type Socket } from 'node:net'
 import type { Answer } from '../support/api.js'
 
-/** Longer than the service's own limits; when nothing came by then, the service hangs. */
-const PATIENCE_MS = 60_000
+/** Longer than every limit of the service, that of idle connections too; when nothing came by then, it hangs. */
+const PATIENCE_MS = 120_000
 
 /** An answer, and where in what was received it ends. */
 interface Parsed {

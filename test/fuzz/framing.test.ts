@@ -1,0 +1,265 @@
+import type { AddressInfo } from 'node:net'
+import fc from 'fast-check'
+import t from 'tap'
+import { type Answer, rowsOf, sign, startApp } from '../support/api.js'
+import { mutations } from './broken-framing.js'
+import { bytesOf } from './sent.js'
+import { AGAIN, REQUESTS, SEED } from './settings.js'
+import { readStrictly } from './strict-http.js'
+import { converse, parseAnswers, Wire } from './wire.js'
+
+/** How many connections are open at once: a request that does not end is waited for until the service gives it up. */
+const AT_ONCE = 200
+const PATH = '/api/alice/tasks'
+
+const lines = (...all: string[]) => `${all.join('\r\n')}\r\n\r\n`
+const withLength =
+  (...head: string[]) =>
+  (body: string) =>
+    lines(...head, 'Content-Type: application/json', `Content-Length: ${Buffer.byteLength(body)}`) + body
+const latin1 = (text: string) => Buffer.from(text, 'latin1')
+
+/** Follows each request: it needs no token to be answered, and ends the connection. */
+const END = lines(`GET ${PATH}?end HTTP/1.1`, 'Host: api', 'Connection: close')
+
+t.test('broken framing', async (t) => {
+  t.comment(AGAIN)
+  const app = await startApp(t)
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const authorization = `Authorization: Bearer ${await sign({ sub: 'alice' })}`
+  const plain = bytesOf({
+    method: 'GET',
+    target: PATH,
+    headers: [authorization.split(': ') as [string, string]]
+  })
+
+  const post = (title: string, ...headers: string[]) =>
+    withLength(`POST ${PATH} HTTP/1.1`, 'Host: api', ...headers)(JSON.stringify({ title }))
+  const chunk = (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`
+  const titles = async () => new Set((await rowsOf(app)).map(({ title }) => title))
+  const ask = async (request: string) => parseAnswers(await converse(port, latin1(request)))
+
+  t.test('a request inside of a body is never answered', async (t) => {
+    /** What an attacker wants to be taken for a request of its own. */
+    const inner = post('smuggled', authorization, 'Connection: close')
+    const head = [`POST ${PATH} HTTP/1.1`, 'Host: api', authorization, 'Content-Type: application/json']
+    const length = `Content-Length: ${inner.length}`
+    const chunked = 'Transfer-Encoding: chunked'
+    const inChunks = `${chunk(inner)}0\r\n\r\n`
+
+    t.test('where the framing is right, it is a body, and what follows is a request', async (t) => {
+      const statuses = async (request: string) =>
+        (await ask(request + END)).answers.map(({ status }) => status)
+      t.strictSame(await statuses(lines(...head, length) + inner), [400, 401])
+      t.strictSame(await statuses(lines(...head, chunked) + inChunks), [400, 401])
+      t.strictSame(
+        await statuses(post('first', authorization) + post('second', authorization)),
+        [201, 201, 401]
+      )
+      t.strictSame(await titles(), new Set(['first', 'second']))
+    })
+
+    const early = `0\r\n\r\n${inner}`
+    const cases: Record<string, string> = {
+      'a length and chunks, the chunks end first': lines(...head, length, chunked) + early,
+      'chunks and a length, the chunks end first': lines(...head, chunked, length) + early,
+      'a length of 0 and chunks': lines(...head, 'Content-Length: 0', chunked) + inChunks,
+      'two lengths, the first shorter': lines(...head, 'Content-Length: 0', length) + inner,
+      'two lengths, the second shorter': lines(...head, length, 'Content-Length: 0') + inner,
+      'two lengths in one field': lines(...head, `Content-Length: 0, ${inner.length}`) + inner,
+      'the same length twice': lines(...head, 'Content-Length: 0', 'Content-Length: 0') + inner,
+      ...Object.fromEntries(
+        [
+          '+0',
+          '-0',
+          '-1',
+          '0x0',
+          '0 0',
+          '0;',
+          '0,',
+          '1e1',
+          '٠',
+          '0\t0',
+          '0\x0b',
+          '00000000000000000000000000000001x',
+          '18446744073709551616',
+          '18446744073709551615'
+        ].map((value) => [
+          `the length ${JSON.stringify(value)}`,
+          lines(...head, `Content-Length: ${Buffer.from(value).toString('latin1')}`) + inner
+        ])
+      ),
+      ...Object.fromEntries(
+        [
+          'Transfer-Encoding: identity',
+          'Transfer-Encoding: chunked, identity',
+          'Transfer-Encoding: identity, chunked, identity',
+          'Transfer-Encoding: xchunked',
+          'Transfer-Encoding: chunkedx',
+          'Transfer-Encoding: "chunked"',
+          'Transfer-Encoding: chunked;q=0',
+          'Transfer-Encoding: \x0bchunked',
+          'Transfer-Encoding: chunked\x0b',
+          'Transfer-Encoding:\0chunked',
+          'Transfer-Encoding : chunked',
+          'Transfer-Encoding\t: chunked',
+          'Transfer-Encoding\0: chunked',
+          'Transfer-Encoding:\n chunked',
+          'Transfer-Encoding:\r\n chunked',
+          ' Transfer-Encoding: chunked',
+          'X: y\nTransfer-Encoding: chunked',
+          'X: y\rTransfer-Encoding: chunked',
+          'X: y\r\r\nTransfer-Encoding: chunked',
+          'Transfer-Encoding: chunked\r\nTransfer-Encoding: identity'
+        ].map((line) => [
+          `a length and ${JSON.stringify(line)}`,
+          lines(...head, 'Content-Length: 5', line) + early
+        ])
+      ),
+      'chunks in HTTP/1.0 with a length': (lines(...head, 'Content-Length: 5', chunked) + early).replace(
+        'HTTP/1.1',
+        'HTTP/1.0'
+      ),
+      'lines that end with LF only': lines(...head, 'Content-Length: 0').replaceAll('\r\n', '\n') + inner,
+      'a head that ends with LF only': `${[...head, 'Content-Length: 5'].join('\r\n')}\n\n${inner}`,
+      'a head that ends with CR only': `${[...head, 'Content-Length: 5'].join('\r\n')}\r\r${inner}`,
+      ...Object.fromEntries(
+        [
+          '-1',
+          '+0',
+          '0x0',
+          ' 0',
+          '0 x',
+          'g',
+          '',
+          'fffffffffffffffff',
+          '-0',
+          '0_0',
+          '0\n',
+          '0\r',
+          '00000000000000000g'
+        ].map((size) => [
+          `the chunk size ${JSON.stringify(size)}`,
+          `${lines(...head, chunked)}${size}\r\n\r\n${inner}`
+        ])
+      ),
+      'a chunk that ends with LF only': `${lines(...head, chunked)}1\r\n{\n0\r\n\r\n${inner}`,
+      'a chunk that ends nowhere': `${lines(...head, chunked)}1\r\n{}0\r\n\r\n${inner}`,
+      'a chunk size that ends with LF only': `${lines(...head, chunked)}1\n{\r\n0\r\n\r\n${inner}`,
+      'a chunk extension with LF': `${lines(...head, chunked)}1;a\nb\r\n{\r\n0\r\n\r\n${inner}`,
+      'a chunk extension of 20 KB': `${lines(...head, chunked)}1;${'a'.repeat(20_000)}\r\n{\r\n0\r\n\r\n${inner}`,
+      'a last chunk that ends with LF only': `${lines(...head, chunked)}0\n\n${inner}`,
+      'a trailer without a colon': `${lines(...head, chunked)}0\r\nnot a trailer\r\n\r\n${inner}`
+    }
+    for (const [name, request] of Object.entries(cases)) {
+      t.test(name, async (t) => {
+        const before = await titles()
+        const { answers, rest } = await ask(request)
+        const [first] = answers
+        t.equal(answers.length, 1, 'one answer, and the connection ends')
+        t.ok(first && first.status >= 400 && first.status < 500, `${first?.status}`)
+        t.equal(rest.length, 0)
+        t.strictSame(await titles(), before)
+      })
+    }
+  })
+
+  const wrongOf = (bytes: Buffer, received: Buffer, row: { titles: Set<string> }): string | undefined => {
+    const { answers, rest } = parseAnswers(received)
+    const read = readStrictly(bytes)
+    const entitled = read.filter(({ headers }) =>
+      headers.some(
+        ([name, value]) => `${name}: ${value}` === authorization.replace('Authorization', 'authorization')
+      )
+    )
+    for (const { body } of entitled) row.titles.add(titleIn(body))
+    const done = answers.filter(({ status }) => status < 400)
+    if (rest.length > 0) return 'more than whole answers'
+    const odd = answers.find(({ status }) => status >= 500 || (status >= 300 && status < 400))
+    if (odd) return `an answer ${odd.status}`
+    if (done.length > entitled.length)
+      return `${done.length} successes where ${entitled.length} requests had a token`
+    if (answers.some(isNoProblem)) return 'an error that is none of ours'
+    // Node closes the connection of a CONNECT without a word.
+    return answers.length === 0 && !bytes.includes('CONNECT') ? 'no answer' : undefined
+  }
+
+  t.test(`${REQUESTS / 5} requests with something wrong get their 4xx, or what they are due`, async (t) => {
+    const allowed = await titles()
+    const cases = fc.sample(fc.record({ base: fc.nat(1_000), anonymous: fc.boolean(), mutate: mutations }), {
+      seed: SEED,
+      numRuns: REQUESTS / 5
+    })
+    const row = { titles: allowed }
+    const failures: string[] = []
+    const seen = new Map<number, number>()
+    let next = 0
+    const work = async () => {
+      const wire = new Wire(port)
+      for (let index = next++; index < cases.length && failures.length === 0; index = next++) {
+        const { base, anonymous, mutate } = cases[index] as (typeof cases)[number]
+        const token = anonymous ? [] : [authorization]
+        const inner = post(`inner-${index}`, ...token)
+        const bases = [
+          lines(`GET ${PATH} HTTP/1.1`, 'Host: api', ...token),
+          post(`title-${index}`, ...token),
+          `${lines(`POST ${PATH} HTTP/1.1`, 'Host: api', ...token, 'Content-Type: application/json', 'Transfer-Encoding: chunked')}${chunk(`{"title":`)}${chunk(`"chunked-${index}"}`)}0\r\n\r\n`,
+          withLength(`POST ${PATH} HTTP/1.1`, 'Host: api', ...token)(inner),
+          `${lines(`POST ${PATH} HTTP/1.1`, 'Host: api', ...token, 'Content-Type: application/json', 'Transfer-Encoding: chunked')}${chunk(inner)}0\r\n\r\n`,
+          post(`one-${index}`, ...token) + post(`two-${index}`, ...token)
+        ]
+        const bytes = latin1(mutate(bases[base % bases.length] as string) + END)
+        try {
+          const received = await converse(port, bytes)
+          const wrong = wrongOf(bytes, received, row)
+          if (wrong)
+            failures.push(
+              `request ${index}: ${wrong}\n${JSON.stringify(bytes.toString('latin1'))}\nanswered ${received}`
+            )
+          for (const { status } of parseAnswers(received).answers)
+            seen.set(status, (seen.get(status) ?? 0) + 1)
+          const { status } = await wire.ask(plain, false)
+          if (status !== 200) failures.push(`request ${index}: ${status} for a plain request right after`)
+        } catch (error) {
+          failures.push(`request ${index}: ${error}\n${JSON.stringify(bytes.toString('latin1'))}`)
+        }
+      }
+      wire.close()
+    }
+    await Promise.all(Array.from({ length: AT_ONCE }, work))
+    t.comment(
+      [...seen]
+        .sort()
+        .map(([status, count]) => `${status}: ${count}`)
+        .join(', ')
+    )
+    for (const failure of failures) {
+      for (const line of failure.split('\n').slice(1)) t.comment(line)
+      t.fail(`${failure.split('\n')[0]} of seed ${SEED}, again: ${AGAIN}`)
+    }
+    t.strictSame(
+      [...(await titles())].filter((title) => !row.titles.has(title)),
+      [],
+      'only requests that leave no doubt, and have a token, created tasks'
+    )
+    t.ok(
+      [200, 201, 400, 401, 408, 431].every((status) => seen.has(status)),
+      'all kinds of answers were seen'
+    )
+  })
+})
+
+function titleIn(body: Buffer): string {
+  try {
+    return JSON.parse(body.toString()).title
+  } catch {
+    return ''
+  }
+}
+
+/** Node answers a request without a Host by itself, and without a body. */
+const isNoProblem = ({ status, headers, json }: Answer) =>
+  status >= 400 &&
+  json !== undefined &&
+  (!headers['content-type']?.startsWith('application/problem+json') || json.status !== status)

@@ -1,0 +1,100 @@
+/** A request as it was sent. */
+export interface StrictRequest {
+  method: string
+  target: string
+  /** Names in lower case. */
+  headers: [name: string, value: string][]
+  body: Buffer
+}
+
+const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+const REQUEST_LINE = new RegExp(`^(${TOKEN}) ([\\x21-\\x7e]+) HTTP/1\\.([01])$`)
+const FIELD = new RegExp(`^(${TOKEN}):[ \\t]*([\\t\\x20-\\x7e\\x80-\\xff]*)$`)
+
+/**
+ * The requests at the start of these bytes that are complete and leave no doubt about where they end: RFC 9112 to the
+ * letter, with none of the leniency that it allows. What a server answers beyond these it has read in some other way
+ * than the next one may.
+ */
+export function readStrictly(bytes: Buffer): StrictRequest[] {
+  const requests: StrictRequest[] = []
+  let rest = bytes
+  for (;;) {
+    const read = readOne(rest)
+    if (read === undefined) return requests
+    requests.push(read.request)
+    if (read.last) return requests
+    rest = rest.subarray(read.end)
+  }
+}
+
+function readOne(bytes: Buffer): { request: StrictRequest; end: number; last: boolean } | undefined {
+  const head = linesAt(bytes, 0)
+  const [, method = '', target = '', minor] = REQUEST_LINE.exec(head?.lines[0] ?? '') ?? []
+  if (head === undefined || minor === undefined) return undefined
+  const headers = fieldsOf(head.lines.slice(1))
+  if (headers === undefined) return undefined
+  const all = (name: string) => headers.filter(([one]) => one === name).map(([, value]) => value)
+  if (all('host').length !== 1 && minor === '1') return undefined
+
+  const [length, ...moreLengths] = all('content-length')
+  const codings = all('transfer-encoding')
+  let body: { bytes: Buffer; end: number } | undefined
+  if (codings.length > 0) {
+    // Section 6.1: with a length as well, or before HTTP/1.1, it is an error.
+    if (length !== undefined || minor === '0' || codings.join().toLowerCase() !== 'chunked') return undefined
+    body = chunksAt(bytes, head.end)
+  } else if (moreLengths.length > 0 || !/^\d{1,9}$/.test(length ?? '0')) {
+    return undefined
+  } else {
+    const end = head.end + Number(length ?? '0')
+    body = end <= bytes.length ? { bytes: bytes.subarray(head.end, end), end } : undefined
+  }
+  if (body === undefined) return undefined
+  const last = minor === '0' || all('connection').some((value) => /\bclose\b/i.test(value))
+  return { request: { method, target, headers, body: body.bytes }, end: body.end, last }
+}
+
+/** The lines up to an empty one, each of which ends with CR and LF and has neither in it, nor NUL. */
+function linesAt(bytes: Buffer, start: number): { lines: string[]; end: number } | undefined {
+  const at = bytes.indexOf('\r\n\r\n', start)
+  if (at < 0) return undefined
+  const lines = bytes.subarray(start, at).toString('latin1').split('\r\n')
+  return lines.some((line) => /[\r\n\0]/.test(line)) ? undefined : { lines, end: at + 4 }
+}
+
+function fieldsOf(lines: string[]): StrictRequest['headers'] | undefined {
+  const fields: StrictRequest['headers'] = []
+  for (const line of lines) {
+    const [, name, value] = FIELD.exec(line) ?? []
+    if (name === undefined || value === undefined) return undefined
+    fields.push([name.toLowerCase(), value.trim()])
+  }
+  return fields
+}
+
+function chunksAt(bytes: Buffer, start: number): { bytes: Buffer; end: number } | undefined {
+  const chunks: Buffer[] = []
+  for (let at = start; ; ) {
+    const lineEnd = bytes.indexOf('\r\n', at)
+    const [, digits] =
+      /^([0-9a-f]{1,8})(?:;[\t\x20-\x7e]*)?$/i.exec(
+        bytes.subarray(at, Math.max(at, lineEnd)).toString('latin1')
+      ) ?? []
+    if (digits === undefined) return undefined
+    const size = Number.parseInt(digits, 16)
+    const dataEnd = lineEnd + 2 + size
+    if (size === 0) {
+      // Trailers, or none.
+      const trailers = bytes.subarray(lineEnd + 2, lineEnd + 4).equals(Buffer.from('\r\n'))
+        ? { lines: [], end: lineEnd + 4 }
+        : linesAt(bytes, lineEnd + 2)
+      return trailers && fieldsOf(trailers.lines)
+        ? { bytes: Buffer.concat(chunks), end: trailers.end }
+        : undefined
+    }
+    if (bytes.subarray(dataEnd, dataEnd + 2).toString('latin1') !== '\r\n') return undefined
+    chunks.push(bytes.subarray(lineEnd + 2, dataEnd))
+    at = dataEnd + 2
+  }
+}
