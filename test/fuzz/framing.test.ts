@@ -19,8 +19,13 @@ const withLength =
     lines(...head, 'Content-Type: application/json', `Content-Length: ${Buffer.byteLength(body)}`) + body
 const latin1 = (text: string) => Buffer.from(text, 'latin1')
 
-/** Follows each request: it needs no token to be answered, and ends the connection. */
-const END = lines(`GET ${PATH}?end HTTP/1.1`, 'Host: api', 'Connection: close')
+/**
+ * Follows each request, to end the connection: a request that needs no token to be answered. It comes twice, as the first
+ * may be taken for a body.
+ */
+const END =
+  lines(`GET ${PATH}?end HTTP/1.1`, 'Host: api') +
+  lines(`GET ${PATH}?end HTTP/1.1`, 'Host: api', 'Connection: close')
 
 t.test('broken framing', async (t) => {
   t.comment(AGAIN)
@@ -51,11 +56,11 @@ t.test('broken framing', async (t) => {
     t.test('where the framing is right, it is a body, and what follows is a request', async (t) => {
       const statuses = async (request: string) =>
         (await ask(request + END)).answers.map(({ status }) => status)
-      t.strictSame(await statuses(lines(...head, length) + inner), [400, 401])
-      t.strictSame(await statuses(lines(...head, chunked) + inChunks), [400, 401])
+      t.strictSame(await statuses(lines(...head, length) + inner), [400])
+      t.strictSame(await statuses(lines(...head, chunked) + inChunks), [400])
       t.strictSame(
         await statuses(post('first', authorization) + post('second', authorization)),
-        [201, 201, 401]
+        [201, 201, 401, 401]
       )
       t.strictSame(await titles(), new Set(['first', 'second']))
     })
@@ -194,6 +199,7 @@ t.test('broken framing', async (t) => {
     const row = { titles: allowed }
     const failures: string[] = []
     const seen = new Map<number, number>()
+    const sent = new Map<number, string>()
     let next = 0
     const work = async () => {
       const wire = new Wire(port)
@@ -211,6 +217,7 @@ t.test('broken framing', async (t) => {
         ]
         const bytes = latin1(mutate(bases[base % bases.length] as string) + END)
         try {
+          sent.set(index, bytes.toString('latin1'))
           const received = await converse(port, bytes)
           const wrong = wrongOf(bytes, received, row)
           if (wrong)
@@ -238,13 +245,13 @@ t.test('broken framing', async (t) => {
       for (const line of failure.split('\n').slice(1)) t.comment(line)
       t.fail(`${failure.split('\n')[0]} of seed ${SEED}, again: ${AGAIN}`)
     }
-    t.strictSame(
-      [...(await titles())].filter((title) => !row.titles.has(title)),
-      [],
-      'only requests that leave no doubt, and have a token, created tasks'
-    )
+    for (const title of await titles()) {
+      if (row.titles.has(title)) continue
+      t.comment(JSON.stringify(sent.get(Number(title.split('-')[1]))))
+      t.fail(`${title} was created by a request that leaves doubts, or has no token; again: ${AGAIN}`)
+    }
     t.ok(
-      [200, 201, 400, 401, 408, 431].every((status) => seen.has(status)),
+      [200, 201, 400, 401, 431].every((status) => seen.has(status)),
       'all kinds of answers were seen'
     )
   })

@@ -8,13 +8,16 @@ export interface StrictRequest {
 }
 
 const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-const REQUEST_LINE = new RegExp(`^(${TOKEN}) ([\\x21-\\x7e]+) HTTP/1\\.([01])$`)
+const REQUEST_LINE = new RegExp(
+  `^(${TOKEN}) +([\\x21-\\x7e]+) (HTTP/(?:1\\.1|1\\.0|0\\.9|2\\.0)|RTSP/1\\.0)$`
+)
 const FIELD = new RegExp(`^(${TOKEN}):[ \\t]*([\\t\\x20-\\x7e\\x80-\\xff]*)$`)
 
 /**
  * The requests at the start of these bytes that are complete and leave no doubt about where they end: RFC 9112 to the
- * letter, with none of the leniency that it allows. What a server answers beyond these it has read in some other way
- * than the next one may.
+ * letter. What a server answers beyond these it has read in some other way than the next one may. Two things that Node
+ * takes are let pass, for they have nothing to do with the end: more than one space before the target, and versions that
+ * it treats as HTTP/1.0.
  */
 export function readStrictly(bytes: Buffer): StrictRequest[] {
   const requests: StrictRequest[] = []
@@ -30,19 +33,20 @@ export function readStrictly(bytes: Buffer): StrictRequest[] {
 
 function readOne(bytes: Buffer): { request: StrictRequest; end: number; last: boolean } | undefined {
   const head = linesAt(bytes, 0)
-  const [, method = '', target = '', minor] = REQUEST_LINE.exec(head?.lines[0] ?? '') ?? []
-  if (head === undefined || minor === undefined) return undefined
+  const [, method = '', target = '', version] = REQUEST_LINE.exec(head?.lines[0] ?? '') ?? []
+  if (head === undefined || version === undefined) return undefined
+  const modern = version === 'HTTP/1.1'
   const headers = fieldsOf(head.lines.slice(1))
   if (headers === undefined) return undefined
   const all = (name: string) => headers.filter(([one]) => one === name).map(([, value]) => value)
-  if (all('host').length !== 1 && minor === '1') return undefined
+  if (all('host').length !== 1 && modern) return undefined
 
   const [length, ...moreLengths] = all('content-length')
   const codings = all('transfer-encoding')
   let body: { bytes: Buffer; end: number } | undefined
   if (codings.length > 0) {
-    // Section 6.1: with a length as well, or before HTTP/1.1, it is an error.
-    if (length !== undefined || minor === '0' || codings.join().toLowerCase() !== 'chunked') return undefined
+    // Section 6.1: with a length as well it is an error; before HTTP/1.1 the connection must end with it.
+    if (length !== undefined || codings.join().toLowerCase() !== 'chunked') return undefined
     body = chunksAt(bytes, head.end)
   } else if (moreLengths.length > 0 || !/^\d{1,9}$/.test(length ?? '0')) {
     return undefined
@@ -51,7 +55,7 @@ function readOne(bytes: Buffer): { request: StrictRequest; end: number; last: bo
     body = end <= bytes.length ? { bytes: bytes.subarray(head.end, end), end } : undefined
   }
   if (body === undefined) return undefined
-  const last = minor === '0' || all('connection').some((value) => /\bclose\b/i.test(value))
+  const last = !modern || all('connection').some((value) => /\bclose\b/i.test(value))
   return { request: { method, target, headers, body: body.bytes }, end: body.end, last }
 }
 
