@@ -1,4 +1,4 @@
-import { createHmac, type KeyObject, sign as signWith } from 'node:crypto'
+import { createHmac, KeyObject, sign as signWith } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import { exportJWK, generateKeyPair, type JWK } from 'jose'
 import type { Test } from 'tap'
@@ -49,7 +49,6 @@ const SIGNERS: Record<string, (key: KeyObject) => Signer> = {
 /** A key of its own that a service does not know. */
 export async function makeKey(alg: string) {
   const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true })
-  const { KeyObject } = await import('node:crypto')
   const key = KeyObject.from(privateKey as never)
   return { key, jwk: await exportJWK(publicKey), sign: (SIGNERS[alg] as (key: KeyObject) => Signer)(key) }
 }

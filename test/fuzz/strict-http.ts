@@ -9,15 +9,15 @@ export interface StrictRequest {
 
 const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 const REQUEST_LINE = new RegExp(
-  `^(${TOKEN}) +([\\x21-\\x7e]+) (HTTP/(?:1\\.1|1\\.0|0\\.9|2\\.0)|RTSP/1\\.0)$`
+  `^(${TOKEN}) +([\\x21-\\x7e]+) +(HTTP/(?:1\\.1|1\\.0|0\\.9|2\\.0)|RTSP/1\\.0)$`
 )
 const FIELD = new RegExp(`^(${TOKEN}):[ \\t]*([\\t\\x20-\\x7e\\x80-\\xff]*)$`)
 
 /**
  * The requests at the start of these bytes that are complete and leave no doubt about where they end: RFC 9112 to the
- * letter. What a server answers beyond these it has read in some other way than the next one may. Two things that Node
- * takes are let pass, for they have nothing to do with the end: more than one space before the target, and versions that
- * it treats as HTTP/1.0.
+ * letter. What a server answers beyond these it has read in some other way than the next one may. What has nothing to do
+ * with the end is let pass, as Node does: more than one space around the target, no Host or several, and versions that are
+ * treated as HTTP/1.0.
  */
 export function readStrictly(bytes: Buffer): StrictRequest[] {
   const requests: StrictRequest[] = []
@@ -39,14 +39,13 @@ function readOne(bytes: Buffer): { request: StrictRequest; end: number; last: bo
   const headers = fieldsOf(head.lines.slice(1))
   if (headers === undefined) return undefined
   const all = (name: string) => headers.filter(([one]) => one === name).map(([, value]) => value)
-  if (all('host').length !== 1 && modern) return undefined
 
   const [length, ...moreLengths] = all('content-length')
   const codings = all('transfer-encoding')
   let body: { bytes: Buffer; end: number } | undefined
   if (codings.length > 0) {
     // Section 6.1: with a length as well it is an error; before HTTP/1.1 the connection must end with it.
-    if (length !== undefined || codings.join().toLowerCase() !== 'chunked') return undefined
+    if (length !== undefined || !endsInChunks(codings)) return undefined
     body = chunksAt(bytes, head.end)
   } else if (moreLengths.length > 0 || !/^\d{1,9}$/.test(length ?? '0')) {
     return undefined
@@ -57,6 +56,15 @@ function readOne(bytes: Buffer): { request: StrictRequest; end: number; last: bo
   if (body === undefined) return undefined
   const last = !modern || all('connection').some((value) => /\bclose\b/i.test(value))
   return { request: { method, target, headers, body: body.bytes }, end: body.end, last }
+}
+
+/** Section 6.3: the body's end is known when chunks are the last coding, and are so once. */
+function endsInChunks(fields: string[]): boolean {
+  const codings = fields
+    .join()
+    .split(',')
+    .map((coding) => coding.trim().toLowerCase())
+  return codings.indexOf('chunked') === codings.length - 1
 }
 
 /** The lines up to an empty one, each of which ends with CR and LF and has neither in it, nor NUL. */
