@@ -1,6 +1,13 @@
-import { constants, createHash, createPublicKey, privateEncrypt, sign as signWith } from 'node:crypto'
+import {
+  constants,
+  createHash,
+  createPublicKey,
+  type KeyObject,
+  privateEncrypt,
+  sign as signWith
+} from 'node:crypto'
 import t, { type Test } from 'tap'
-import { isProblem, request } from '../support/api.js'
+import { isProblem, request, SECRET } from '../support/api.js'
 import { startKeyServer } from '../support/key-server.js'
 import { compact, hmac, makeKey, part, type Signer, type Source, startSources } from './key-sources.js'
 
@@ -61,6 +68,41 @@ const kinds: Record<string, (source: Source, attacker: Attacker) => Kind> = {
         ...prefixed('signed with the right key', named(nones, make(sign))),
         ...prefixed('with zeros', named(nones, make(ZERO)))
       }
+    }
+  },
+
+  'other algorithms for the same key (RFC 8725, 3.1)': (source) => {
+    const { header, sign, privateKey: key } = source
+    const pss =
+      (bits: number): Signer =>
+      (input) =>
+        signWith(`sha${bits}`, input, {
+          key: key as KeyObject,
+          padding: constants.RSA_PKCS1_PSS_PADDING,
+          saltLength: bits / 8
+        })
+    const rsa =
+      (bits: number): Signer =>
+      (input) =>
+        signWith(`sha${bits}`, input, key as KeyObject)
+    const ecdsa =
+      (bits: number): Signer =>
+      (input) =>
+        signWith(`sha${bits}`, input, { key: key as KeyObject, dsaEncoding: 'ieee-p1363' })
+    const others: Record<string, Record<string, Signer>> = {
+      HS256: { HS384: hmac(SECRET, 'sha384'), HS512: hmac(SECRET, 'sha512'), HS1: hmac(SECRET, 'sha1') },
+      RS256: { RS384: rsa(384), RS512: rsa(512), RS1: rsa(1), PS384: pss(384), PS512: pss(512) },
+      ES256: { ES384: ecdsa(384), ES512: ecdsa(512), ES256K: ecdsa(256) },
+      EdDSA: { Ed448: sign, eddsa: sign }
+    }
+    return {
+      opens: { 'its own': good(source) },
+      refused: Object.fromEntries(
+        Object.entries(others[source.alg] as Record<string, Signer>).map(([alg, signer]) => [
+          alg,
+          compact({ ...header, alg }, CLAIMS, signer)
+        ])
+      )
     }
   },
 

@@ -27,7 +27,7 @@ const point = fc.oneof(
 
 const WHITE = [' ', '\t', '\n', '\r', '\u00a0', '\u2003', '\u3000', '\ufeff']
 /** What PostgreSQL would not store as it is. */
-const UNSTORABLE = ['\0', '\ud800', '\udbff', '\udc00', '\udc00\ud800']
+const UNSTORABLE = ['\0', '\0', '\ud800', '\udbff', '\udc00', '\udc00\ud800']
 
 const repeated = (length: number) => point.map((one) => [...one.repeat(length)].slice(0, length).join(''))
 
@@ -68,13 +68,17 @@ function rightString({ enum: choices, minLength = 0, maxLength = 300 }: Schema):
 }
 
 function nearString({ minLength = 0, maxLength = 300 }: Schema): fc.Arbitrary<string> {
-  return fc.oneof(
-    fc.constantFrom(Math.max(0, minLength - 1), maxLength, maxLength + 1, maxLength + 50).chain(repeated),
-    fc.string({ unit: fc.constantFrom(...WHITE), maxLength: 10 }),
-    fc
-      .tuple(fc.string({ unit: point }), fc.constantFrom(...UNSTORABLE), fc.string({ unit: point }))
-      .map((all) => all.join('')),
+  const lengths = [Math.max(0, minLength - 1), maxLength, maxLength + 1, maxLength + 50]
+  const unstorable = fc.tuple(
+    fc.string({ unit: point }),
+    fc.constantFrom(...UNSTORABLE),
     fc.string({ unit: point })
+  )
+  return fc.oneof(
+    { weight: 2, arbitrary: fc.constantFrom(...lengths).chain(repeated) },
+    { weight: 1, arbitrary: fc.string({ unit: fc.constantFrom(...WHITE), maxLength: 10 }) },
+    { weight: 4, arbitrary: unstorable.map((all) => all.join('')) },
+    { weight: 1, arbitrary: fc.string({ unit: point }) }
   )
 }
 
@@ -150,7 +154,9 @@ export function valuesOf(document: Document, isRight: Validate) {
         )
       })
     }
-    return [type].flat().includes('string') ? fc.oneof(nearString(schema), wrongType) : wrongType
+    return [type].flat().includes('string')
+      ? fc.oneof({ weight: 2, arbitrary: nearString(schema) }, { weight: 1, arbitrary: wrongType })
+      : wrongType
   }
 
   return {
@@ -159,7 +165,7 @@ export function valuesOf(document: Document, isRight: Validate) {
     any: (schema: Schema): Any =>
       fc.oneof(
         { weight: 16, arbitrary: right(schema) },
-        { weight: 3, arbitrary: near(schema) },
+        { weight: 5, arbitrary: near(schema) },
         { weight: 1, arbitrary: anyJson }
       )
   }
