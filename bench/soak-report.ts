@@ -1,0 +1,83 @@
+/** The service at one moment; latencies, lag and rate since the moment before. Bytes and milliseconds. */
+export interface Sample {
+  rss: number
+  heap: number
+  external: number
+  descriptors: number
+  handles: number
+  connections: number
+  lag: number
+  p50: number
+  p99: number
+  rate: number
+}
+
+interface Window {
+  samples: Sample[]
+  /** What the heap held at its end when all garbage was gone, in bytes. */
+  heap: number | undefined
+}
+
+/** By how much what is held may grow from the second minute to the last. */
+const TOLERANCE = 0.1
+
+const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
+const whole = (count: number) => count.toFixed(1).replace(/\.0$/, '')
+const milliseconds = (value: number) => `${value.toFixed(2)} ms`
+
+interface Row {
+  label: string
+  of: (window: Window) => number
+  show: (value: number) => string
+  /** How much more it may be at the end, for it to be the same; undefined for what is shown only. */
+  tolerance?: (before: number) => number
+}
+
+const median = (name: keyof Sample) => (window: Window) =>
+  medianOf(window.samples.map((sample) => sample[name]))
+const share = (before: number) => before * TOLERANCE
+// One of five is more than a tenth.
+const shareOrOne = (before: number) => Math.max(1, share(before))
+
+const ROWS: Row[] = [
+  { label: 'resident memory', of: median('rss'), show: mebibytes, tolerance: share },
+  {
+    label: 'heap after a full collection',
+    of: ({ heap }) => heap ?? Number.NaN,
+    show: mebibytes,
+    tolerance: share
+  },
+  { label: 'heap between collections', of: median('heap'), show: mebibytes },
+  { label: 'external memory', of: median('external'), show: mebibytes },
+  { label: 'file descriptors', of: median('descriptors'), show: whole, tolerance: shareOrOne },
+  { label: 'handles', of: median('handles'), show: whole, tolerance: shareOrOne },
+  { label: 'PostgreSQL connections', of: median('connections'), show: whole, tolerance: shareOrOne },
+  { label: 'event loop lag, p99', of: median('lag'), show: milliseconds },
+  { label: 'latency, p50', of: median('p50'), show: milliseconds },
+  { label: 'latency, p99', of: median('p99'), show: milliseconds },
+  { label: 'requests per second', of: median('rate'), show: whole }
+]
+
+/** The second minute against the last one, as a Markdown table, and whether nothing that is held has grown. */
+export function compare(second: Window, last: Window): { table: string; passed: boolean } {
+  let passed = true
+  const lines = ROWS.map(({ label, of, show, tolerance }) => {
+    const [before, after] = [of(second), of(last)]
+    // NaN, where a value is missing, is no success.
+    const isSame = tolerance === undefined || after - before <= tolerance(before)
+    passed &&= isSame
+    const change = `${after < before ? '−' : '+'}${Math.abs((after / before - 1) * 100).toFixed(1)} %`
+    const verdict = tolerance === undefined ? '' : isSame ? 'same' : 'MORE'
+    return `| ${[label, show(before), show(after), change, verdict].join(' | ')} |`
+  })
+  const head = ['| | second minute | last minute | change | |', '| --- | ---: | ---: | ---: | --- |']
+  return { table: [...head, ...lines].join('\n'), passed }
+}
+
+export const medianOf = (values: number[]) => percentile(values, 0.5)
+
+/** NaN when there are none. */
+export function percentile(values: number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN
+}
