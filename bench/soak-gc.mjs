@@ -1,11 +1,12 @@
-// Loaded into the service by the soak run: on SIGUSR2 it collects all garbage, and writes what is left on the heap.
+// Loaded into the service by the soak run: on SIGWINCH it collects all garbage, and writes what is left on the heap. Not
+// on SIGUSR2, which ends the service, nor on SIGUSR1, which is Node's own.
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 
 setFlagsFromString('--expose-gc')
 const gc = runInNewContext('gc')
 
-process.on('SIGUSR2', () => {
+process.on('SIGWINCH', () => {
   gc()
   // What finalizers let go of is garbage from now on.
   setImmediate(() => {

@@ -133,7 +133,7 @@ async function takeSample(service: Service, sql: postgres.Sql, latencies: number
 /** What the heap holds when all garbage is gone, in bytes. */
 async function heapAfterGc(service: Service): Promise<number> {
   const before = service.out().length
-  service.process.kill('SIGUSR2')
+  service.process.kill('SIGWINCH')
   const line = () => /^heap after collection: (\d+)$/m.exec(service.out().slice(before))
   await until(() => line() !== null)
   return Number(line()?.[1])
