@@ -1,0 +1,121 @@
+import { Agent, request } from 'node:http'
+import { text } from 'node:stream/consumers'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { SECRET, sign } from '../support/api.js'
+import { emptyDatabase, sqlClient } from '../support/databases.js'
+import { aliceAt, type Service, startProcess, statusOf, until } from '../support/process.js'
+
+/** Each on a connection of its own: three times as many as may wait for the database. */
+const CLIENTS = 3_000
+/** How many of them connect at a time: a listener's queue is no longer than this. */
+const WAVE = 250
+/** Answers that must have come before the load ends: each client's first, and more than once around for most. */
+const ANSWERS = 3 * CLIENTS
+/** What 3,000 connections and 1,000 waiting statements may cost; seen were 150 MB. */
+const MEMORY = 400 * 2 ** 20
+/** No statement is given up before 2 seconds, so an answer that came sooner was refused without one. */
+const STATEMENT_MS = 2_000
+
+interface Seen {
+  status: number | undefined
+  retryAfter: string | undefined
+  code: string | undefined
+  milliseconds: number
+}
+
+/** Clients that each have one request under way, and after a 503 wait as long as it says. */
+async function startClients(t: Test, service: Service) {
+  const agent = new Agent({ keepAlive: true })
+  const authorization = `Bearer ${await sign({ sub: 'alice' })}`
+  const answers: Seen[] = []
+  let isOver = false
+
+  const ask = async (): Promise<Seen> => {
+    const from = performance.now()
+    const response = await new Promise<import('node:http').IncomingMessage>((resolve, reject) => {
+      request(`${service.api}/api/alice/tasks`, { agent, headers: { authorization } }, resolve)
+        .on('error', reject)
+        .end()
+    })
+    const body = await text(response)
+    return {
+      status: response.statusCode,
+      retryAfter: response.headers['retry-after'],
+      code: JSON.parse(body).code,
+      milliseconds: performance.now() - from
+    }
+  }
+  const client = async () => {
+    while (!isOver) {
+      const answer = await ask()
+      answers.push(answer)
+      if (answer.status === 503) await sleep(Number(answer.retryAfter) * 1_000)
+    }
+  }
+
+  const clients: Promise<void>[] = []
+  t.teardown(() => agent.destroy())
+  for (let begun = 0; begun < CLIENTS; begun += WAVE) {
+    clients.push(...Array.from({ length: WAVE }, client))
+    await sleep(20)
+  }
+  return {
+    answers,
+    async stop() {
+      isOver = true
+      await Promise.all(clients)
+    }
+  }
+}
+
+const memoryOf = async ({ ops }: Service) => {
+  const metrics = await (await fetch(`${ops}/metrics`)).text()
+  return Number(/^process_resident_memory_bytes (\d+)$/m.exec(metrics)?.[1])
+}
+
+t.test('more than the database can do is refused at once, and leaves nothing behind', async (t) => {
+  const DATABASE_URL = await emptyDatabase(t)
+  const env = { JWT_SECRET: SECRET, DATABASE_URL, LOG_LEVEL: 'error' }
+  const service = await (await startProcess(t, env)).ready()
+  const alice = await aliceAt(service)
+  t.equal((await alice('POST', '', { title: 'Buy milk' })).status, 201)
+  const before = await memoryOf(service)
+
+  const holder = await sqlClient(t, DATABASE_URL).reserve()
+  await holder`begin`
+  await holder`lock table tasks`
+  const { answers, stop } = await startClients(t, service)
+
+  let peak = 0
+  const live: (number | undefined)[] = []
+  await until(async () => {
+    live.push(await statusOf(`${service.ops}/live`))
+    peak = Math.max(peak, await memoryOf(service))
+    return answers.length > ANSWERS
+  })
+  t.comment(`memory ${mib(before)} before, ${mib(peak)} at most`)
+
+  const others = answers.filter(
+    ({ status, retryAfter, code }) => status !== 503 || retryAfter !== '1' || code !== 'unavailable'
+  )
+  t.strictSame(others, [], 'every answer is a proper 503')
+  const atOnce = answers.filter(({ milliseconds }) => milliseconds < STATEMENT_MS).length
+  t.comment(`${answers.length} refusals, ${atOnce} of them at once`)
+  t.ok(atOnce > 0, 'what is above the limit is refused without waiting for the database')
+  t.ok(
+    live.every((status) => status === 200),
+    '/live answers throughout'
+  )
+  t.ok(peak - before < MEMORY, `memory: ${mib(before)} before, ${mib(peak)} at most`)
+
+  const stopped = stop()
+  await holder`rollback`
+  holder.release()
+  await stopped
+  await until(async () => (await alice('GET')).status === 200)
+  for (let i = 0; i < 20; i++) t.equal((await alice('GET')).status, 200)
+  t.equal(service.err(), '')
+})
+
+const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed()} MiB`
