@@ -3,7 +3,7 @@ import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
 import type { DatabaseConfig } from '../src/config.js'
 import { Unavailable } from '../src/errors.js'
 import { openEmbedded } from './embedded.js'
-import { type Lane, STATEMENT_MS, TICK_MS } from './lane.js'
+import { type Rows, type Statement as Sql, STATEMENT_MS, TICK_MS } from './lane.js'
 import { openPostgres } from './postgres.js'
 
 export type Orm = PgDatabase<PgQueryResultHKT>
@@ -16,6 +16,8 @@ export interface Statement<Row> extends PromiseLike<Row[]> {
 /** The values of a statement's placeholders, by their names. */
 export type Values = Record<string, unknown>
 
+type Kind = 'read' | 'write'
+
 /** What both databases have in common; nothing above this file knows which one it is. */
 export interface Database {
   /**
@@ -27,7 +29,7 @@ export interface Database {
    * @throws Unavailable (503) from the function, when the database cannot be reached, does not answer in time, or has
    *   too much to do
    */
-  prepare<Row>(kind: 'read' | 'write', statement: Statement<Row>): (values: Values) => Promise<Row[]>
+  prepare<Row>(kind: Kind, statement: Statement<Row>): (values: Values) => Promise<Row[]>
   /**
    * As `prepare`, for a read whose rows may be too many for the memory: they come in batches, all from one snapshot,
    * and the database makes the next one when it is asked for. Ending the iteration ends the statement.
@@ -43,11 +45,17 @@ export interface Database {
 
 /** What a database brings for that. */
 export interface Driver extends Pick<Database, 'administer'> {
-  /** Which connection a statement takes. */
-  laneOf(kind: 'read' | 'write', now: number): Lane
-  lanes: readonly Lane[]
+  /**
+   * @param order the same text for writes that may lock the same row
+   * @param milliseconds the deadline
+   */
+  run(kind: Kind, statement: Sql, order: string, now: number, milliseconds: number): Promise<Rows>
+  /** How many statements were not answered. */
+  waiting(): number
+  /** To be called every `TICK_MS`, for what is late. */
+  tick(now: number): void
   stream(text: string, parameters: unknown[]): AsyncIterable<unknown[]>
-  /** After the lanes. */
+  /** @param milliseconds how long what is under way has to finish */
   close(milliseconds: number): Promise<void>
 }
 
@@ -60,29 +68,18 @@ const CLOSE_MS = 5_000
  */
 export async function openDatabase(config: DatabaseConfig): Promise<Database> {
   const driver = config.kind === 'embedded' ? await openEmbedded(config.directory) : openPostgres(config.url)
-  const { lanes } = driver
-  const clock = setInterval(() => {
-    const now = performance.now()
-    for (const lane of lanes) lane.tick(now)
-  }, TICK_MS)
+  const clock = setInterval(() => driver.tick(performance.now()), TICK_MS)
 
-  function run<Row>(
-    kind: 'read' | 'write',
-    text: string,
-    parameters: unknown[],
-    milliseconds = STATEMENT_MS
-  ): Promise<Row[]> {
-    let waiting = 0
-    for (const lane of lanes) waiting += lane.waiting
-    if (waiting >= MAX_WAITING) return Promise.reject(new Unavailable())
-    const now = performance.now()
-    return driver.laneOf(kind, now).run(text, parameters, now, milliseconds) as Promise<Row[]>
+  function run(kind: Kind, statement: Sql, order = '', milliseconds = STATEMENT_MS): Promise<Rows> {
+    if (driver.waiting() >= MAX_WAITING) return Promise.reject(new Unavailable())
+    return driver.run(kind, statement, order, performance.now(), milliseconds)
   }
 
   return {
-    prepare<Row>(kind: 'read' | 'write', statement: Statement<Row>) {
+    prepare<Row>(kind: Kind, statement: Statement<Row>) {
       const { text, parametersOf } = compile(statement)
-      return (values: Values) => run<Row>(kind, text, parametersOf(values))
+      return (values: Values) =>
+        run(kind, { text, parameters: parametersOf(values) }, orderOf(values)) as Promise<Row[]>
     },
     prepareStream<Row>(statement: Statement<Row>) {
       const { text, parametersOf } = compile(statement)
@@ -90,15 +87,17 @@ export async function openDatabase(config: DatabaseConfig): Promise<Database> {
     },
     administer: driver.administer,
     async ping(milliseconds) {
-      await run('read', 'select 1', [], milliseconds)
+      await run('read', { text: 'select 1', parameters: [] }, '', milliseconds)
     },
     async close() {
-      await Promise.all(lanes.map((lane) => lane.end(CLOSE_MS)))
       await driver.close(CLOSE_MS)
       clearInterval(clock)
     }
   }
 }
+
+/** The user, and the task or what stands for it. Only writes of one user may lock the same row. */
+const orderOf = ({ user_id, key = '', id }: Values) => `${user_id}\0${key}\0${id}`
 
 function compile(statement: Statement<unknown>) {
   const { sql, params } = statement.toSQL()

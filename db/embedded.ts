@@ -30,16 +30,18 @@ export async function openEmbedded(directory: string): Promise<Driver> {
     await client.query("set timezone = 'UTC'")
 
     const query = async (text: string, parameters: unknown[]) => (await client.query(text, parameters)).rows
-    const lane = new Lane(() => ({ query, cancel() {}, destroy() {}, async end() {} }))
+    const lane = new Lane(() => ({ session: () => 0, query, cancel() {}, destroy() {}, async end() {} }))
     return {
-      lanes: [lane],
-      laneOf: () => lane,
+      run: (_kind, statement, _order, now, milliseconds) => lane.run(statement, now, milliseconds),
+      waiting: () => lane.waiting,
+      tick: (now) => lane.tick(now),
       async *stream(text, parameters) {
         const rows = await query(text, parameters)
         for (let at = 0; at < rows.length; at += BATCH) yield rows.slice(at, at + BATCH)
       },
       administer: (work) => work(drizzle(client)),
-      async close() {
+      async close(milliseconds) {
+        await lane.end(milliseconds)
         await client.close()
         release()
       }

@@ -1,12 +1,22 @@
 import { Unavailable } from '../src/errors.js'
-import { isOutage } from './outage.js'
+import { isOutage, isStopped, isUnfinished } from './outage.js'
+
+export interface Statement {
+  text: string
+  parameters: unknown[]
+}
+
+/** `command` is what PostgreSQL says that it did. */
+export type Rows = unknown[] & { command?: string }
 
 /** One connection to a database, which answers statements in the order in which they were sent. */
 export interface Connection {
+  /** Another number for each session with the server: a connection that was lost comes back by itself. */
+  session(): number
   /** Sends a statement without waiting for the answers to earlier ones. */
-  query(text: string, parameters: unknown[]): PromiseLike<unknown[]>
+  query(text: string, parameters: unknown[]): PromiseLike<Rows>
   /** Asks the database to stop working on this query. Nothing happens when it is not the one that it works on. */
-  cancel(query: PromiseLike<unknown[]>): void
+  cancel(query: PromiseLike<Rows>): void
   /** Ends the connection now. What is under way fails, and what the database has not yet read is not done. */
   destroy(): void
   /** Ends the connection when what is under way has finished, or after `milliseconds`. */
@@ -22,8 +32,30 @@ export const TICK_MS = 50
 /** What is under way on a connection that is replaced has this long to finish. */
 const REPLACED_MS = 1_000
 
+const BEGIN: Statement = { text: 'begin', parameters: [] }
+const COMMIT: Statement = { text: 'commit', parameters: [] }
+
+/** Nothing of a transaction was done. */
+export class RolledBack {
+  /**
+   * @param culprit which of its statements was wrong, from 0; undefined when none was, and each may be tried again
+   * @param reason what that statement failed with
+   */
+  constructor(
+    readonly culprit: number | undefined,
+    readonly reason: unknown
+  ) {}
+}
+
+/** A transaction that is under way. */
+interface Transaction {
+  stopped: boolean
+}
+
 interface Sent {
-  query: PromiseLike<unknown[]>
+  query: PromiseLike<Rows>
+  /** Of which it is a part that may be stopped. */
+  transaction: Transaction | undefined
   until: number
   /** Answers the request; undefined once that was done. */
   giveUp: ((reason: Error) => void) | undefined
@@ -71,12 +103,22 @@ export class Lane {
    * @param milliseconds the deadline
    * @throws Unavailable when the database cannot be reached or does not answer in time
    */
-  run(text: string, parameters: unknown[], now: number, milliseconds: number): Promise<unknown[]> {
+  run(statement: Statement, now: number, milliseconds: number): Promise<Rows> {
+    return this.#send(statement, now, milliseconds)
+  }
+
+  #send(
+    { text, parameters }: Statement,
+    now: number,
+    milliseconds: number,
+    transaction?: Transaction
+  ): Promise<Rows> {
     this.#connection ??= this.connect()
     if (this.#sent.size === 0) this.#heard = now
     const query = this.#connection.query(text, parameters)
     return new Promise((resolve, reject) => {
-      const sent: Sent = { query, until: now + milliseconds, giveUp: reject, cancelled: undefined }
+      const until = now + milliseconds
+      const sent: Sent = { query, transaction, until, giveUp: reject, cancelled: undefined }
       this.#sent.add(sent)
       query.then(
         (rows) => {
@@ -89,6 +131,59 @@ export class Lane {
         }
       )
     })
+  }
+
+  /**
+   * Runs statements as one transaction, sent as a whole.
+   *
+   * @param milliseconds the deadline
+   * @returns the rows of each
+   * @throws RolledBack when nothing was done, and that is not the database's state
+   * @throws Unavailable when the database cannot be reached, does not answer in time, or cannot do it now: what was done
+   *   may not be known then
+   */
+  async transact(statements: Statement[], now: number, milliseconds: number): Promise<Rows[]> {
+    this.#connection ??= this.connect()
+    const connection = this.#connection
+    const transaction: Transaction = { stopped: false }
+    const begin = this.#send(BEGIN, now, milliseconds).then(() => connection.session())
+    const answers = statements.map((statement) => this.#send(statement, now, milliseconds, transaction))
+    const commit = this.#send(COMMIT, now, milliseconds).then(({ command }) => ({
+      command,
+      session: connection.session()
+    }))
+    const [[began, ended], results] = await Promise.all([
+      Promise.allSettled([begin, commit]),
+      Promise.allSettled(answers)
+    ])
+
+    const culprit = results.findIndex(({ status }) => status === 'rejected')
+    const { reason } = (results[culprit] ?? {}) as { reason?: unknown }
+    // Another session would mean that the connection was lost, and some of it ran outside the transaction.
+    const isKnown =
+      began.status === 'fulfilled' && ended.status === 'fulfilled' && ended.value.session === began.value
+    if (!isKnown) throw new Unavailable({ cause: [began, ...results, ended].find(isRejected)?.reason })
+
+    if (ended.value.command === 'COMMIT') {
+      // A commit that is told to stop does not wait for the standby that it should wait for.
+      if (transaction.stopped) throw new Unavailable()
+      return results.map((result) => (result as PromiseFulfilledResult<Rows>).value)
+    }
+    if (isStopped(reason)) throw new RolledBack(undefined, reason)
+    // Only what follows a failure is refused for following it. When none came before, postgres.js has kept the failure to
+    // itself, and tried that statement once more: outside the transaction.
+    if (culprit === -1 || reason instanceof Unavailable || isUnfinished(reason))
+      throw new Unavailable({ cause: reason })
+    throw new RolledBack(culprit, reason)
+  }
+
+  /** Stops the transaction that the database works on. It fails with RolledBack, but not when it is about to end. */
+  stopTransaction(now: number): void {
+    const [first] = this.#sent
+    if (first?.transaction === undefined || first.cancelled !== undefined) return
+    first.transaction.stopped = true
+    first.cancelled = now
+    this.#connection?.cancel(first.query)
   }
 
   #answered(sent: Sent): void {
@@ -147,6 +242,8 @@ export class Lane {
     giveUpAll(this.#sent)
   }
 }
+
+const isRejected = (result: PromiseSettledResult<unknown>) => result.status === 'rejected'
 
 function giveUpAll(sent: Set<Sent>): void {
   for (const { giveUp } of sent) giveUp?.(new Unavailable())

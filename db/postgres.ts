@@ -5,6 +5,7 @@ import { drizzle } from 'drizzle-orm/postgres-js'
 import postgres from 'postgres'
 import { StartError, Unavailable } from '../src/errors.js'
 import type { Driver } from './client.js'
+import { Group } from './group.js'
 import { toInstant } from './instant.js'
 import { type Connection, Lane, STATEMENT_MS } from './lane.js'
 import { isOutage, isReadOnly } from './outage.js'
@@ -15,8 +16,8 @@ const REDIAL_MS = 100
 /** When one connection is of no use the others may not be either; but not once for every statement that fails. */
 const RENEW_MS = 1_000
 
-/** Few, because many statements are under way on each. */
-const CONNECTIONS = 4
+/** For writes, each with one transaction under way. */
+const WRITE_CONNECTIONS = 3
 /** A lane that has owed an answer for longer than this has something slow at its head: reads take another one. */
 const HELD_UP_MS = 10
 
@@ -40,8 +41,10 @@ export function openPostgres(url: string): Driver {
     throw new StartError(`DATABASE_URL cannot be read: ${(error as Error).message}`)
   }
 
-  const first = new Lane(open, renew)
-  const lanes = [first, ...Array.from({ length: CONNECTIONS - 1 }, () => new Lane(open, renew))]
+  const reader = new Lane(open, renew)
+  const writers = Array.from({ length: WRITE_CONNECTIONS }, () => new Lane(open, renew))
+  const lanes = [reader, ...writers]
+  const writes = new Group(writers)
   let renewed = Number.NEGATIVE_INFINITY
 
   function open(): Connection {
@@ -64,17 +67,30 @@ export function openPostgres(url: string): Driver {
   }
 
   const streams = openStreams(url)
+
+  /** One connection as long as that is quick: what it has to send and receive then goes together. */
+  function readerOf(now: number): Lane {
+    for (const lane of lanes) if (!lane.isStuck && lane.heldUp(now) < HELD_UP_MS) return lane
+    let best = reader
+    for (const lane of lanes) {
+      if (lane.isStuck === best.isStuck ? lane.waiting <= best.waiting : best.isStuck) best = lane
+    }
+    return best
+  }
+
   return {
-    lanes,
-    laneOf(kind, now) {
-      if (kind === 'read') {
-        for (const lane of lanes) if (!lane.isStuck && lane.heldUp(now) < HELD_UP_MS) return lane
-      }
-      let best = first
-      for (const lane of lanes) {
-        if (lane.isStuck === best.isStuck ? lane.waiting <= best.waiting : best.isStuck) best = lane
-      }
-      return best
+    run: (kind, statement, order, now, milliseconds) =>
+      kind === 'read'
+        ? readerOf(now).run(statement, now, milliseconds)
+        : writes.run(statement, order, now, milliseconds),
+    waiting() {
+      let waiting = writes.waiting
+      for (const lane of lanes) waiting += lane.waiting
+      return waiting
+    },
+    tick(now) {
+      for (const lane of lanes) lane.tick(now)
+      writes.tick(now)
     },
     stream: streams.stream,
     async administer(work) {
@@ -86,7 +102,10 @@ export function openPostgres(url: string): Driver {
         await end(STATEMENT_MS)
       }
     },
-    close: streams.close
+    async close(milliseconds) {
+      writes.end()
+      await Promise.all([...lanes.map((lane) => lane.end(milliseconds)), streams.close(milliseconds)])
+    }
   }
 }
 
@@ -191,6 +210,7 @@ function connect(url: string, options?: { idle_timeout: number }): Postgres {
   let destroyed = false
   let dialled = Number.NEGATIVE_INFINITY
   let turn = 0
+  let session = 0
 
   const client = postgres(url, {
     ...options,
@@ -213,6 +233,7 @@ function connect(url: string, options?: { idle_timeout: number }): Postgres {
     if (destroyed)
       throw Object.assign(new Error('the connection was given up'), { code: 'CONNECTION_DESTROYED' })
     dialled = performance.now()
+    session++
     const at = turn++ % host.length
     socket = path
       ? dial(path)
@@ -224,6 +245,7 @@ function connect(url: string, options?: { idle_timeout: number }): Postgres {
 
   return {
     client,
+    session: () => session,
     query: (text, parameters) => client.unsafe(text, parameters as string[], { prepare: true }),
     cancel(query) {
       const running = query as unknown as Running

@@ -1,0 +1,125 @@
+import { Unavailable } from '../src/errors.js'
+import { type Lane, RolledBack, type Rows, type Statement } from './lane.js'
+
+/** Writes that may share a transaction: with more of them, more waits for the slowest, and holds its locks. */
+const MOST = 32
+/** A transaction that takes longer is stopped, and each of its writes tried alone: one of them waits for something. */
+const SHARED_MS = 500
+
+interface Write extends Statement {
+  order: string
+  until: number
+  /** Not with others again. */
+  alone: boolean
+  resolve(rows: Rows): void
+  reject(reason: unknown): void
+}
+
+interface Underway {
+  since: number
+}
+
+/**
+ * Group commit: writes of different requests that wait at the same time share a transaction, so that the database waits
+ * for its disk, and wakes this process, once for all of them. Each stays as atomic as it would be alone: it is answered
+ * when the transaction has committed, and when that fails because of one write, the others are tried alone.
+ *
+ * A connection has one transaction under way at a time; what comes meanwhile is the next one.
+ */
+export class Group {
+  #queue: Write[] = []
+  readonly #underway = new Map<Lane, Underway>()
+  #scheduled = false
+
+  constructor(private readonly lanes: readonly Lane[]) {}
+
+  /** How many writes were not yet sent. */
+  get waiting(): number {
+    return this.#queue.length
+  }
+
+  /**
+   * @param order the same text for writes that may lock the same row: locks are taken in the order of these texts, so that
+   *   no two transactions wait for each other
+   * @throws Unavailable when the database cannot be reached or does not answer in time
+   */
+  run(statement: Statement, order: string, now: number, milliseconds: number): Promise<Rows> {
+    return new Promise((resolve, reject) => {
+      const { text, parameters } = statement
+      this.#queue.push({ text, parameters, order, until: now + milliseconds, alone: false, resolve, reject })
+      if (this.#scheduled) return
+      this.#scheduled = true
+      // When all requests that arrived together were looked at.
+      setImmediate(() => {
+        this.#scheduled = false
+        this.#sendAll()
+      })
+    })
+  }
+
+  /** To be called every `TICK_MS`. */
+  tick(now: number): void {
+    for (const [lane, { since }] of this.#underway) if (now >= since + SHARED_MS) lane.stopTransaction(now)
+    if (this.#queue.some(({ until }) => now >= until)) {
+      const late = this.#queue.filter(({ until }) => now >= until)
+      this.#queue = this.#queue.filter(({ until }) => now < until)
+      for (const { reject } of late) reject(new Unavailable())
+    }
+    // A lane may have come free that nothing was sent on from here.
+    this.#sendAll()
+  }
+
+  /** Gives up what was not sent. */
+  end(): void {
+    for (const { reject } of this.#queue.splice(0)) reject(new Unavailable())
+  }
+
+  #sendAll(): void {
+    while (this.#queue.length > 0) {
+      const lane = this.#freeLane()
+      if (lane === undefined) return
+      this.#underway.set(lane, { since: performance.now() })
+      void this.#send(lane, this.#next()).finally(() => {
+        this.#underway.delete(lane)
+        this.#sendAll()
+      })
+    }
+  }
+
+  #freeLane(): Lane | undefined {
+    let free: Lane | undefined
+    for (const lane of this.lanes) {
+      if (this.#underway.has(lane) || lane.isStuck) continue
+      if (free === undefined || lane.waiting < free.waiting) free = lane
+    }
+    return free
+  }
+
+  #next(): Write[] {
+    const end = this.#queue.slice(0, MOST).findIndex(({ alone }) => alone)
+    return this.#queue.splice(0, end === -1 ? MOST : Math.max(end, 1))
+  }
+
+  /** Never throws. */
+  async #send(lane: Lane, writes: Write[]): Promise<void> {
+    const [first] = writes as [Write]
+    const now = performance.now()
+    const milliseconds = first.until - now
+    if (writes.length === 1) return lane.run(first, now, milliseconds).then(first.resolve, first.reject)
+
+    writes.sort((a, b) => (a.order < b.order ? -1 : a.order > b.order ? 1 : 0))
+    try {
+      const results = await lane.transact(writes, now, milliseconds)
+      for (const [index, { resolve }] of writes.entries()) resolve(results[index] as Rows)
+    } catch (error) {
+      if (!(error instanceof RolledBack)) {
+        for (const { reject } of writes) reject(error)
+        return
+      }
+      const { culprit, reason } = error
+      if (culprit !== undefined) writes[culprit]?.reject(reason)
+      const others = writes.filter((_, index) => index !== culprit)
+      this.#queue.unshift(...others.map((write) => ({ ...write, alone: true })))
+    }
+  }
+}
