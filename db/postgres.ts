@@ -209,8 +209,10 @@ function connect(url: string, options?: { idle_timeout: number }): Postgres {
   let socket: Socket | undefined
   let destroyed = false
   let dialled = Number.NEGATIVE_INFINITY
-  let turn = 0
+  let at = 0
   let session = 0
+  /** Whether the socket that is asked for carries a request to cancel, and not this connection. */
+  let cancelling = false
 
   const client = postgres(url, {
     ...options,
@@ -228,18 +230,20 @@ function connect(url: string, options?: { idle_timeout: number }): Postgres {
   })
 
   async function open({ host, port, path }: postgres.ParsedOptions): Promise<Socket> {
+    const make = () => {
+      if (path) return dial(path)
+      const options = { host: host[at] as string, port: port[at] as number, noDelay: true }
+      return Object.assign(dial(options), { host: host[at] })
+    }
+    // From the server of the connection, where there is more than one.
+    if (cancelling) return make()
     const wait = dialled + REDIAL_MS - performance.now()
     if (wait > 0) await sleep(wait)
     if (destroyed)
       throw Object.assign(new Error('the connection was given up'), { code: 'CONNECTION_DESTROYED' })
     dialled = performance.now()
-    session++
-    const at = turn++ % host.length
-    socket = path
-      ? dial(path)
-      : Object.assign(dial({ host: host[at] as string, port: port[at] as number, noDelay: true }), {
-          host: host[at]
-        })
+    at = session++ % host.length
+    socket = make()
     return socket
   }
 
@@ -251,7 +255,11 @@ function connect(url: string, options?: { idle_timeout: number }): Postgres {
       const running = query as unknown as Running
       // postgres.js cancels only what is active rightly: marking one that was sent but is not active would hand its
       // answer to the next. And its own cancel() drops this promise, whose rejection would end the process.
-      if (running.active) running.canceller?.(running).catch(() => {})
+      if (!running.active) return
+      // It asks for its socket before it returns.
+      cancelling = true
+      running.canceller?.(running).catch(() => {})
+      cancelling = false
     },
     destroy() {
       destroyed = true

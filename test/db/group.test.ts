@@ -1,0 +1,164 @@
+import { sql } from 'drizzle-orm'
+import t, { type Test } from 'tap'
+import { openDatabase, type Statement } from '../../db/client.js'
+import { migrate } from '../../db/migrate.js'
+import { taskRepository } from '../../db/tasks.js'
+import { Unavailable } from '../../src/errors.js'
+import { emptyDatabase, sqlClient } from '../support/databases.js'
+import { until } from '../support/process.js'
+import { startProxy } from '../support/tcp-proxy.js'
+
+const USER = 'alice'
+const MANY = 100
+
+async function open(t: Test) {
+  const url = await emptyDatabase(t)
+  const proxy = await startProxy(t, url)
+  const db = await openDatabase({ kind: 'postgres', url: proxy.url })
+  t.teardown(() => db.close())
+  await db.administer(migrate)
+  const tasks = taskRepository(db)
+  // Each connection has been used, and knows the statement.
+  await burst(100, (n) => tasks.create('warm', { title: `${n}` }))
+  return { db, tasks, proxy, observer: sqlClient(t, url) }
+}
+
+/** So many calls at the same time. */
+const burst = <T>(count: number, call: (n: number) => Promise<T>) =>
+  Promise.allSettled(Array.from({ length: count }, (_, n) => call(n)))
+
+/** The titles of what was acknowledged, and of what was answered with something else than "not now". */
+function outcomes(answers: PromiseSettledResult<{ title: string }>[]) {
+  const acknowledged: string[] = []
+  const wrong: unknown[] = []
+  for (const answer of answers) {
+    if (answer.status === 'fulfilled') acknowledged.push(answer.value.title)
+    else if (!(answer.reason instanceof Unavailable)) wrong.push(answer.reason)
+  }
+  return { acknowledged: acknowledged.sort(), wrong }
+}
+
+type Observer = ReturnType<typeof sqlClient>
+
+async function stored(observer: Observer): Promise<string[]> {
+  const rows = await observer`select title from tasks where user_id = ${USER}`
+  return rows.map(({ title }) => title).sort()
+}
+
+/** Keeps a row from being changed, until it is let go. */
+async function lockRow(observer: Observer, id: string) {
+  const holder = await observer.reserve()
+  await holder`begin`
+  await holder`select from tasks where id = ${id} for update`
+  return async () => {
+    await holder`rollback`
+    holder.release()
+  }
+}
+
+t.test('writes that come together share transactions, and each has its own answer', async (t) => {
+  const { tasks, observer } = await open(t)
+  const answers = await burst(MANY, (n) => tasks.create(USER, { title: `${n}` }))
+  for (const [n, answer] of answers.entries()) {
+    t.equal(answer.status === 'fulfilled' && answer.value.title, `${n}`)
+  }
+  t.strictSame(await stored(observer), outcomes(answers).acknowledged)
+  const [{ count }] = (await observer`
+    select count(distinct xmin::text)::int from tasks where user_id = ${USER}`) as unknown as [
+    { count: number }
+  ]
+  t.comment(`${count} transactions for ${MANY} writes`)
+  t.ok(count < MANY / 2)
+})
+
+t.test('a write that is wrong fails alone, and the others are done once', async (t) => {
+  const { tasks, observer } = await open(t)
+  const bad = [3, 40, 41]
+  const answers = await burst(MANY, (n) => tasks.create(USER, { title: bad.includes(n) ? '\0' : `${n}` }))
+  const { acknowledged, wrong } = outcomes(answers)
+  t.equal(acknowledged.length, MANY - bad.length)
+  t.equal(wrong.length, bad.length)
+  for (const reason of wrong) t.match(reason, { code: '22021' })
+  t.strictSame(await stored(observer), acknowledged)
+})
+
+t.test('a write that waits for a lock holds up nothing but itself', async (t) => {
+  const { tasks, observer } = await open(t)
+  const locked = await tasks.create('bob', { title: 'Locked' })
+  const unlock = await lockRow(observer, locked.id)
+  const waiting = tasks.update('bob', locked.id, { title: 'Changed' })
+  waiting.catch(() => {})
+  const { acknowledged } = outcomes(await burst(MANY, (n) => tasks.create(USER, { title: `${n}` })))
+  t.equal(acknowledged.length, MANY)
+  t.strictSame(await stored(observer), acknowledged)
+  await t.rejects(waiting, Unavailable)
+  await unlock()
+})
+
+t.test(
+  'a commit of which it is not known whether it waited for the standby is not acknowledged',
+  async (t) => {
+    const { tasks, proxy, observer } = await open(t)
+    const locked = await tasks.create(USER, { title: 'Locked' })
+    const unlock = await lockRow(observer, locked.id)
+    // To stop the transaction takes a connection, on which nobody listens.
+    proxy.mode = 'silent'
+    const before = proxy.accepted
+    const writes = [
+      tasks.update(USER, locked.id, { title: 'Changed' }),
+      tasks.update(USER, locked.id, { completed: true })
+    ]
+    for (const write of writes) write.catch(() => {})
+    await until(() => proxy.accepted > before)
+    await unlock()
+    for (const write of writes) await t.rejects(write, Unavailable)
+    t.strictSame(await stored(observer), ['Changed'], 'and yet it was carried out')
+  }
+)
+
+t.test('nothing is acknowledged that was undone because its statement had to be planned anew', async (t) => {
+  const { tasks, observer } = await open(t)
+  const all: string[] = []
+  for (let round = 0; round < 6; round++) {
+    // The driver tries a statement once more whose result has another type than before.
+    await observer.unsafe(`alter table tasks alter title type ${round % 2 ? 'text' : 'varchar(300)'}`)
+    const answers = await burst(40, (n) => tasks.create(USER, { title: `${round} ${n}` }))
+    const { acknowledged, wrong } = outcomes(answers)
+    t.strictSame(wrong, [])
+    all.push(...acknowledged)
+    const rows = await stored(observer)
+    t.equal(new Set(rows).size, rows.length, 'nothing twice')
+    t.strictSame(
+      all.filter((title) => !rows.includes(title)),
+      [],
+      'everything that was acknowledged'
+    )
+  }
+  await until(
+    async () =>
+      outcomes(await burst(40, (n) => tasks.create('carol', { title: `${n}` }))).acknowledged.length === 40
+  )
+})
+
+t.test('locks are taken in one order', async (t) => {
+  const { db, observer } = await open(t)
+  await observer`create table taken (nr serial, who text)`
+  const insert = db.prepare('write', {
+    toSQL: () => ({ sql: 'insert into taken (who) values ($1)', params: [sql.placeholder('user_id')] })
+  } as unknown as Statement<unknown>)
+  await Promise.all(['dave', 'bob', 'alice', 'carol'].map((user_id) => insert({ user_id, id: '' })))
+  const rows = await observer`select who from taken order by nr`
+  t.strictSame(
+    rows.map(({ who }) => who),
+    ['alice', 'bob', 'carol', 'dave']
+  )
+})
+
+t.test('what was not sent when the database is closed is refused', async (t) => {
+  const { db, tasks, observer } = await open(t)
+  const answers = burst(10, (n) => tasks.create(USER, { title: `${n}` }))
+  await db.close()
+  const { acknowledged, wrong } = outcomes(await answers)
+  t.strictSame(wrong, [])
+  t.strictSame(await stored(observer), acknowledged)
+})
