@@ -45,6 +45,14 @@ async function stored(observer: Observer): Promise<string[]> {
   return rows.map(({ title }) => title).sort()
 }
 
+/** How many the service has. */
+async function connections(observer: Observer): Promise<number> {
+  const [row] = await observer`
+    select count(*)::int from pg_stat_activity
+    where datname = current_database() and application_name = 'tasks-api'`
+  return row?.count as number
+}
+
 /** Keeps a row from being changed, until it is let go. */
 async function lockRow(observer: Observer, id: string) {
   const holder = await observer.reserve()
@@ -154,6 +162,63 @@ t.test('locks are taken in one order', async (t) => {
   )
 })
 
+t.test('nothing is done twice when only the last statement had to be planned anew', async (t) => {
+  const { tasks, observer } = await open(t)
+  const { id } = await tasks.create('zoe', { title: 'Buy milk' })
+  await burst(MANY, () => tasks.update('zoe', id, { title: 'Buy bread' }))
+  for (let round = 0; round < 6; round++) {
+    await observer.unsafe(`alter table tasks alter title type ${round % 2 ? 'text' : 'varchar(300)'}`)
+    // Every connection knows how to create again, and none how to update.
+    await until(async () => {
+      const answers = await burst(MANY, (n) => tasks.create('carol', { title: `${n}` }))
+      return outcomes(answers).acknowledged.length === MANY
+    })
+    const { version } = (await tasks.get('zoe', id)) ?? { version: 0 }
+    const answers = await Promise.allSettled([
+      tasks.create(USER, { title: `${round}` }),
+      tasks.update('zoe', id, { title: `${round}` })
+    ])
+    const { acknowledged, wrong } = outcomes(answers as PromiseSettledResult<{ title: string }>[])
+    t.strictSame(wrong, [])
+    const after = (await tasks.get('zoe', id))?.version ?? 0
+    t.ok(after <= version + 1, 'updated once at most')
+    t.ok(acknowledged.length === 0 || after === version + 1)
+    const rows = (await stored(observer)).filter((title) => title === `${round}`)
+    t.equal(rows.length, answers[0].status === 'fulfilled' ? 1 : 0)
+  }
+})
+
+t.test('what could not be sent in time never is', async (t) => {
+  const { db, tasks, observer } = await open(t)
+  const rolledBack = async () => {
+    const [row] = await observer`
+      select xact_rollback::int as count from pg_stat_database where datname = current_database()`
+    return row?.count as number
+  }
+  const before = await rolledBack()
+  const holder = await observer.reserve()
+  await holder`begin`
+  await holder`lock table tasks`
+  const { acknowledged, wrong } = outcomes(await burst(900, (n) => tasks.create(USER, { title: `${n}` })))
+  t.strictSame([acknowledged, wrong], [[], []])
+  // What was sent is cancelled.
+  await until(async () => {
+    const active = await observer`
+      select from pg_stat_activity
+      where datname = current_database() and application_name = 'tasks-api' and state = 'active'`
+    return active.length === 0
+  })
+  await holder`rollback`
+  holder.release()
+  // The server counts when a connection ends.
+  await db.close()
+  await until(async () => (await connections(observer)) === 0)
+  t.strictSame(await stored(observer), [])
+  const count = (await rolledBack()) - before
+  t.comment(`${count} transactions rolled back`)
+  t.ok(count < 30, 'no transaction for those that were late')
+})
+
 t.test('what was not sent when the database is closed is refused', async (t) => {
   const { db, tasks, observer } = await open(t)
   const answers = burst(10, (n) => tasks.create(USER, { title: `${n}` }))
@@ -161,4 +226,15 @@ t.test('what was not sent when the database is closed is refused', async (t) => 
   const { acknowledged, wrong } = outcomes(await answers)
   t.strictSame(wrong, [])
   t.strictSame(await stored(observer), acknowledged)
+})
+
+t.test('nothing is sent after the database was closed', async (t) => {
+  const url = await emptyDatabase(t)
+  const db = await openDatabase({ kind: 'postgres', url })
+  const write = taskRepository(db).create(USER, { title: 'Buy milk' })
+  write.catch(() => {})
+  await db.close()
+  // Not that there is no such table.
+  await t.rejects(write, Unavailable)
+  t.equal(await connections(sqlClient(t, url)), 0)
 })
