@@ -43,7 +43,7 @@ export function taskId(user: number, task: number): string {
 }
 
 /** Fills the empty table, in one statement. */
-export async function seed(sql: postgres.Sql): Promise<void> {
+export async function seed(sql: postgres.Sql, users = USERS): Promise<void> {
   await sql`
     insert into tasks (user_id, id, title, description, completed, completed_at, created_at, updated_at)
     select
@@ -57,7 +57,7 @@ export async function seed(sql: postgres.Sql): Promise<void> {
       at
     from
       generate_series(0, ${TASKS_PER_USER}::int - 1) t,
-      generate_series(1, ${USERS}::int) u,
+      generate_series(1, ${users}::int) u,
       lateral (select timestamptz '2025-01-01 00:00Z' + (t * ${USERS}::int + u) * interval '1 second' as at) times
     order by t, u`
   await sql`vacuum (analyze) tasks`
@@ -83,5 +83,5 @@ export async function makeUsers(): Promise<Users> {
   return { readers: await every(0), creators: await every(USER_STEP / 2) }
 }
 
-const sign = (secret: string, sub: string) =>
+export const sign = (secret: string, sub: string) =>
   issueToken({ keys: { kind: 'secret', secret }, issuer: undefined, audience: undefined }, sub, '1d')

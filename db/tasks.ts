@@ -31,8 +31,8 @@ const versionedColumns = { ...taskColumns, version }
 
 /**
  * The only SQL on tasks: single statements, prepared once. Every function takes the user first and every
- * statement names the user, so a task of somebody else does not exist for it. There is no transaction because
- * there is nothing to hold together: what a request does is one statement, atomic by itself.
+ * statement names the user, so a task of somebody else does not exist for it. No request needs a
+ * transaction: what it does is one statement, atomic by itself, and may share its transaction with others' (group.ts).
  *
  * @throws Unavailable (503) from every function when the database cannot be reached or does not answer in time
  */
