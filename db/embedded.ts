@@ -1,12 +1,13 @@
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
 import { types } from '@electric-sql/pglite'
 import { drizzle } from 'drizzle-orm/pglite'
-import { StartError } from '../src/errors.js'
+import { StartError, Unavailable } from '../src/errors.js'
 import type { Driver } from './client.js'
 import { lockDirectory } from './directory-lock.js'
 import { ExactPGlite } from './exact-pglite.js'
 import { toInstant } from './instant.js'
 import { Lane } from './lane.js'
+import { SYNCED, SyncedFolder, syncTree } from './synced-folder.js'
 
 /** How many rows a batch of a stream has. */
 const BATCH = 500
@@ -22,14 +23,29 @@ export async function openEmbedded(directory: string): Promise<Driver> {
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 })
     release = lockDirectory(directory)
+    const isNew = !existsSync(`${directory}/pgdata`)
+    const folder = new SyncedFolder(`${directory}/pgdata`)
     const client = new ExactPGlite({
-      dataDir: `${directory}/pgdata`,
+      fs: folder,
+      startParams: SYNCED,
       parsers: { [types.TIMESTAMPTZ]: toInstant }
     })
     await client.waitReady
+    if (isNew) syncTree(directory)
     await client.query("set timezone = 'UTC'")
 
-    const query = async (text: string, parameters: unknown[]) => (await client.query(text, parameters)).rows
+    const query = async (text: string, parameters: unknown[]) => {
+      try {
+        if (folder.failure === undefined) {
+          const { rows } = await client.query(text, parameters)
+          // PGlite may take it for a success.
+          if (folder.failure === undefined) return rows
+        }
+      } catch (error) {
+        if (folder.failure === undefined) throw error
+      }
+      throw new Unavailable({ cause: folder.failure })
+    }
     const lane = new Lane(() => ({ session: () => 0, query, cancel() {}, destroy() {}, async end() {} }))
     return {
       run: (_kind, statement, _order, now, milliseconds) => lane.run(statement, now, milliseconds),
@@ -42,7 +58,7 @@ export async function openEmbedded(directory: string): Promise<Driver> {
       administer: (work) => work(drizzle(client)),
       async close(milliseconds) {
         await lane.end(milliseconds)
-        await client.close()
+        if (folder.failure === undefined) await client.close()
         release()
       }
     }

@@ -1,0 +1,81 @@
+import fs from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
+import t, { type Test } from 'tap'
+import { openDatabase } from '../../db/client.js'
+import { migrate } from '../../db/migrate.js'
+import { taskRepository } from '../../db/tasks.js'
+import { Unavailable } from '../../src/errors.js'
+
+const USER = 'alice'
+const { fsyncSync } = fs
+
+/** Takes the place of the system's fsync until the test ends. */
+function replaceFsync(t: Test, fsync: typeof fsyncSync): void {
+  const replace = (by: typeof fsyncSync) => {
+    fs.fsyncSync = by
+    syncBuiltinESMExports()
+  }
+  replace(fsync)
+  t.teardown(() => replace(fsyncSync))
+}
+
+async function open(directory: string) {
+  const db = await openDatabase({ kind: 'embedded', directory })
+  await db.administer(migrate)
+  return { db, tasks: taskRepository(db) }
+}
+
+t.test('every write is on the disk before it is acknowledged, and a read waits for none', async (t) => {
+  let synced = 0
+  replaceFsync(t, (file) => {
+    fsyncSync(file)
+    synced++
+  })
+  const directory = t.testdir()
+  const { db, tasks } = await open(directory)
+  t.ok(synced > 500, `a new database as a whole: ${synced} files`)
+  let before = synced
+  const { id } = await tasks.create(USER, { title: 'Buy milk' })
+  for (const write of [
+    () => tasks.update(USER, id, { title: 'Buy bread' }),
+    () => tasks.toggle(USER, id),
+    () => tasks.delete(USER, id)
+  ]) {
+    t.ok(synced > before)
+    before = synced
+    await write()
+  }
+  t.ok(synced > before)
+  before = synced
+  await tasks.list(USER)
+  t.equal(synced, before)
+  await db.close()
+
+  before = synced
+  const again = await open(directory)
+  t.ok(synced - before < 100, `and not each time that it is opened: ${synced - before}`)
+  await again.db.close()
+})
+
+t.test('a disk that fails is said, and what was acknowledged is there after a new start', async (t) => {
+  let fails = false
+  replaceFsync(t, (file) => {
+    if (fails) throw Object.assign(new Error('EIO: i/o error, fsync'), { code: 'EIO' })
+    fsyncSync(file)
+  })
+  const directory = t.testdir()
+  const { db, tasks } = await open(directory)
+  const { id } = await tasks.create(USER, { title: 'Buy milk' })
+  fails = true
+  await t.rejects(tasks.create(USER, { title: 'Buy bread' }), Unavailable)
+  fails = false
+  // It may have taken the failed one for done.
+  await t.rejects(tasks.get(USER, id), Unavailable)
+  await t.rejects(tasks.create(USER, { title: 'Buy salt' }), Unavailable)
+  await db.close()
+
+  const again = await open(directory)
+  t.match(await again.tasks.get(USER, id), { title: 'Buy milk' })
+  t.match(await again.tasks.create(USER, { title: 'Sleep' }), { title: 'Sleep' })
+  await again.db.close()
+})
