@@ -35,14 +35,10 @@ export async function openEmbedded(directory: string): Promise<Driver> {
     await client.query("set timezone = 'UTC'")
 
     const query = async (text: string, parameters: unknown[]) => {
-      try {
-        if (folder.failure === undefined) {
-          const { rows } = await client.query(text, parameters)
-          // PGlite may take it for a success.
-          if (folder.failure === undefined) return rows
-        }
-      } catch (error) {
-        if (folder.failure === undefined) throw error
+      if (folder.failure === undefined) {
+        const { rows } = await client.query(text, parameters)
+        // PGlite may take it for a success.
+        if (folder.failure === undefined) return rows
       }
       throw new Unavailable({ cause: folder.failure })
     }
