@@ -1,12 +1,10 @@
 import { is, Param, Placeholder } from 'drizzle-orm'
-import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
 import type { DatabaseConfig } from '../src/config.js'
 import { Unavailable } from '../src/errors.js'
+import type { Kind, Orm } from './driver.js'
 import { openEmbedded } from './embedded.js'
 import { type Rows, type Statement as Sql, STATEMENT_MS, TICK_MS } from './lane.js'
 import { openPostgres } from './postgres.js'
-
-export type Orm = PgDatabase<PgQueryResultHKT>
 
 /** A statement built with drizzle, whose rows are `Row`. */
 export interface Statement<Row> extends PromiseLike<Row[]> {
@@ -15,8 +13,6 @@ export interface Statement<Row> extends PromiseLike<Row[]> {
 
 /** The values of a statement's placeholders, by their names. */
 export type Values = Record<string, unknown>
-
-type Kind = 'read' | 'write'
 
 /** What both databases have in common; nothing above this file knows which one it is. */
 export interface Database {
@@ -41,22 +37,6 @@ export interface Database {
   ping(milliseconds: number): Promise<void>
   /** Ends every connection; statements that are under way have `CLOSE_MS` to finish. */
   close(): Promise<void>
-}
-
-/** What a database brings for that. */
-export interface Driver extends Pick<Database, 'administer'> {
-  /**
-   * @param order the same text for writes that may lock the same row
-   * @param milliseconds the deadline
-   */
-  run(kind: Kind, statement: Sql, order: string, now: number, milliseconds: number): Promise<Rows>
-  /** How many statements were not answered. */
-  waiting(): number
-  /** To be called every `TICK_MS`, for what is late. */
-  tick(now: number): void
-  stream(text: string, parameters: unknown[]): AsyncIterable<unknown[]>
-  /** @param milliseconds how long what is under way has to finish */
-  close(milliseconds: number): Promise<void>
 }
 
 /** Statements that may be under way at once; more would only grow a queue whose end nobody waits for. */
