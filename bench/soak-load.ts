@@ -238,7 +238,12 @@ export async function startSoakLoad(api: string, rate: number): Promise<SoakLoad
       (user) => send(user, 401, 'GET', '', undefined, { authorization: `Bearer x${user.token}` })
     ],
     'no token': [10, (user) => send(user, 401, 'GET', '', undefined, { authorization: '' })],
-    "another's": [10, (user) => send({ ...user, id: HOARDER, token: user.token }, 403, 'GET', '')],
+    "another's": [
+      10,
+      (user) =>
+        // In the header, for a token that is renewed would be the other's.
+        send({ ...user, id: HOARDER }, 403, 'GET', '', undefined, { authorization: `Bearer ${user.token}` })
+    ],
     'no such task': [25, (user) => send(user, 404, 'GET', `/${randomUUID()}`)],
     'bad body': [25, (user) => send(user, 422, 'POST', '', { title: '' })],
     'broken JSON': [5, (user) => send(user, 422, 'POST', '', 'no object')],
