@@ -54,32 +54,38 @@ export interface SoakLoad {
   wrong: string[]
   /** Latencies in milliseconds since the last call. */
   takeLatencies(): number[]
-  stop(): Promise<void>
+  /** Resolves when every step has ended and every connection is closed. */
+  pause(): Promise<void>
+  resume(): void
 }
 
 /** @param rate steps per second, nearly all of one request */
 export async function startSoakLoad(api: string, rate: number): Promise<SoakLoad> {
-  const agent = new Agent({ keepAlive: true, maxSockets: KEPT_CONNECTIONS, scheduling: 'fifo' })
+  let agent = newAgent()
   const free: User[] = []
   for (let i = 0; i < USERS; i++) free.push(await newUser())
   const hoarder: User = { id: HOARDER, token: await sign({ sub: HOARDER }), tasks: [] }
   let latencies: number[] = []
   let underWay = 0
-  let [began, steps] = [performance.now(), 0]
+  let timer: NodeJS.Timeout
 
-  const timer = setInterval(() => {
-    const due = Math.floor(((performance.now() - began) * rate) / 1000)
-    for (; steps < due; steps++) {
-      const { name, step } = anyStep()
-      const user = name.startsWith('long') ? hoarder : free.splice(random(free.length), 1)[0]
-      if (user === undefined) {
-        load.missed++
-        continue
+  function begin(): void {
+    const began = performance.now()
+    let steps = 0
+    timer = setInterval(() => {
+      const due = Math.floor(((performance.now() - began) * rate) / 1000)
+      for (; steps < due; steps++) {
+        const { name, step } = anyStep()
+        const user = name.startsWith('long') ? hoarder : free.splice(random(free.length), 1)[0]
+        if (user === undefined) {
+          load.missed++
+          continue
+        }
+        underWay++
+        void take(name, step, user)
       }
-      underWay++
-      void take(name, step, user)
-    }
-  }, TICK_MS)
+    }, TICK_MS)
+  }
 
   const load: SoakLoad = {
     missed: 0,
@@ -91,10 +97,14 @@ export async function startSoakLoad(api: string, rate: number): Promise<SoakLoad
       latencies = []
       return taken
     },
-    async stop() {
+    async pause() {
       clearInterval(timer)
       while (underWay > 0) await new Promise((done) => setTimeout(done, TICK_MS))
       agent.destroy()
+    },
+    resume() {
+      agent = newAgent()
+      begin()
     }
   }
 
@@ -268,6 +278,8 @@ export async function startSoakLoad(api: string, rate: number): Promise<SoakLoad
     throw new Error('the shares do not add up')
   }
 
-  ;[began, steps] = [performance.now(), 0]
+  begin()
   return load
 }
+
+const newAgent = () => new Agent({ keepAlive: true, maxSockets: KEPT_CONNECTIONS, scheduling: 'fifo' })

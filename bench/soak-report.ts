@@ -12,10 +12,19 @@ export interface Sample {
   rate: number
 }
 
+/** What is left when no client is there and all garbage is gone. */
+export interface Rest {
+  /** Bytes. */
+  heap: number
+  descriptors: number
+  handles: number
+  connections: number
+}
+
 interface Window {
   samples: Sample[]
-  /** What the heap held at its end when all garbage was gone, in bytes. */
-  heap: number | undefined
+  /** After its end. */
+  rest: Rest | undefined
 }
 
 /** By how much what is held may grow from the second minute to the last. */
@@ -33,6 +42,7 @@ interface Row {
   tolerance?: (before: number) => number
 }
 
+const atRest = (name: keyof Rest) => (window: Window) => window.rest?.[name] ?? Number.NaN
 const median = (name: keyof Sample) => (window: Window) =>
   medianOf(window.samples.map((sample) => sample[name]))
 const share = (before: number) => before * TOLERANCE
@@ -41,16 +51,15 @@ const shareOrOne = (before: number) => Math.max(1, share(before))
 
 const ROWS: Row[] = [
   { label: 'resident memory', of: median('rss'), show: mebibytes, tolerance: share },
-  {
-    label: 'heap after a full collection',
-    of: ({ heap }) => heap ?? Number.NaN,
-    show: mebibytes,
-    tolerance: share
-  },
-  { label: 'heap between collections', of: median('heap'), show: mebibytes },
+  { label: 'heap at rest', of: atRest('heap'), show: mebibytes, tolerance: share },
+  { label: 'file descriptors at rest', of: atRest('descriptors'), show: whole, tolerance: shareOrOne },
+  { label: 'handles at rest', of: atRest('handles'), show: whole, tolerance: shareOrOne },
+  { label: 'PostgreSQL connections at rest', of: atRest('connections'), show: whole, tolerance: shareOrOne },
+  { label: 'heap', of: median('heap'), show: mebibytes },
   { label: 'external memory', of: median('external'), show: mebibytes },
-  { label: 'file descriptors', of: median('descriptors'), show: whole, tolerance: shareOrOne },
-  { label: 'handles', of: median('handles'), show: whole, tolerance: shareOrOne },
+  // Clients' connections are among these: they follow how many requests are under way.
+  { label: 'file descriptors', of: median('descriptors'), show: whole },
+  { label: 'handles', of: median('handles'), show: whole },
   { label: 'PostgreSQL connections', of: median('connections'), show: whole, tolerance: shareOrOne },
   { label: 'event loop lag, p99', of: median('lag'), show: milliseconds },
   { label: 'latency, p50', of: median('p50'), show: milliseconds },

@@ -8,12 +8,14 @@ import { startPostgres } from '../test/support/postgres-server.js'
 import { type Service, startProcess, until } from '../test/support/process.js'
 import { SECRET } from '../test/support/sign.js'
 import { HOARD, HOARDER, startSoakLoad } from './soak-load.js'
-import { compare, percentile, type Sample } from './soak-report.js'
+import { compare, percentile, type Rest, type Sample } from './soak-report.js'
 
 // Whether the service holds more after a long time than after a short one: memory, handles, connections.
 
 const SAMPLE_MS = 10_000
 const MINUTE_MS = 60_000
+/** At rest after this time: a connection for streams that nobody uses is closed after 10 seconds. */
+const REST_MS = 15_000
 /** This share of the steps may get a 503: the machine may have a moment when it does something else. */
 const MOST_REFUSED = 0.001
 
@@ -61,26 +63,32 @@ async function soak(): Promise<boolean> {
   await seedLongList(sql)
 
   const load = await startSoakLoad(service.api, rate)
-  const began = performance.now()
+  let began = performance.now()
   const samples: Sample[] = []
-  const collected: number[] = []
+  const rests: Rest[] = []
   for (let next = SAMPLE_MS; next <= minutes * MINUTE_MS && !ended; next += SAMPLE_MS) {
     await sleep(began + next - performance.now())
     const sample = await takeSample(service, sql, load.takeLatencies())
     samples.push(sample)
     console.log(lineOf(next, sample))
-    // After the samples of the second minute and of the last, for it changes what they show.
-    if (next === 2 * MINUTE_MS || next + SAMPLE_MS > minutes * MINUTE_MS)
-      collected.push(await heapAfterGc(service))
+    if (next === 2 * MINUTE_MS || next + SAMPLE_MS > minutes * MINUTE_MS) {
+      const from = performance.now()
+      await load.pause()
+      await sleep(REST_MS)
+      rests.push(await takeRest(service, sql))
+      load.takeLatencies()
+      load.resume()
+      began += performance.now() - from
+    }
   }
-  await load.stop()
+  await load.pause()
   const [{ count }] = (await sql`select count(*)::int as count from tasks`) as unknown as [{ count: number }]
   const exit = ended ? undefined : await service.stop()
 
   const perMinute = MINUTE_MS / SAMPLE_MS
   const { table, passed } = compare(
-    { samples: samples.slice(perMinute, 2 * perMinute), heap: collected[0] },
-    { samples: samples.slice(-perMinute), heap: collected[1] }
+    { samples: samples.slice(perMinute, 2 * perMinute), rest: rests[0] },
+    { samples: samples.slice(-perMinute), rest: rests[1] }
   )
   const requests = [...load.counts.values()].reduce((sum, one) => sum + one, 0)
   console.log(`\n${table}\n`)
@@ -130,13 +138,13 @@ async function takeSample(service: Service, sql: postgres.Sql, latencies: number
   }
 }
 
-/** What the heap holds when all garbage is gone, in bytes. */
-async function heapAfterGc(service: Service): Promise<number> {
+async function takeRest(service: Service, sql: postgres.Sql): Promise<Rest> {
   const before = service.out().length
   service.process.kill('SIGWINCH')
   const line = () => /^heap after collection: (\d+)$/m.exec(service.out().slice(before))
   await until(() => line() !== null)
-  return Number(line()?.[1])
+  const { descriptors, handles, connections } = await takeSample(service, sql, [])
+  return { heap: Number(line()?.[1]), descriptors, handles, connections }
 }
 
 function lineOf(milliseconds: number, sample: Sample): string {
