@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { randomUUID } from 'node:crypto'
-import { STATUS_CODES } from 'node:http'
+import { type IncomingMessage, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import Fastify, { type ConnectionError, type FastifyInstance, LogController } from 'fastify'
 import FindMyWay from 'find-my-way'
@@ -57,7 +57,12 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT_MS,
     // Node takes the larger of its two limits for the whole request, and by default looks every 30 seconds.
-    http: { headersTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: TIMEOUT_CHECK_MS },
+    // Its own refusal of a request without a Host has neither a body nor the headers below.
+    http: {
+      headersTimeout: REQUEST_TIMEOUT_MS,
+      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+      requireHostHeader: false
+    },
     // What waits while starting has a limit of its own; making a new embedded database may well take longer than ten
     // seconds on a slow machine.
     pluginTimeout: 0,
@@ -74,7 +79,9 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
 
   app.addHook('onRequest', (request, reply, done) => {
     reply.headers(SECURITY_HEADERS).header('X-Request-Id', request.id)
-    done()
+    if (!lacksHost(request.raw)) return done()
+    reply.header('Connection', 'close')
+    done(new BadRequest('A request of HTTP/1.1 needs a Host.'))
   })
   app.addHook('onResponse', (request, reply, done) => {
     request.log.debug({ req: request, res: reply, milliseconds: reply.elapsedTime }, 'request answered')
@@ -99,6 +106,10 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
   await app.ready()
   return app
 }
+
+/** RFC 9112, section 3.2; before HTTP/1.1 there may be none. */
+const lacksHost = ({ headers, httpVersion }: IncomingMessage) =>
+  headers.host === undefined && httpVersion === '1.1'
 
 /** No route has a path like this one, and no client can send it: it is not a URL's path. */
 const UNDECODABLE = '*undecodable'

@@ -261,8 +261,8 @@ function titleIn(body: Buffer): string {
   }
 }
 
-/** Node answers a request without a Host by itself, and without a body. */
 const isNoProblem = ({ status, headers, json }: Answer) =>
   status >= 400 &&
-  json !== undefined &&
-  (!headers['content-type']?.startsWith('application/problem+json') || json.status !== status)
+  (!headers['content-type']?.startsWith('application/problem+json') ||
+    // An answer to HEAD has no body.
+    (json !== undefined && json.status !== status))

@@ -34,7 +34,6 @@ function parseAnswer(received: Buffer, isHead: boolean): Parsed | undefined {
   const body = isHead || status === 204 || status === 304 ? empty(start) : bodyOf(received, start, headers)
   if (body === undefined) return undefined
   const text = body.bytes.toString()
-  // What Node itself refuses has no body, or one that is not ours.
   const json = text === '' ? undefined : JSON.parse(text)
   return { answer: { status, headers, text, json }, end: body.end }
 }
