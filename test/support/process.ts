@@ -42,6 +42,8 @@ export interface ProcessOptions {
   cwd?: string
   /** A program that plain Node runs, instead of the server's source. */
   file?: string
+  /** A command that runs the one which follows it, in the same process. */
+  within?: string[]
 }
 
 /**
@@ -51,10 +53,11 @@ export interface ProcessOptions {
 export async function startProcess(
   t: Pick<Test, 'teardown'>,
   env: Record<string, string>,
-  { cwd = emptyFolder(t), file }: ProcessOptions = {}
+  { cwd = emptyFolder(t), file, within = [] }: ProcessOptions = {}
 ): Promise<Service> {
   const { PORT = String(await freePort()), OPS_PORT = String(await freePort()) } = env
-  const child = spawn(process.execPath, file ? [file] : [...nodeOptions, SERVER], {
+  const command = [...within, process.execPath, ...(file ? [file] : [...nodeOptions, SERVER])]
+  const child = spawn(command[0] as string, command.slice(1), {
     cwd,
     env: { PATH: process.env.PATH, LOG_LEVEL: 'warn', ...env, PORT, OPS_PORT },
     stdio: ['ignore', 'pipe', 'pipe']
