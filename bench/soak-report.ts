@@ -83,7 +83,7 @@ export function compare(second: Window, last: Window): { table: string; passed: 
   return { table: [...head, ...lines].join('\n'), passed }
 }
 
-export const medianOf = (values: number[]) => percentile(values, 0.5)
+const medianOf = (values: number[]) => percentile(values, 0.5)
 
 /** NaN when there are none. */
 export function percentile(values: number[], share: number): number {

@@ -44,10 +44,12 @@ const MAX_WAITING = 1_000
 const CLOSE_MS = 5_000
 
 /**
+ * @param variable the setting that holds the URL
  * @throws StartError when the URL cannot be read, or the embedded database's folder cannot be used
  */
-export async function openDatabase(config: DatabaseConfig): Promise<Database> {
-  const driver = config.kind === 'embedded' ? await openEmbedded(config.directory) : openPostgres(config.url)
+export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_URL'): Promise<Database> {
+  const driver =
+    config.kind === 'embedded' ? await openEmbedded(config.directory) : openPostgres(config.url, variable)
   const clock = setInterval(() => driver.tick(performance.now()), TICK_MS)
 
   function run(kind: Kind, statement: Sql, order = '', milliseconds = STATEMENT_MS): Promise<Rows> {
@@ -76,7 +78,10 @@ export async function openDatabase(config: DatabaseConfig): Promise<Database> {
   }
 }
 
-/** The user, and the task or what stands for it. Only writes of one user may lock the same row. */
+/**
+ * The user, and the task or what stands for it. A create that is repeated with its key locks the task that the first one
+ * made, which nothing here names; see group.ts.
+ */
 const orderOf = ({ user_id, key = '', id }: Values) => `${user_id}\0${key}\0${id}`
 
 function compile(statement: Statement<unknown>) {

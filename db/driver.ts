@@ -9,7 +9,7 @@ export type Kind = 'read' | 'write'
 /** What each of the two databases brings. */
 export interface Driver {
   /**
-   * @param order the same text for writes that may lock the same row
+   * @param order texts in whose order writes that share a transaction take their locks; equal where they lock the same row
    * @param milliseconds the deadline
    */
   run(kind: Kind, statement: Statement, order: string, now: number, milliseconds: number): Promise<Rows>

@@ -39,8 +39,8 @@ export class Group {
   }
 
   /**
-   * @param order the same text for writes that may lock the same row: locks are taken in the order of these texts, so that
-   *   no two transactions wait for each other
+   * @param order locks are taken in the order of these texts, so that two transactions do not wait for each other. Where
+   *   they do all the same (a repeated create locks a row that its text does not name), one is stopped after `SHARED_MS`
    * @throws Unavailable when the database cannot be reached or does not answer in time
    */
   run(statement: Statement, order: string, now: number, milliseconds: number): Promise<Rows> {

@@ -57,9 +57,10 @@ export async function openMigrated(config: DatabaseConfig): Promise<Database> {
 
 /** @param service the role that is given its rights */
 async function migrateAs(url: string, service: string): Promise<void> {
-  const db = await openDatabase({ kind: 'postgres', url })
+  const variable = 'MIGRATION_DATABASE_URL'
+  const db = await openDatabase({ kind: 'postgres', url }, variable)
   try {
-    await usable('MIGRATION_DATABASE_URL', db, (orm) => migrate(orm, service))
+    await usable(variable, db, (orm) => migrate(orm, service))
   } finally {
     await db.close()
   }

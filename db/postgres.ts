@@ -31,14 +31,15 @@ const STREAM_IDLE_SECONDS = 10
 /**
  * A PostgreSQL server, or what looks like one, such as PgBouncer.
  *
+ * @param variable the setting that holds the URL
  * @throws StartError when the URL cannot be read
  */
-export function openPostgres(url: string): Driver {
+export function openPostgres(url: string, variable: string): Driver {
   try {
     connect(url)
   } catch (error) {
-    // Such as a bad escape in the password.
-    throw new StartError(`DATABASE_URL cannot be read: ${(error as Error).message}`)
+    // Such as a port that is none, or target_session_attrs that the driver does not know.
+    throw new StartError(`${variable} cannot be read: ${(error as Error).message}`)
   }
 
   const reader = new Lane(open, renew)

@@ -100,7 +100,7 @@ export default fp<{ auth: ResolvedAuth }>(
  * Remembers for a moment which headers carried a valid token. A client sends the same one again and again, and verifying
  * it takes 7 µs with HS256, the cheapest algorithm; finding it here takes less than one.
  *
- * Never beyond `exp`, and a removed key is refused after `JWKS_MAX_AGE_MS` and `VERIFIED_MS` together: under 5 minutes.
+ * Never beyond `exp` and its tolerance, and a removed key is refused after `JWKS_MAX_AGE_MS` and `VERIFIED_MS` together: under 5 minutes.
  * Tokens that were refused are not remembered, so nobody can fill it without an issuer's help.
  */
 function recentlyVerified() {
@@ -202,8 +202,8 @@ function outageOf(error: unknown): Error | undefined {
 }
 
 /** The scheme is case-insensitive, one or more spaces follow, and the token is base64url with dots: RFC 9110, section 11.4, and RFC 6750, section 2.1. */
-function bearerToken(header: string | undefined): string | undefined {
-  return header === undefined ? undefined : /^bearer +(\S+) *$/i.exec(header)?.[1]
+function bearerToken(header: string): string | undefined {
+  return /^bearer +(\S+) *$/i.exec(header)?.[1]
 }
 
 /** What is known of a token that is valid. */

@@ -46,7 +46,7 @@ export const Problem = Type.Object(
   { $id: 'Problem', description: 'An error (RFC 9457).' }
 )
 
-export interface Detail {
+interface Detail {
   path: string
   message: string
 }

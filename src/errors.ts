@@ -1,6 +1,6 @@
 import { createError, type FastifyError } from '@fastify/error'
 
-/** Every error code a client can meet, with the HTTP status that always goes with it. */
+/** Every error code a client can meet, with its HTTP status; what is no request at all gets `bad_request` with 408 or 431 as well. */
 export const STATUS_OF = {
   bad_request: 400,
   unauthorized: 401,

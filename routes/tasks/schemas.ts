@@ -74,7 +74,7 @@ const userId = Type.String({
   examples: ['alice']
 })
 
-export const UserParams = Type.Object({ userId })
+const UserParams = Type.Object({ userId })
 
 export const TaskParams = Type.Object({
   userId,
@@ -86,7 +86,7 @@ export const TaskParams = Type.Object({
   })
 })
 
-export const ListQuery = Type.Object({
+const ListQuery = Type.Object({
   status: Type.Optional(
     Type.Unsafe<'all' | 'pending' | 'completed'>({
       type: 'string',
@@ -123,14 +123,15 @@ const IdempotencyKey = Type.Object({
 })
 
 const REASONS: Partial<Record<ErrorCode, string>> = {
-  bad_request: 'Malformed JSON, invalid UTF-8, or a URL that cannot be decoded.',
+  bad_request:
+    'Malformed JSON, invalid UTF-8, a URL that cannot be decoded, or a malformed `If-Match` or `If-None-Match`.',
   unauthorized: 'No token, or not a valid one.',
   forbidden: "The path's user is not the token's `sub`.",
   not_found: 'The user has no such task.',
   precondition_failed: 'The task has none of the versions in `If-Match`; nothing was changed.',
   body_too_large: 'The body is larger than 64 KiB.',
   unsupported_media_type: 'The body is not JSON.',
-  validation_failed: 'The query, a header or the body breaks its schema; `errors` says where.',
+  validation_failed: 'The query, the body or the `Idempotency-Key` breaks its schema; `errors` says where.',
   internal: 'A bug. It was logged with the request id.',
   unavailable: 'The database or the key server does not answer in time, or too much work is waiting.'
 }

@@ -200,11 +200,10 @@ t.test(
     )
     for (const answer of writes) isUnavailable(t, answer)
     proxy.mode = 'pass'
-    await until(async () => (await alice('GET', '/00000000-0000-4000-8000-000000000000')).status !== 200)
     await unlockTasks()
     await until(async () => (await alice('GET', `/${task.id}`)).status === 200, RECOVERY_MS)
     const after = await alice('GET', `/${task.id}`)
-    t.match(after.headers.etag, /^"[1-5]"$/, 'at most the one statement that each connection was busy with')
+    t.match(after.headers.etag, /^"[1-4]"$/, 'at most the one statement that each connection was busy with')
   }
 )
 

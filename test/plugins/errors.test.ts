@@ -162,12 +162,12 @@ t.test('one line for many requests that are refused in a moment, and the next on
   t.ok(counts[1] >= 20 && counts.reduce((sum, count) => sum + count) <= refused)
 })
 
-onEachDatabase(async (t, app) => {
+onEachDatabase(async (t, app, kind) => {
   const alice = await clientOf(app, 'alice')
 
   t.test('a refusal is no line in the log', async (t) => {
     const log = logger()
-    const quiet = await startApp(t, 'embedded', { LOG_LEVEL: 'info' }, log)
+    const quiet = await startApp(t, kind, { LOG_LEVEL: 'info' }, log)
     const client = await clientOf(quiet, 'alice')
     const answers = [
       await quiet.inject('/'),
@@ -205,10 +205,13 @@ onEachDatabase(async (t, app) => {
   })
 
   t.test(
-    'every kind of error is valid against the documented schema, and has the code of its status',
+    'every kind of refusal is valid against the documented schema, and has the code of its status',
     async (t) => {
       const document = app.swagger() as unknown as { components: { schemas: Record<string, Schema> } }
       const Problem = document.components.schemas.Problem as Schema
+      const [first, second] = ['Buy milk', 'Buy bread'].map((title) => JSON.stringify({ title }))
+      const once = { ...JSON_TYPE, 'idempotency-key': 'one' }
+      const { json: task } = await alice('POST', '', first, once)
       const answers: [keyof typeof STATUS_OF, Answer][] = [
         ['bad_request', await alice('POST', '', '{', JSON_TYPE)],
         ['unauthorized', await alice('GET', '', undefined, { authorization: 'Bearer x' })],
@@ -217,7 +220,9 @@ onEachDatabase(async (t, app) => {
         ['method_not_allowed', await alice('DELETE')],
         ['body_too_large', await alice('POST', '', Buffer.alloc(65_537), JSON_TYPE)],
         ['unsupported_media_type', await alice('POST', '', 'x', { 'content-type': 'text/plain' })],
-        ['validation_failed', await alice('POST', '', {})]
+        ['validation_failed', await alice('POST', '', {})],
+        ['idempotency_key_reused', await alice('POST', '', second, once)],
+        ['precondition_failed', await alice('DELETE', `/${task.id}`, undefined, { 'if-match': '"9"' })]
       ]
       for (const [code, answer] of answers) {
         isProblem(t, answer, code)

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -7,6 +8,7 @@ import t from 'tap'
 import { type AuthConfig, loadConfig } from '../../src/config.js'
 import { resolveDevelopmentSecret } from '../../src/development-secret.js'
 import { StartError } from '../../src/errors.js'
+import { nodeOptions } from '../support/process.js'
 
 const authIn = (directory: string): AuthConfig => loadConfig({ DATA_DIR: directory, JWT_ISSUER: 'me' }).auth
 
@@ -28,25 +30,30 @@ t.test('the secret is made once, at random, and kept where only its owner can re
 t.test('processes that start at the same moment agree on one secret', async (t) => {
   const directory = join(t.testdir(), 'new')
   const source = fileURLToPath(new URL('../../src', import.meta.url))
-  const at = Date.now() + 4_000
   const code = `
+    import { once } from 'node:events'
     const { loadConfig } = await import(${JSON.stringify(`${source}/config.ts`)})
     const { resolveDevelopmentSecret } = await import(${JSON.stringify(`${source}/development-secret.ts`)})
     const { auth } = loadConfig({ DATA_DIR: ${JSON.stringify(directory)} })
-    await new Promise((resolve) => setTimeout(resolve, ${at} - 20 - Date.now()))
-    while (Date.now() < ${at}) {}
-    process.stdout.write(resolveDevelopmentSecret(auth).keys.secret)`
-  const secrets = await Promise.all(
-    Array.from({ length: 4 }, () => {
-      const child = spawn(
-        process.execPath,
-        ['--import', import.meta.resolve('tsx'), '--input-type=module', '-e', code],
-        { stdio: ['ignore', 'pipe', 'inherit'] }
-      )
-      return text(child.stdout)
+    process.stdout.write('ready\\n')
+    const [at] = await once(process.stdin, 'data')
+    while (Date.now() < Number(at)) {}
+    process.stdout.write(resolveDevelopmentSecret(auth).keys.secret)
+    process.stdin.destroy()`
+  const children = Array.from({ length: 4 }, () =>
+    spawn(process.execPath, [...nodeOptions, '--input-type=module', '-e', code], {
+      stdio: ['pipe', 'pipe', 'inherit']
     })
   )
-  t.equal(secrets[0], readFileSync(join(directory, 'jwt-secret'), 'utf8'))
+  await Promise.all(children.map(({ stdout }) => once(stdout, 'readable')))
+  const at = Date.now() + 100
+  const secrets = await Promise.all(
+    children.map(({ stdin, stdout }) => {
+      stdin.end(String(at))
+      return text(stdout)
+    })
+  )
+  t.equal(secrets[0]?.replace('ready\n', ''), readFileSync(join(directory, 'jwt-secret'), 'utf8'))
   t.equal(new Set(secrets).size, 1)
 })
 

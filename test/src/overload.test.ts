@@ -12,7 +12,7 @@ const CLIENTS = 3_000
 const WAVE = 250
 /** Answers that must have come before the load ends: each client's first, and more than once around for most. */
 const ANSWERS = 3 * CLIENTS
-/** What 3,000 connections and 1,000 waiting statements may cost; seen were 150 MB. */
+/** What 3,000 connections and 1,000 waiting statements may cost; seen were 70 to 150 MB more than before. */
 const MEMORY = 400 * 2 ** 20
 /** No statement is given up before 2 seconds, so an answer that came sooner was refused without one. */
 const STATEMENT_MS = 2_000

@@ -92,6 +92,17 @@ t.test('a start that cannot succeed ends with code 1 and one line that names wha
     ['an operations port in use', { ...working, OPS_PORT: takenPort }, /^OPS_PORT: cannot listen: .*in use/],
     ['a wrong port', { ...data, PORT: '99999' }, /^PORT must be .*not "99999"$/],
     ['a bad escape', { DATABASE_URL: 'postgres://u:s3cretpassword%zz@h/d' }, /^DATABASE_URL/],
+    ['a port that is none', { DATABASE_URL: 'postgres://u:s3cretpassword@h:99999/d' }, /^DATABASE_URL/],
+    [
+      'an option that the driver does not know',
+      { DATABASE_URL: `${DATABASE_URL}?target_session_attrs=any-one` },
+      /^DATABASE_URL cannot be read: .*any-one/
+    ],
+    [
+      'the same of the one for migrations',
+      { DATABASE_URL: url, MIGRATION_DATABASE_URL: `${DATABASE_URL}?target_session_attrs=any-one` },
+      /^MIGRATION_DATABASE_URL cannot be read: .*any-one/
+    ],
     ['a database that refuses', { DATABASE_URL: refusing.url }, /^DATABASE_URL: .*ECONNREFUSED/],
     [
       'a database that refuses on each address of its name',

@@ -10,7 +10,7 @@ export type DatabaseKind = DatabaseConfig['kind']
 export const KINDS: DatabaseKind[] = ['postgres', 'embedded']
 
 /** The URL of a database on the test run's server. */
-export function serverUrl(database: string): string {
+function serverUrl(database: string): string {
   const { port } = JSON.parse(readFileSync(SERVER, 'utf8'))
   return `postgres://postgres@127.0.0.1:${port}/${database}`
 }
