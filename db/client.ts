@@ -1,7 +1,7 @@
 import { is, Param, Placeholder } from 'drizzle-orm'
 import type { DatabaseConfig } from '../src/config.js'
 import { Unavailable } from '../src/errors.js'
-import type { Kind, Orm } from './driver.js'
+import type { Kind, Orm, Target } from './driver.js'
 import { openEmbedded } from './embedded.js'
 import { type Rows, type Statement as Sql, STATEMENT_MS, TICK_MS } from './lane.js'
 import { openPostgres } from './postgres.js'
@@ -45,23 +45,23 @@ const CLOSE_MS = 5_000
 
 /**
  * @param variable the setting that holds the URL
- * @throws StartError when the URL cannot be read, or the embedded database's folder cannot be used
+ * @throws StartError when the URL cannot be used, or the embedded database's folder cannot be used
  */
 export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_URL'): Promise<Database> {
   const driver =
     config.kind === 'embedded' ? await openEmbedded(config.directory) : openPostgres(config.url, variable)
   const clock = setInterval(() => driver.tick(performance.now()), TICK_MS)
 
-  function run(kind: Kind, statement: Sql, order = '', milliseconds = STATEMENT_MS): Promise<Rows> {
+  function run(kind: Kind, statement: Sql, target: Target, milliseconds = STATEMENT_MS): Promise<Rows> {
     if (driver.waiting() >= MAX_WAITING) return Promise.reject(new Unavailable())
-    return driver.run(kind, statement, order, performance.now(), milliseconds)
+    return driver.run(kind, statement, target, performance.now(), milliseconds)
   }
 
   return {
     prepare<Row>(kind: Kind, statement: Statement<Row>) {
       const { text, parametersOf } = compile(statement)
       return (values: Values) =>
-        run(kind, { text, parameters: parametersOf(values) }, orderOf(values)) as Promise<Row[]>
+        run(kind, { text, parameters: parametersOf(values) }, targetOf(values)) as Promise<Row[]>
     },
     prepareStream<Row>(statement: Statement<Row>) {
       const { text, parametersOf } = compile(statement)
@@ -69,7 +69,7 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
     },
     administer: driver.administer,
     async ping(milliseconds) {
-      await run('read', { text: 'select 1', parameters: [] }, '', milliseconds)
+      await run('read', { text: 'select 1', parameters: [] }, NOTHING, milliseconds)
     },
     async close() {
       await driver.close(CLOSE_MS)
@@ -78,11 +78,15 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
   }
 }
 
-/**
- * The user, and the task or what stands for it. A create that is repeated with its key locks the task that the first one
- * made, which nothing here names; see group.ts.
- */
-const orderOf = ({ user_id, key = '', id }: Values) => `${user_id}\0${key}\0${id}`
+const targetOf = ({ user_id, id, key }: Values): Target => ({
+  user: String(user_id),
+  // Upper and lower case are the same id. And a create that is repeated with its key locks the task that the first one
+  // made.
+  id: key === undefined ? String(id).toLowerCase() : undefined
+})
+
+/** A statement that locks nothing. */
+const NOTHING: Target = { user: '', id: '' }
 
 function compile(statement: Statement<unknown>) {
   const { sql, params } = statement.toSQL()

@@ -6,13 +6,17 @@ export type Orm = PgDatabase<PgQueryResultHKT>
 /** What a statement may do. */
 export type Kind = 'read' | 'write'
 
+/** What a write locks. */
+export interface Target {
+  user: string
+  /** The task; undefined when it may be any of the user's. */
+  id: string | undefined
+}
+
 /** What each of the two databases brings. */
 export interface Driver {
-  /**
-   * @param order texts in whose order writes that share a transaction take their locks; equal where they lock the same row
-   * @param milliseconds the deadline
-   */
-  run(kind: Kind, statement: Statement, order: string, now: number, milliseconds: number): Promise<Rows>
+  /** @param milliseconds the deadline */
+  run(kind: Kind, statement: Statement, target: Target, now: number, milliseconds: number): Promise<Rows>
   /** How many statements were not answered. */
   waiting(): number
   /** To be called every `TICK_MS`, for what is late. */

@@ -44,7 +44,7 @@ export async function openEmbedded(directory: string): Promise<Driver> {
     }
     const lane = new Lane(() => ({ session: () => 0, query, cancel() {}, destroy() {}, async end() {} }))
     return {
-      run: (_kind, statement, _order, now, milliseconds) => lane.run(statement, now, milliseconds),
+      run: (_kind, statement, _target, now, milliseconds) => lane.run(statement, now, milliseconds),
       waiting: () => lane.waiting,
       tick: (now) => lane.tick(now),
       async *stream(text, parameters) {

@@ -1,4 +1,5 @@
 import { Unavailable } from '../src/errors.js'
+import type { Target } from './driver.js'
 import { type Lane, RolledBack, type Rows, type Statement } from './lane.js'
 
 /** Writes that may share a transaction: with more of them, more waits for the slowest, and holds its locks. */
@@ -7,7 +8,7 @@ const MOST = 32
 const SHARED_MS = 500
 
 interface Write extends Statement {
-  order: string
+  target: Target
   until: number
   /** Not with others again. */
   alone: boolean
@@ -38,15 +39,11 @@ export class Group {
     return this.#queue.length
   }
 
-  /**
-   * @param order locks are taken in the order of these texts, so that two transactions do not wait for each other. Where
-   *   they do all the same (a repeated create locks a row that its text does not name), one is stopped after `SHARED_MS`
-   * @throws Unavailable when the database cannot be reached or does not answer in time
-   */
-  run(statement: Statement, order: string, now: number, milliseconds: number): Promise<Rows> {
+  /** @throws Unavailable when the database cannot be reached or does not answer in time */
+  run(statement: Statement, target: Target, now: number, milliseconds: number): Promise<Rows> {
     return new Promise((resolve, reject) => {
       const { text, parameters } = statement
-      this.#queue.push({ text, parameters, order, until: now + milliseconds, alone: false, resolve, reject })
+      this.#queue.push({ text, parameters, target, until: now + milliseconds, alone: false, resolve, reject })
       if (this.#scheduled) return
       this.#scheduled = true
       // When all requests that arrived together were looked at.
@@ -95,9 +92,29 @@ export class Group {
     return free
   }
 
+  /**
+   * What shares the next transaction. Locks are taken in one order, by user and then by task, so that no two transactions
+   * wait for each other; that would be possible where a write that may lock any of a user's tasks shares with another
+   * write of that user, so it does not.
+   */
   #next(): Write[] {
-    const end = this.#queue.slice(0, MOST).findIndex(({ alone }) => alone)
-    return this.#queue.splice(0, end === -1 ? MOST : Math.max(end, 1))
+    const [first] = this.#queue as [Write]
+    if (first.alone) return this.#queue.splice(0, 1)
+    const next: Write[] = []
+    const left: Write[] = []
+    const users = new Map<string, Target>()
+    for (const write of this.#queue) {
+      const { user, id } = write.target
+      const other = users.get(user)
+      const fits = other === undefined || (other.id !== undefined && id !== undefined)
+      if (next.length === MOST || write.alone || !fits) left.push(write)
+      else {
+        users.set(user, write.target)
+        next.push(write)
+      }
+    }
+    this.#queue = left
+    return next
   }
 
   /** Never throws. */
@@ -107,7 +124,7 @@ export class Group {
     const milliseconds = first.until - now
     if (writes.length === 1) return lane.run(first, now, milliseconds).then(first.resolve, first.reject)
 
-    writes.sort((a, b) => (a.order < b.order ? -1 : a.order > b.order ? 1 : 0))
+    writes.sort(byTarget)
     try {
       const results = await lane.transact(writes, now, milliseconds)
       for (const [index, { resolve }] of writes.entries()) resolve(results[index] as Rows)
@@ -122,4 +139,10 @@ export class Group {
       this.#queue.unshift(...others.map((write) => ({ ...write, alone: true })))
     }
   }
+}
+
+function byTarget({ target: a }: Write, { target: b }: Write): number {
+  if (a.user !== b.user) return a.user < b.user ? -1 : 1
+  if (a.id === undefined || b.id === undefined || a.id === b.id) return 0
+  return a.id < b.id ? -1 : 1
 }

@@ -60,6 +60,8 @@ interface Sent {
   /** Answers the request; undefined once that was done. */
   giveUp: ((reason: Error) => void) | undefined
   cancelled: number | undefined
+  /** Done, but not safe from the loss of the server. */
+  isUnsafe: boolean
 }
 
 /**
@@ -78,9 +80,12 @@ export class Lane {
   /** How many of those have nobody waiting for them any more. */
   #givenUp = 0
 
-  /** @param onSilence called when a connection was destroyed because nobody seems to be at its other end */
+  /**
+   * @param connect its parameter is to be called when what the database works on will be acknowledged too early
+   * @param onSilence called when a connection was destroyed because nobody seems to be at its other end
+   */
   constructor(
-    private readonly connect: () => Connection,
+    private readonly connect: (onUnsafe: () => void) => Connection,
     private readonly onSilence: () => void = () => {}
   ) {}
 
@@ -107,23 +112,32 @@ export class Lane {
     return this.#send(statement, now, milliseconds)
   }
 
+  #open(): Connection {
+    const under = this.#sent
+    return this.connect(() => {
+      const [first] = under
+      if (first !== undefined) first.isUnsafe = true
+    })
+  }
+
   #send(
     { text, parameters }: Statement,
     now: number,
     milliseconds: number,
     transaction?: Transaction
   ): Promise<Rows> {
-    this.#connection ??= this.connect()
+    this.#connection ??= this.#open()
     if (this.#sent.size === 0) this.#heard = now
     const query = this.#connection.query(text, parameters)
     return new Promise((resolve, reject) => {
       const until = now + milliseconds
-      const sent: Sent = { query, transaction, until, giveUp: reject, cancelled: undefined }
+      const sent: Sent = { query, transaction, until, giveUp: reject, cancelled: undefined, isUnsafe: false }
       this.#sent.add(sent)
       query.then(
         (rows) => {
           this.#answered(sent)
-          resolve(rows)
+          if (sent.isUnsafe) reject(new Unavailable())
+          else resolve(rows)
         },
         (error) => {
           this.#answered(sent)
@@ -143,7 +157,7 @@ export class Lane {
    *   may not be known then
    */
   async transact(statements: Statement[], now: number, milliseconds: number): Promise<Rows[]> {
-    this.#connection ??= this.connect()
+    this.#connection ??= this.#open()
     const connection = this.#connection
     const transaction: Transaction = { stopped: false }
     const begin = this.#send(BEGIN, now, milliseconds).then(() => connection.session())

@@ -32,14 +32,14 @@ const STREAM_IDLE_SECONDS = 10
  * A PostgreSQL server, or what looks like one, such as PgBouncer.
  *
  * @param variable the setting that holds the URL
- * @throws StartError when the URL cannot be read
+ * @throws StartError when the URL cannot be used
  */
 export function openPostgres(url: string, variable: string): Driver {
   try {
     connect(url)
   } catch (error) {
-    // Such as a port that is none, or target_session_attrs that the driver does not know.
-    throw new StartError(`${variable} cannot be read: ${(error as Error).message}`)
+    // Such as a port that is none.
+    throw new StartError(`${variable} cannot be used: ${(error as Error).message}`)
   }
 
   const reader = new Lane(open, renew)
@@ -48,8 +48,8 @@ export function openPostgres(url: string, variable: string): Driver {
   const writes = new Group(writers)
   let renewed = Number.NEGATIVE_INFINITY
 
-  function open(): Connection {
-    const connection = connect(url)
+  function open(onUnsafe: () => void): Connection {
+    const connection = connect(url, onUnsafe)
     const query: Connection['query'] = (text, parameters) => {
       const sent = connection.query(text, parameters)
       sent.then(undefined, (error) => {
@@ -80,10 +80,10 @@ export function openPostgres(url: string, variable: string): Driver {
   }
 
   return {
-    run: (kind, statement, order, now, milliseconds) =>
+    run: (kind, statement, target, now, milliseconds) =>
       kind === 'read'
         ? readerOf(now).run(statement, now, milliseconds)
-        : writes.run(statement, order, now, milliseconds),
+        : writes.run(statement, target, now, milliseconds),
     waiting() {
       let waiting = writes.waiting
       for (const lane of lanes) waiting += lane.waiting
@@ -122,7 +122,7 @@ function openStreams(url: string) {
     /** @throws Unavailable when too many are under way, or the database does not send the next batch in time */
     async *stream(text: string, parameters: unknown[]): AsyncGenerator<unknown[]> {
       if (busy.size >= MAX_STREAMS) throw new Unavailable()
-      const connection = idle.pop() ?? connect(url, { idle_timeout: STREAM_IDLE_SECONDS })
+      const connection = idle.pop() ?? connect(url, undefined, { idle_timeout: STREAM_IDLE_SECONDS })
       busy.add(connection)
       const query = connection.query(text, parameters)
       let complete = false
@@ -194,6 +194,9 @@ async function* batchesOf(query: Query): AsyncGenerator<unknown[]> {
 
 type Query = postgres.PendingQuery<postgres.Row[]>
 
+/** The driver's own way of collecting them begins each answer where one before it failed, and leaves the places before empty. */
+const collect = (row: unknown, rows: unknown) => (rows as unknown[]).push(row)
+
 interface Postgres extends Connection {
   client: postgres.Sql
   query(text: string, parameters: unknown[]): Query
@@ -206,7 +209,8 @@ interface Running {
   canceller: ((query: Running) => Promise<unknown>) | null
 }
 
-function connect(url: string, options?: { idle_timeout: number }): Postgres {
+/** @param onUnsafe called when what the database works on is done, but not where it should be before it is answered */
+function connect(url: string, onUnsafe = () => {}, options?: { idle_timeout: number }): Postgres {
   let socket: Socket | undefined
   let destroyed = false
   let dialled = Number.NEGATIVE_INFINITY
@@ -220,21 +224,37 @@ function connect(url: string, options?: { idle_timeout: number }): Postgres {
     max: 1,
     connect_timeout: CONNECT_SECONDS,
     fetch_types: false,
-    onnotice: () => {},
+    onnotice: ({ routine }) => {
+      // A commit that was told to stop does not wait for the standby that it should wait for, and says so like this only.
+      if (routine === 'SyncRepWaitForLSN') onUnsafe()
+    },
     // Only parameters that PgBouncer accepts: it refuses, for instance, statement_timeout here.
     connection: { application_name: 'tasks-api', TimeZone: 'UTC', DateStyle: 'ISO' },
     types: {
-      instant: { to: types.TIMESTAMPTZ, from: [types.TIMESTAMPTZ], parse: toInstant, serialize: String }
+      instant: { to: types.TIMESTAMPTZ, from: [types.TIMESTAMPTZ], parse: toInstant, serialize: String },
+      // A statement that it tries once more, for a new plan, has its parameters made into text twice.
+      bool: {
+        to: types.BOOL,
+        from: [types.BOOL],
+        parse: (text: string) => text === 't',
+        serialize: (value: unknown) => (value === true || value === 't' ? 't' : 'f')
+      }
     },
     // Not in its types, but in its documentation.
     ...{ socket: open }
   })
 
-  async function open({ host, port, path }: postgres.ParsedOptions): Promise<Socket> {
+  // With these it asks something of its own on each new connection, and a failure of that ends the process.
+  const { host, port, target_session_attrs } = client.options
+  if (target_session_attrs) throw new Error(`target_session_attrs ${target_session_attrs} is not supported`)
+  // With more than one it takes the first statement of a connection that is lost for answered, without rows.
+  const [hosts, ports] = [host.splice(0, host.length, host[0] as string), [...port]]
+
+  async function open({ path }: postgres.ParsedOptions): Promise<Socket> {
     const make = () => {
       if (path) return dial(path)
-      const options = { host: host[at] as string, port: port[at] as number, noDelay: true }
-      return Object.assign(dial(options), { host: host[at] })
+      const options = { host: hosts[at] as string, port: ports[at] as number, noDelay: true }
+      return Object.assign(dial(options), { host: hosts[at] })
     }
     // From the server of the connection, where there is more than one.
     if (cancelling) return make()
@@ -243,7 +263,7 @@ function connect(url: string, options?: { idle_timeout: number }): Postgres {
     if (destroyed)
       throw Object.assign(new Error('the connection was given up'), { code: 'CONNECTION_DESTROYED' })
     dialled = performance.now()
-    at = session++ % host.length
+    at = session++ % hosts.length
     socket = make()
     return socket
   }
@@ -251,7 +271,8 @@ function connect(url: string, options?: { idle_timeout: number }): Postgres {
   return {
     client,
     session: () => session,
-    query: (text, parameters) => client.unsafe(text, parameters as string[], { prepare: true }),
+    query: (text, parameters) =>
+      client.unsafe(text, parameters as string[], { prepare: true }).forEach(collect) as unknown as Query,
     cancel(query) {
       const running = query as unknown as Running
       // postgres.js cancels only what is active rightly: marking one that was sent but is not active would hand its

@@ -19,6 +19,8 @@ export async function jsonArray<T>(
   const iterator = batches[Symbol.asyncIterator]()
   const first = await iterator.next()
   const stream = Readable.from(pieces(), { objectMode: false })
+  // Not left to the generator below, which does nothing at its end when it was never begun.
+  stream.once('close', () => void iterator.return?.())
   const tooSlow = () => stream.destroy(new Error('the client did not read the list in time'))
 
   async function* pieces(): AsyncGenerator<string> {
@@ -36,7 +38,6 @@ export async function jsonArray<T>(
     } finally {
       clearTimeout(longest)
       clearTimeout(stalled)
-      await iterator.return?.()
     }
   }
   return stream

@@ -277,6 +277,49 @@ t.test('what is more than the limit is refused at once, and the rest succeeds', 
   await select()
 })
 
+t.test('the rows of an answer that failed take no place in the next one', async (t) => {
+  const db = await openDatabase({ kind: 'postgres', url: await emptyDatabase(t) })
+  t.teardown(() => db.close())
+  await t.rejects(ask(db, 'select 1 / (3 - n) from generate_series(1, 5) n'), { code: '22012' })
+  t.strictSame([...(await ask(db, 'select 1 as one'))], [{ one: 1 }])
+})
+
+t.test('of several servers, one that is lost is an outage as well, and the next is asked', async (t) => {
+  const database = await emptyDatabase(t)
+  const proxies = [await startProxy(t, database), await startProxy(t, database)] as const
+  const [first, second] = proxies.map(({ url }) => new URL(url))
+  const url = database.replace(/@[^/]+/, `@${first?.host},${second?.host}`)
+  const db = await openDatabase({ kind: 'postgres', url })
+  t.teardown(() => db.close())
+  const observer = sqlClient(t, database)
+  const waiting = t.rejects(ask(db, 'select pg_sleep(30)'), Unavailable)
+  await until(async () => {
+    const active = await observer`
+      select from pg_stat_activity where datname = current_database() and query like '%pg_sleep%' and wait_event = 'PgSleep'`
+    return active.length > 0
+  })
+  proxies[0].cut()
+  await waiting
+  await proxies[0].refuse()
+  t.strictSame([...(await ask(db, 'select 1 as one'))], [{ one: 1 }])
+  t.ok(proxies[1].accepted > 0)
+})
+
+t.test('a lock that the database gives up waiting for is an outage', async (t) => {
+  const database = await emptyDatabase(t)
+  const db = await openDatabase({ kind: 'postgres', url: database })
+  t.teardown(() => db.close())
+  const observer = sqlClient(t, database)
+  await observer`create table gate (id int)`
+  await observer.unsafe(`alter database ${new URL(database).pathname.slice(1)} set lock_timeout = 100`)
+  const holder = await observer.reserve()
+  await holder`begin`
+  await holder`lock table gate`
+  await t.rejects(ask(db, 'select * from gate'), Unavailable)
+  await holder`rollback`
+  holder.release()
+})
+
 t.test('a mistake is not an outage', async (t) => {
   const db = await openDatabase({ kind: 'postgres', url: await emptyDatabase(t) })
   t.teardown(() => db.close())

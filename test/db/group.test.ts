@@ -1,10 +1,11 @@
 import { sql } from 'drizzle-orm'
 import t, { type Test } from 'tap'
-import { openDatabase, type Statement } from '../../db/client.js'
+import { type Database, openDatabase, type Statement } from '../../db/client.js'
 import { migrate } from '../../db/migrate.js'
 import { taskRepository } from '../../db/tasks.js'
 import { Unavailable } from '../../src/errors.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
+import { startPostgres } from '../support/postgres-server.js'
 import { until } from '../support/process.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
@@ -126,6 +127,38 @@ t.test(
   }
 )
 
+t.test(
+  'what did not reach the standby is not acknowledged, whoever stopped the waiting for it',
+  async (t) => {
+    const server = await startPostgres()
+    t.teardown(() => server.stop())
+    const db = await openDatabase({ kind: 'postgres', url: server.url('postgres') })
+    t.teardown(() => db.close())
+    await db.administer(migrate)
+    const tasks = taskRepository(db)
+    await tasks.create(USER, { title: 'Before' })
+    const observer = sqlClient(t, server.url('postgres'))
+    await observer.unsafe("alter system set synchronous_standby_names = 'nobody'")
+    await observer`select pg_reload_conf()`
+    for (const titles of [['Alone'], ['Shared', 'Too']]) {
+      const writes = titles.map((title) => tasks.create(USER, { title }))
+      for (const write of writes) write.catch(() => {})
+      // An administrator, while it waits for a standby that never comes.
+      await until(async () => {
+        const stopped = await observer`
+        select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'`
+        return stopped.length > 0
+      })
+      for (const write of writes) await t.rejects(write, Unavailable)
+    }
+    t.strictSame(
+      await stored(observer),
+      ['Alone', 'Before', 'Shared', 'Too'],
+      'and yet they were carried out'
+    )
+  }
+)
+
 t.test('nothing is acknowledged that was undone because its statement had to be planned anew', async (t) => {
   const { tasks, observer } = await open(t)
   const all: string[] = []
@@ -150,18 +183,72 @@ t.test('nothing is acknowledged that was undone because its statement had to be 
   )
 })
 
+/** A write that says who was there, in a table of which it locks nothing. */
+async function visits(db: Database, observer: Observer) {
+  await observer`create table visits (nr serial, who text, at bigint default txid_current())`
+  const visit = db.prepare('write', {
+    toSQL: () => ({ sql: 'insert into visits (who) values ($1)', params: [sql.placeholder('user_id')] })
+  } as unknown as Statement<unknown>)
+  return {
+    visit,
+    seen: () => observer`select array_agg(who order by nr) as who from visits group by at order by min(nr)`
+  }
+}
+
 t.test('locks are taken in one order', async (t) => {
   const { db, observer } = await open(t)
-  await observer`create table taken (nr serial, who text)`
-  const insert = db.prepare('write', {
-    toSQL: () => ({ sql: 'insert into taken (who) values ($1)', params: [sql.placeholder('user_id')] })
+  const { visit, seen } = await visits(db, observer)
+  await Promise.all(['dave', 'bob', 'alice', 'carol'].map((user_id) => visit({ user_id, id: '' })))
+  t.strictSame([...(await seen())], [{ who: ['alice', 'bob', 'carol', 'dave'] }])
+})
+
+t.test('the case of an id does not change the order', async (t) => {
+  const { db, observer } = await open(t)
+  await observer`create table taken (nr serial, id text)`
+  const take = db.prepare('write', {
+    toSQL: () => ({ sql: 'insert into taken (id) values ($1)', params: [sql.placeholder('id')] })
   } as unknown as Statement<unknown>)
-  await Promise.all(['dave', 'bob', 'alice', 'carol'].map((user_id) => insert({ user_id, id: '' })))
-  const rows = await observer`select who from taken order by nr`
+  await Promise.all(['C', 'b', 'A', 'd'].map((id) => take({ user_id: USER, id })))
+  const rows = await observer`select id from taken order by nr`
   t.strictSame(
-    rows.map(({ who }) => who),
-    ['alice', 'bob', 'carol', 'dave']
+    rows.map(({ id }) => id),
+    ['A', 'b', 'C', 'd']
   )
+})
+
+t.test(
+  "a create with a key shares with other users' writes only: it may lock any task of its own",
+  async (t) => {
+    const { db, observer } = await open(t)
+    const { visit, seen } = await visits(db, observer)
+    const [plain, keyed] = [{ id: '' }, { id: '', key: 'k' }]
+    await Promise.all([
+      visit({ user_id: 'alice', ...plain }),
+      visit({ user_id: 'alice', ...plain }),
+      visit({ user_id: 'alice', ...keyed }),
+      visit({ user_id: 'bob', ...keyed }),
+      visit({ user_id: 'bob', ...plain }),
+      visit({ user_id: 'bob', ...keyed }),
+      visit({ user_id: 'carol', ...keyed })
+    ])
+    t.strictSame((await seen()).map(({ who }) => who.join(' ')).sort(), [
+      'alice alice bob carol',
+      'alice bob',
+      'bob'
+    ])
+  }
+)
+
+t.test('what is tried once more for a new plan means the same', async (t) => {
+  const { tasks, observer } = await open(t)
+  const { id } = await tasks.create(USER, { title: 'Buy milk' })
+  for (let round = 0; round < 6; round++) {
+    // On each of the connections for writes, which take turns.
+    for (let i = 0; i < 6; i++) await tasks.toggle(USER, id, false)
+    await observer.unsafe(`alter table tasks alter title type ${round % 2 ? 'text' : 'varchar(300)'}`)
+    t.match(await tasks.toggle(USER, id, true), { completed: true })
+    t.match(await tasks.get(USER, id), { completed: true })
+  }
 })
 
 t.test('nothing is done twice when only the last statement had to be planned anew', async (t) => {

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { get, type IncomingMessage } from 'node:http'
+import { Agent, get, type IncomingMessage } from 'node:http'
 import { text } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { LONGEST_ARRAY } from '../../../db/tasks.js'
@@ -46,9 +46,11 @@ onEachDatabase(async (t, app) => {
   })
 })
 
+const authorized = async () => ({ authorization: `Bearer ${await sign({ sub: 'alice' })}` })
+
 /** Asks for alice's list over real HTTP. */
 async function ask(url: string): Promise<IncomingMessage> {
-  const headers = { authorization: `Bearer ${await sign({ sub: 'alice' })}` }
+  const headers = await authorized()
   const request = get(`${url}/api/alice/tasks`, { headers, agent: false })
   const [response] = (await once(request, 'response')) as [IncomingMessage]
   return response
@@ -87,6 +89,24 @@ t.test('a client that goes away stops the work in the database', async (t) => {
   t.equal((await atWork(sql)).length, 1)
   response.destroy()
   await until(async () => (await atWork(sql)).length === 0)
+})
+
+t.test('a client that goes away before the list begins leaves nothing behind', async (t) => {
+  const { app, sql, url, alice } = await listening(t, 50_000)
+  const holder = await sql.reserve()
+  await holder`begin`
+  await holder`lock table tasks in access exclusive mode`
+  const agent = new Agent()
+  const headers = await authorized()
+  let arrived = 0
+  app.server.on('request', () => arrived++)
+  for (let i = 0; i < 20; i++) get(`${url}/api/alice/tasks`, { headers, agent }).on('error', () => {})
+  await until(async () => arrived === 20 && (await atWork(sql)).length > 0)
+  agent.destroy()
+  await holder`rollback`
+  holder.release()
+  await until(async () => (await atWork(sql)).length === 0)
+  t.equal((await alice('GET')).json.length, 50_000)
 })
 
 t.test('a list that fails half-way is broken off, never closed as if it were whole', async (t) => {
