@@ -135,11 +135,13 @@ t.test(
     const db = await openDatabase({ kind: 'postgres', url: server.url('postgres') })
     t.teardown(() => db.close())
     await db.administer(migrate)
-    const tasks = taskRepository(db)
-    await tasks.create(USER, { title: 'Before' })
     const observer = sqlClient(t, server.url('postgres'))
     await observer.unsafe("alter system set synchronous_standby_names = 'nobody'")
-    await observer`select pg_reload_conf()`
+    await server.kill()
+    await server.restart()
+    const tasks = taskRepository(db)
+    const answers = () => tasks.list(USER).catch(() => undefined)
+    await until(async () => (await answers()) !== undefined)
     for (const titles of [['Alone'], ['Shared', 'Too']]) {
       const writes = titles.map((title) => tasks.create(USER, { title }))
       for (const write of writes) write.catch(() => {})
@@ -151,11 +153,7 @@ t.test(
       })
       for (const write of writes) await t.rejects(write, Unavailable)
     }
-    t.strictSame(
-      await stored(observer),
-      ['Alone', 'Before', 'Shared', 'Too'],
-      'and yet they were carried out'
-    )
+    t.strictSame(await stored(observer), ['Alone', 'Shared', 'Too'], 'and yet they were carried out')
   }
 )
 
