@@ -1,8 +1,8 @@
 /**
  * Codes that say "not now" rather than "wrong": the driver's own, the system's, and PostgreSQL's classes 08
  * (connection), 53 (out of connections, memory or disk), 57P (shutting down), with 25006 (read-only: this server is
- * no longer the primary), 57014 (cancelled), 40P01, 40001 and 55P03 (in the way of another transaction) and 58030 (the disk
- * failed).
+ * no longer the primary), 57014 (cancelled), 40P01, 40001 and 55P03 (in the way of another transaction) and 58030 (the
+ * disk failed).
  */
 const OUTAGE =
   /^(08...|53...|57P..|57014|40P01|40001|55P03|58030|25006|CONNECT\w*|ECONN\w*|ENOTFOUND|EAI_AGAIN|EHOST\w+|ENET\w+|EPIPE|ETIMEDOUT|ENOENT)$/

@@ -7,7 +7,7 @@ import { StartError, Unavailable } from '../src/errors.js'
 import type { Driver } from './driver.js'
 import { Group } from './group.js'
 import { toInstant } from './instant.js'
-import { type Connection, Lane, STATEMENT_MS } from './lane.js'
+import { type Connection, Lane, type Rows, STATEMENT_MS } from './lane.js'
 import { isOutage, isReadOnly } from './outage.js'
 
 const CONNECT_SECONDS = 3
@@ -124,7 +124,7 @@ function openStreams(url: string) {
       if (busy.size >= MAX_STREAMS) throw new Unavailable()
       const connection = idle.pop() ?? connect(url, undefined, { idle_timeout: STREAM_IDLE_SECONDS })
       busy.add(connection)
-      const query = connection.query(text, parameters)
+      const query: Query = connection.client.unsafe(text, parameters as string[], { prepare: true })
       let complete = false
       try {
         yield* batchesOf(query)
@@ -194,12 +194,14 @@ async function* batchesOf(query: Query): AsyncGenerator<unknown[]> {
 
 type Query = postgres.PendingQuery<postgres.Row[]>
 
-/** The driver's own way of collecting them begins each answer where one before it failed, and leaves the places before empty. */
+/**
+ * The driver's own way of collecting rows begins an answer where the one before it has failed, and leaves the places up to
+ * there empty.
+ */
 const collect = (row: unknown, rows: unknown) => (rows as unknown[]).push(row)
 
 interface Postgres extends Connection {
   client: postgres.Sql
-  query(text: string, parameters: unknown[]): Query
 }
 
 /** What postgres.js knows of a query, and its types do not. */
@@ -272,7 +274,9 @@ function connect(url: string, onUnsafe = () => {}, options?: { idle_timeout: num
     client,
     session: () => session,
     query: (text, parameters) =>
-      client.unsafe(text, parameters as string[], { prepare: true }).forEach(collect) as unknown as Query,
+      client
+        .unsafe(text, parameters as string[], { prepare: true })
+        .forEach(collect) as unknown as Promise<Rows>,
     cancel(query) {
       const running = query as unknown as Running
       // postgres.js cancels only what is active rightly: marking one that was sent but is not active would hand its

@@ -100,7 +100,8 @@ export default fp<{ auth: ResolvedAuth }>(
  * Remembers for a moment which headers carried a valid token. A client sends the same one again and again, and verifying
  * it takes 7 µs with HS256, the cheapest algorithm; finding it here takes less than one.
  *
- * Never beyond `exp` and its tolerance, and a removed key is refused after `JWKS_MAX_AGE_MS` and `VERIFIED_MS` together: under 5 minutes.
+ * Never beyond `exp` and its tolerance, and a removed key is refused after `JWKS_MAX_AGE_MS` and `VERIFIED_MS` together:
+ * under 5 minutes.
  * Tokens that were refused are not remembered, so nobody can fill it without an issuer's help.
  */
 function recentlyVerified() {

@@ -1,6 +1,6 @@
 import { createError, type FastifyError } from '@fastify/error'
 
-/** Every error code a client can meet, with its HTTP status; what is no request at all gets `bad_request` with 408 or 431 as well. */
+/** Every error code a client can meet, with its HTTP status. What is no request at all gets `bad_request` with 408 or 431. */
 export const STATUS_OF = {
   bad_request: 400,
   unauthorized: 401,
