@@ -11,6 +11,7 @@ const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 const REQUEST_LINE = new RegExp(
   `^(${TOKEN}) +([\\x21-\\x7e]+) +(HTTP/(?:1\\.1|1\\.0|0\\.9|2\\.0)|RTSP/1\\.0)$`
 )
+const CRLF = Buffer.from('\r\n')
 const FIELD = new RegExp(`^(${TOKEN}):[ \\t]*([\\t\\x20-\\x7e\\x80-\\xff]*)$`)
 
 /**
@@ -23,6 +24,8 @@ export function readStrictly(bytes: Buffer): StrictRequest[] {
   const requests: StrictRequest[] = []
   let rest = bytes
   for (;;) {
+    // Section 2.2: empty lines before a request are ignored.
+    while (rest.subarray(0, 2).equals(CRLF)) rest = rest.subarray(2)
     const read = readOne(rest)
     if (read === undefined) return requests
     requests.push(read.request)
@@ -53,7 +56,11 @@ function readOne(bytes: Buffer): { request: StrictRequest; end: number; last: bo
     const end = head.end + Number(length ?? '0')
     body = end <= bytes.length ? { bytes: bytes.subarray(head.end, end), end } : undefined
   }
-  if (body === undefined) return undefined
+  if (body === undefined) {
+    // The body of a GET means nothing, so nobody has to wait for its end; nothing comes after it.
+    const request = { method, target, headers, body: Buffer.alloc(0) }
+    return method === 'GET' ? { request, end: bytes.length, last: true } : undefined
+  }
   const last = !modern || all('connection').some((value) => /\bclose\b/i.test(value))
   return { request: { method, target, headers, body: body.bytes }, end: body.end, last }
 }
@@ -98,7 +105,7 @@ function chunksAt(bytes: Buffer, start: number): { bytes: Buffer; end: number } 
     const dataEnd = lineEnd + 2 + size
     if (size === 0) {
       // Trailers, or none.
-      const trailers = bytes.subarray(lineEnd + 2, lineEnd + 4).equals(Buffer.from('\r\n'))
+      const trailers = bytes.subarray(lineEnd + 2, lineEnd + 4).equals(CRLF)
         ? { lines: [], end: lineEnd + 4 }
         : linesAt(bytes, lineEnd + 2)
       return trailers && fieldsOf(trailers.lines)
