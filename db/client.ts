@@ -3,7 +3,7 @@ import type { DatabaseConfig } from '../src/config.js'
 import { Unavailable } from '../src/errors.js'
 import type { Kind, Orm, Target } from './driver.js'
 import { openEmbedded } from './embedded.js'
-import { type Rows, type Statement as Sql, STATEMENT_MS, TICK_MS } from './lane.js'
+import { type Rows, STATEMENT_MS, TICK_MS } from './lane.js'
 import { openPostgres } from './postgres.js'
 
 /** A statement built with drizzle, whose rows are `Row`. */
@@ -52,16 +52,21 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
     config.kind === 'embedded' ? await openEmbedded(config.directory) : openPostgres(config.url, variable)
   const clock = setInterval(() => driver.tick(performance.now()), TICK_MS)
 
-  function run(kind: Kind, statement: Sql, target: Target, milliseconds = STATEMENT_MS): Promise<Rows> {
-    if (driver.waiting() >= MAX_WAITING) return Promise.reject(new Unavailable())
-    return driver.run(kind, statement, target, performance.now(), milliseconds)
+  /** Starts a statement unless too many are under way. */
+  function start(run: (now: number) => Promise<Rows>): Promise<Rows> {
+    return driver.waiting() >= MAX_WAITING ? Promise.reject(new Unavailable()) : run(performance.now())
   }
 
   return {
     prepare<Row>(kind: Kind, statement: Statement<Row>) {
       const { text, parametersOf } = compile(statement)
-      return (values: Values) =>
-        run(kind, { text, parameters: parametersOf(values) }, targetOf(values)) as Promise<Row[]>
+      const run =
+        kind === 'read'
+          ? (values: Values, now: number) =>
+              driver.read({ text, parameters: parametersOf(values) }, now, STATEMENT_MS)
+          : (values: Values, now: number) =>
+              driver.write({ text, parameters: parametersOf(values) }, targetOf(values), now, STATEMENT_MS)
+      return (values: Values) => start((now) => run(values, now)) as Promise<Row[]>
     },
     prepareStream<Row>(statement: Statement<Row>) {
       const { text, parametersOf } = compile(statement)
@@ -69,7 +74,7 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
     },
     administer: driver.administer,
     async ping(milliseconds) {
-      await run('read', { text: 'select 1', parameters: [] }, NOTHING, milliseconds)
+      await start((now) => driver.read({ text: 'select 1', parameters: [] }, now, milliseconds))
     },
     async close() {
       await driver.close(CLOSE_MS)
@@ -84,9 +89,6 @@ const targetOf = ({ user_id, id, key }: Values): Target => ({
   // made.
   id: key === undefined ? String(id).toLowerCase() : undefined
 })
-
-/** A statement that locks nothing. */
-const NOTHING: Target = { user: '', id: '' }
 
 function compile(statement: Statement<unknown>) {
   const { sql, params } = statement.toSQL()

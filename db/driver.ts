@@ -16,7 +16,9 @@ export interface Target {
 /** What each of the two databases brings. */
 export interface Driver {
   /** @param milliseconds the deadline */
-  run(kind: Kind, statement: Statement, target: Target, now: number, milliseconds: number): Promise<Rows>
+  read(statement: Statement, now: number, milliseconds: number): Promise<Rows>
+  /** @param milliseconds the deadline */
+  write(statement: Statement, target: Target, now: number, milliseconds: number): Promise<Rows>
   /** How many statements were not answered. */
   waiting(): number
   /** To be called every `TICK_MS`, for what is late. */

@@ -44,7 +44,8 @@ export async function openEmbedded(directory: string): Promise<Driver> {
     }
     const lane = new Lane(() => ({ session: () => 0, query, cancel() {}, destroy() {}, async end() {} }))
     return {
-      run: (_kind, statement, _target, now, milliseconds) => lane.run(statement, now, milliseconds),
+      read: (statement, now, milliseconds) => lane.run(statement, now, milliseconds),
+      write: (statement, _target, now, milliseconds) => lane.run(statement, now, milliseconds),
       waiting: () => lane.waiting,
       tick: (now) => lane.tick(now),
       async *stream(text, parameters) {

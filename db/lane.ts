@@ -1,5 +1,5 @@
 import { Unavailable } from '../src/errors.js'
-import { isOutage, isStopped, isUnfinished } from './outage.js'
+import { isOutage, isReadOnly, isStopped, isUnfinished } from './outage.js'
 
 export interface Statement {
   text: string
@@ -82,11 +82,11 @@ export class Lane {
 
   /**
    * @param connect its parameter is to be called when what the database works on will be acknowledged too early
-   * @param onSilence called when a connection was destroyed because nobody seems to be at its other end
+   * @param onUseless called when the server of a connection takes no changes, or nobody seems to be at its other end
    */
   constructor(
     private readonly connect: (onUnsafe: () => void) => Connection,
-    private readonly onSilence: () => void = () => {}
+    private readonly onUseless: () => void = () => {}
   ) {}
 
   /** How many statements the database has not answered. */
@@ -141,6 +141,7 @@ export class Lane {
         },
         (error) => {
           this.#answered(sent)
+          if (isReadOnly(error)) this.onUseless()
           reject(isOutage(error) ? new Unavailable({ cause: error }) : error)
         }
       )
@@ -228,7 +229,7 @@ export class Lane {
       this.#connection?.cancel(first.query)
     } else if (now - first.cancelled >= SILENCE_MS) {
       this.#destroy()
-      this.onSilence()
+      this.onUseless()
     }
   }
 

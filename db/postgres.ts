@@ -8,7 +8,7 @@ import type { Driver } from './driver.js'
 import { Group } from './group.js'
 import { toInstant } from './instant.js'
 import { type Connection, Lane, type Rows, STATEMENT_MS } from './lane.js'
-import { isOutage, isReadOnly } from './outage.js'
+import { isOutage } from './outage.js'
 
 const CONNECT_SECONDS = 3
 /** Between two attempts to connect: postgres.js makes thousands a second where somebody hangs up at once. */
@@ -42,23 +42,12 @@ export function openPostgres(url: string, variable: string): Driver {
     throw new StartError(`${variable} cannot be used: ${(error as Error).message}`)
   }
 
+  const open = (onUnsafe: () => void) => connect(url, onUnsafe)
   const reader = new Lane(open, renew)
   const writers = Array.from({ length: WRITE_CONNECTIONS }, () => new Lane(open, renew))
   const lanes = [reader, ...writers]
   const writes = new Group(writers)
   let renewed = Number.NEGATIVE_INFINITY
-
-  function open(onUnsafe: () => void): Connection {
-    const connection = connect(url, onUnsafe)
-    const query: Connection['query'] = (text, parameters) => {
-      const sent = connection.query(text, parameters)
-      sent.then(undefined, (error) => {
-        if (isReadOnly(error)) renew()
-      })
-      return sent
-    }
-    return { ...connection, query }
-  }
 
   function renew(): void {
     const now = performance.now()
@@ -80,10 +69,8 @@ export function openPostgres(url: string, variable: string): Driver {
   }
 
   return {
-    run: (kind, statement, target, now, milliseconds) =>
-      kind === 'read'
-        ? readerOf(now).run(statement, now, milliseconds)
-        : writes.run(statement, target, now, milliseconds),
+    read: (statement, now, milliseconds) => readerOf(now).run(statement, now, milliseconds),
+    write: (statement, target, now, milliseconds) => writes.run(statement, target, now, milliseconds),
     waiting() {
       let waiting = writes.waiting
       for (const lane of lanes) waiting += lane.waiting
@@ -250,7 +237,8 @@ function connect(url: string, onUnsafe = () => {}, options?: { idle_timeout: num
   const { host, port, target_session_attrs } = client.options
   if (target_session_attrs) throw new Error(`target_session_attrs ${target_session_attrs} is not supported`)
   // With more than one it takes the first statement of a connection that is lost for answered, without rows.
-  const [hosts, ports] = [host.splice(0, host.length, host[0] as string), [...port]]
+  const [hosts, ports] = [[...host], [...port]]
+  host.splice(1)
 
   async function open({ path }: postgres.ParsedOptions): Promise<Socket> {
     const make = () => {
