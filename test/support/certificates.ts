@@ -1,0 +1,70 @@
+import forge from 'node-forge'
+
+const DAY_MS = 86_400_000
+
+export interface Certificate {
+  /** Both as PEM. */
+  certificate: string
+  key: string
+}
+
+export interface Subject {
+  /** DNS names; `localhost` unless given. */
+  names?: string[]
+  /** IP addresses; 127.0.0.1 unless given. */
+  addresses?: string[]
+  /** Whether its time is over. */
+  isExpired?: boolean
+}
+
+export interface Authority {
+  /** What a client must trust, as PEM. */
+  certificate: string
+  /** A certificate for a server, signed by this authority. */
+  issue(subject?: Subject): Certificate
+}
+
+/** A new certificate authority that nobody trusts yet. Node itself can read X.509 certificates, not make them. */
+export function makeAuthority(): Authority {
+  const keys = forge.pki.rsa.generateKeyPair(2048)
+  const name = [{ name: 'commonName', value: 'Test authority' }]
+  let serial = 1
+
+  function sign(
+    subject: forge.pki.CertificateField[],
+    publicKey: forge.pki.PublicKey,
+    extensions: object[],
+    end = Date.now() + DAY_MS
+  ): string {
+    const certificate = forge.pki.createCertificate()
+    certificate.serialNumber = (serial++).toString(16).padStart(2, '0')
+    certificate.publicKey = publicKey
+    certificate.validity.notBefore = new Date(end - 2 * DAY_MS)
+    certificate.validity.notAfter = new Date(end)
+    certificate.setSubject(subject)
+    certificate.setIssuer(name)
+    certificate.setExtensions(extensions)
+    certificate.sign(keys.privateKey, forge.md.sha256.create())
+    return forge.pki.certificateToPem(certificate)
+  }
+
+  return {
+    certificate: sign(name, keys.publicKey, [{ name: 'basicConstraints', cA: true, critical: true }]),
+    issue({ names = ['localhost'], addresses = ['127.0.0.1'], isExpired = false } = {}) {
+      const { publicKey, privateKey } = forge.pki.rsa.generateKeyPair(2048)
+      const altNames = [
+        ...names.map((value) => ({ type: 2, value })),
+        ...addresses.map((ip) => ({ type: 7, ip }))
+      ]
+      return {
+        certificate: sign(
+          [{ name: 'commonName', value: 'Test server' }],
+          publicKey,
+          [{ name: 'subjectAltName', altNames }],
+          isExpired ? Date.now() - DAY_MS : undefined
+        ),
+        key: forge.pki.privateKeyToPem(privateKey)
+      }
+    }
+  }
+}
