@@ -2,7 +2,7 @@ import { is, Param, Placeholder } from 'drizzle-orm'
 import type { DatabaseConfig } from '../src/config.js'
 import { Unavailable } from '../src/errors.js'
 import type { Kind, Orm, Target } from './driver.js'
-import { openEmbedded } from './embedded.js'
+import { openEmbedded } from './embedded/index.js'
 import { type Rows, STATEMENT_MS, TICK_MS } from './lane.js'
 import { openPostgres } from './postgres.js'
 

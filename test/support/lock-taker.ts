@@ -1,4 +1,4 @@
-import { lockDirectory } from '../../db/directory-lock.js'
+import { lockDirectory } from '../../db/embedded/directory-lock.js'
 import { StartError } from '../../src/errors.js'
 
 // A process that takes the lock of a folder at a given moment, when its parent says so, and tells how that went.

@@ -1,10 +1,10 @@
 import fs from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import t, { type Test } from 'tap'
-import { openDatabase } from '../../db/client.js'
-import { migrate } from '../../db/migrate.js'
-import { taskRepository } from '../../db/tasks.js'
-import { Unavailable } from '../../src/errors.js'
+import { openDatabase } from '../../../db/client.js'
+import { migrate } from '../../../db/migrate.js'
+import { taskRepository } from '../../../db/tasks.js'
+import { Unavailable } from '../../../src/errors.js'
 
 const USER = 'alice'
 const { fsyncSync } = fs

@@ -5,11 +5,11 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
-import { lockDirectory } from '../../db/directory-lock.js'
-import { StartError } from '../../src/errors.js'
-import { emptyFolder, nodeOptions } from '../support/process.js'
+import { lockDirectory } from '../../../db/embedded/directory-lock.js'
+import { StartError } from '../../../src/errors.js'
+import { emptyFolder, nodeOptions } from '../../support/process.js'
 
-const TAKER = fileURLToPath(new URL('../support/lock-taker.ts', import.meta.url))
+const TAKER = fileURLToPath(new URL('../../support/lock-taker.ts', import.meta.url))
 
 /** The lock that this process would leave, to be changed into that of another holder. */
 function ownLock(t: Test): Record<string, unknown> {

@@ -11,7 +11,7 @@ type Message = Awaited<ReturnType<Execute>>[number]
  * PGlite takes a U+FEFF at the start of a text for a byte order mark and drops it when it reads; here it stays, as it
  * does with PostgreSQL.
  */
-export class ExactPGlite extends PGlite {
+export class PGliteWithBomFix extends PGlite {
   override async execProtocolStream(...[message, options]: Parameters<Execute>): ReturnType<Execute> {
     // The same, but that it also tells the bytes that the messages were read from.
     const { messages, data } = await this.execProtocol(message, options)

@@ -1,13 +1,13 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { types } from '@electric-sql/pglite'
 import { drizzle } from 'drizzle-orm/pglite'
-import { StartError, Unavailable } from '../src/errors.js'
+import { StartError, Unavailable } from '../../src/errors.js'
+import type { Driver } from '../driver.js'
+import { toInstant } from '../instant.js'
+import { Lane } from '../lane.js'
+import { PGliteWithBomFix } from './byte-order-mark.js'
 import { lockDirectory } from './directory-lock.js'
-import type { Driver } from './driver.js'
-import { ExactPGlite } from './exact-pglite.js'
-import { toInstant } from './instant.js'
-import { Lane } from './lane.js'
-import { SYNCED, SyncedFolder, syncTree } from './synced-folder.js'
+import { FsyncedNodeFS, fsyncTree, START_PARAMS_WITH_FSYNC } from './fsync.js'
 
 /** How many rows a batch of a stream has. */
 const BATCH = 500
@@ -24,14 +24,14 @@ export async function openEmbedded(directory: string): Promise<Driver> {
     mkdirSync(directory, { recursive: true, mode: 0o700 })
     release = lockDirectory(directory)
     const isNew = !existsSync(`${directory}/pgdata`)
-    const folder = new SyncedFolder(`${directory}/pgdata`)
-    const client = new ExactPGlite({
+    const folder = new FsyncedNodeFS(`${directory}/pgdata`)
+    const client = new PGliteWithBomFix({
       fs: folder,
-      startParams: SYNCED,
+      startParams: START_PARAMS_WITH_FSYNC,
       parsers: { [types.TIMESTAMPTZ]: toInstant }
     })
     await client.waitReady
-    if (isNew) syncTree(directory)
+    if (isNew) fsyncTree(directory)
     await client.query("set timezone = 'UTC'")
 
     const query = async (text: string, parameters: unknown[]) => {

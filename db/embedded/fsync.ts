@@ -4,7 +4,7 @@ import { PGlite } from '@electric-sql/pglite'
 import { NodeFS } from '@electric-sql/pglite/nodefs'
 
 /** As PGlite starts PostgreSQL, but with fsync on. Not with fdatasync, PostgreSQL's default, which does nothing here. */
-export const SYNCED = [
+export const START_PARAMS_WITH_FSYNC = [
   ...PGlite.defaultStartParams.filter((name) => name !== '-F'),
   '-c',
   'wal_sync_method=fsync'
@@ -18,7 +18,7 @@ interface HostFiles {
 type Init = NodeFS['init']
 
 /** A folder on the host in which PGlite's fsync is the system's: its own does nothing. */
-export class SyncedFolder extends NodeFS {
+export class FsyncedNodeFS extends NodeFS {
   /**
    * Why the system could not put something on the disk. What is on it is not known from then on, and PostgreSQL, which
    * would stop and start again, cannot stop in here: so nothing may be asked of it any more.
@@ -45,10 +45,10 @@ export class SyncedFolder extends NodeFS {
 }
 
 /** Puts a folder and all that is in it on the disk: what makes a new database does not. */
-export function syncTree(directory: string): void {
+export function fsyncTree(directory: string): void {
   for (const entry of readdirSync(directory, { withFileTypes: true })) {
     const path = join(directory, entry.name)
-    if (entry.isDirectory()) syncTree(path)
+    if (entry.isDirectory()) fsyncTree(path)
     else sync(path)
   }
   sync(directory)
