@@ -36,7 +36,9 @@ export function drawChart(results: Results): void {
   const parts: string[] = []
   let y = 0
   for (const operation of SHOWN) {
-    const table = results.tables.find((one) => one.operation === operation && one.connections === CONNECTIONS)
+    const table = results.tables.find(
+      (one) => one.regime === 'plain' && one.operation === operation && one.connections === CONNECTIONS
+    )
     if (!table) throw new Error(`the results have no ${operation} with ${CONNECTIONS} connections`)
     y += HEADING
     const heading = `${operations[operation].label}, answers per second`

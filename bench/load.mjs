@@ -7,6 +7,9 @@ process.once('disconnect', () => process.exit())
 process.once('message', ({ url, connections, warmup, seconds, requests }) => {
   const statuses = {}
   const latencies = []
+  const others = []
+  // Clients whose answer, which comes with the next event, is that of a slow request.
+  const slow = new Set()
   let counting = false
   let failed
 
@@ -19,11 +22,19 @@ process.once('message', ({ url, connections, warmup, seconds, requests }) => {
     // Ended below, and looked at in short intervals so that the end is soon.
     duration: 86_400,
     sampleInt: 100,
-    setupClient: (client) => client.setRequests(requests.slice(share++ * size, share * size))
+    setupClient(client) {
+      const own = requests.slice(share++ * size, share * size)
+      client.setRequests(
+        own.map((request) => (request.slow ? { ...request, onResponse: () => slow.add(client) } : request))
+      )
+    }
   })
-  tracker.on('response', (_client, status, _bytes, milliseconds) => {
+  tracker.on('response', (client, status, _bytes, milliseconds) => {
     statuses[status] = (statuses[status] ?? 0) + 1
-    if (counting) latencies.push(milliseconds)
+    const isSlow = slow.delete(client)
+    if (!counting) return
+    latencies.push(milliseconds)
+    if (!isSlow) others.push(milliseconds)
   })
   tracker.on('reqError', (error) => {
     failed ??= error.message
@@ -43,15 +54,22 @@ process.once('message', ({ url, connections, warmup, seconds, requests }) => {
   }, warmup * 1000)
 
   function result(elapsed) {
-    const sorted = Float64Array.from(latencies).sort()
-    const percentile = (p) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * p))]
     return {
-      count: sorted.length,
-      seconds: elapsed,
-      p50: percentile(0.5),
-      p99: percentile(0.99),
+      count: latencies.length,
+      rate: latencies.length / elapsed,
+      p50: percentile(latencies, 0.5),
+      p99: percentile(latencies, 0.99),
+      ...(others.length < latencies.length && {
+        othersP50: percentile(others, 0.5),
+        othersP99: percentile(others, 0.99)
+      }),
       statuses,
       ...(failed && { failed })
     }
   }
 })
+
+function percentile(latencies, share) {
+  const sorted = Float64Array.from(latencies).sort()
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]
+}

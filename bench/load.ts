@@ -10,25 +10,23 @@ export interface Load {
   rate: number
   p50: number
   p99: number
+  /** Of the requests that are not among the slow ones, where some are. */
+  othersP50?: number
+  othersP99?: number
 }
 
 type Message =
   | { event: 'started' | 'ended' }
-  | {
-      event: 'result'
-      count: number
-      seconds: number
-      p50: number
-      p99: number
-      statuses: Record<string, number>
-      failed?: string
-    }
+  | ({ event: 'result'; statuses: Record<string, number>; failed?: string } & Load)
 
 /** How many requests the connections take turns with: enough that each asks for something else than the others. */
 const REQUESTS = 10_000
 
-export const makeRequests = (operation: Operation, users: Users): Request[] =>
-  Array.from({ length: REQUESTS }, () => operation.request(users))
+/** @param slow users that one request in a hundred is of */
+export const makeRequests = (operation: Operation, users: Users, slow?: Users): Request[] =>
+  Array.from({ length: REQUESTS }, () =>
+    slow && Math.random() < 0.01 ? { ...operation.request(slow), slow: true } : operation.request(users)
+  )
 
 /**
  * Drives a server with autocannon from another process.
@@ -65,8 +63,8 @@ export async function load(
       const counts = JSON.stringify(result.statuses)
       throw new Error(`expected only ${statuses.join(', ')}, got ${counts} ${result.failed ?? ''}`)
     }
-    const { count, seconds, p50, p99 } = result
-    return { count, rate: count / seconds, p50, p99 }
+    const { event, statuses: _, failed, ...measured } = result
+    return measured
   } finally {
     child.kill()
   }

@@ -6,6 +6,8 @@ export interface Request {
   path: string
   headers: Record<string, string>
   body?: string
+  /** Its latency is kept apart. */
+  slow?: boolean
 }
 
 export interface Operation {

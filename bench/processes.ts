@@ -1,63 +1,67 @@
 import { readdirSync, readFileSync } from 'node:fs'
 
-/** /proc counts in these, on every Linux: sysconf(_SC_CLK_TCK). */
-const TICKS_PER_SECOND = 100
+/** Nanoseconds of CPU time that each of some processes has used so far. */
+export type CpuTimes = ReadonlyMap<number, number>
 
 /**
- * CPU time that a process and its descendants have used so far, in seconds, with those that have ended; undefined where
- * the system does not tell (anything but Linux).
+ * Of a process and its descendants; undefined where the system does not tell (anything but Linux).
+ *
+ * From the scheduler: what /proc/[pid]/stat says is rounded down to 10 ms for each process, and a backend of PostgreSQL
+ * may not use more in a whole measurement.
  */
-export function cpuSeconds(root: number): number | undefined {
-  const all = readProcesses()
-  if (!all.has(root)) return undefined
-  let ticks = 0
-  for (const pid of tree(all, root)) ticks += (all.get(pid) as Process).ticks
-  return ticks / TICKS_PER_SECOND
+export function cpuTimes(root: number): CpuTimes | undefined {
+  const times = new Map<number, number>()
+  for (const pid of tree(root)) {
+    const threads = list(`/proc/${pid}/task`)
+    const used = threads.map((thread) => Number(read(`/proc/${pid}/task/${thread}/schedstat`).split(' ')[0]))
+    times.set(
+      pid,
+      used.reduce((sum, nanoseconds) => sum + nanoseconds, 0)
+    )
+  }
+  return times.size === 0 ? undefined : times
+}
+
+/** CPU time between the two, in seconds. Of processes that have ended between them it is not known. */
+export function cpuSeconds(before: CpuTimes | undefined, after: CpuTimes | undefined): number | undefined {
+  if (before === undefined || after === undefined) return undefined
+  let nanoseconds = 0
+  for (const [pid, used] of after) nanoseconds += used - (before.get(pid) ?? 0)
+  return nanoseconds / 1e9
 }
 
 /** The largest resident memory that a process and its descendants have had, in MiB, summed; undefined as above. */
 export function peakMemory(root: number): number | undefined {
-  const all = readProcesses()
-  if (!all.has(root)) return undefined
+  const pids = tree(root)
+  if (pids.length === 0) return undefined
   let kibibytes = 0
-  for (const pid of tree(all, root)) {
+  for (const pid of pids) {
     kibibytes += Number(/^VmHWM:\s+(\d+) kB/m.exec(read(`/proc/${pid}/status`))?.[1] ?? 0)
   }
   return kibibytes / 1024
 }
 
-interface Process {
-  parent: number
-  ticks: number
-}
-
-function readProcesses(): Map<number, Process> {
-  const all = new Map<number, Process>()
-  let names: string[] = []
-  try {
-    names = readdirSync('/proc')
-  } catch {
-    // No such folder: not Linux.
-  }
-  for (const name of names) {
-    if (!/^\d+$/.test(name)) continue
-    const stat = read(`/proc/${name}/stat`)
-    // The name, in parentheses, may hold spaces. After it: state, parent, …, and from field 14 of proc(5) on utime,
-    // stime, and the same two of children that ended.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    if (fields.length < 15) continue
-    const ticks = fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0)
-    all.set(Number(name), { parent: Number(fields[1]), ticks })
-  }
-  return all
-}
-
-function tree(all: Map<number, Process>, root: number): number[] {
-  const pids = [root]
-  for (const pid of pids) {
-    for (const [child, { parent }] of all) if (parent === pid) pids.push(child)
-  }
+/** A process and its descendants. */
+function tree(root: number): number[] {
+  const parents = list('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((pid): [number, number] => {
+      const stat = read(`/proc/${pid}/stat`)
+      // The name, in parentheses, may hold spaces. After it: state, parent, …
+      return [Number(pid), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])]
+    })
+  const pids = parents.some(([pid]) => pid === root) ? [root] : []
+  for (const pid of pids) pids.push(...parents.filter(([, parent]) => parent === pid).map(([child]) => child))
   return pids
+}
+
+function list(directory: string): string[] {
+  try {
+    return readdirSync(directory)
+  } catch {
+    // The process ended, or there is no such folder: not Linux.
+    return []
+  }
 }
 
 function read(file: string): string {

@@ -4,29 +4,35 @@ import { availableParallelism, cpus } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import postgres from 'postgres'
-import { openDatabase } from '../db/client.js'
-import { migrate } from '../db/migrate.js'
-import { startPostgres } from '../test/support/postgres-server.js'
 import { drawChart } from './chart.js'
+import { type BenchDatabase, openBenchDatabase } from './database.js'
 import { makeUsers, seed, tidy, type Users } from './dataset.js'
 import { load, makeRequests } from './load.js'
 import { type OperationName, operations } from './operations.js'
 import { canPgbench, findPgbench, PGBENCH, PGBENCH_LABEL, pgbench } from './pgbench.js'
-import { cpuSeconds, peakMemory } from './processes.js'
+import { type CpuTimes, cpuSeconds, cpuTimes, peakMemory } from './processes.js'
+import { type Network, REGIMES, type Regime, startNetwork } from './regimes.js'
 import { otherCheckout, type RunningServer, SERVERS, type ServerKind, startServer } from './servers.js'
-import { type Measurement, type Results, render, summarise, whole } from './summary.js'
+import {
+  type Case,
+  type Measurement,
+  type Results,
+  renderCases,
+  renderRegimes,
+  summarise,
+  toJson,
+  whole
+} from './summary.js'
 import { verify } from './verify.js'
 
 const root = join(import.meta.dirname, '..')
-const resultsFile = join(import.meta.dirname, 'results', 'latest.json')
 
+const OURS = 'ours'
 const HAND_WRITTEN = 'node-http'
+/** The hand-written one again, where it has another pool than usual. */
+const USUAL_POOL = 'node-http-10'
 const COMPARE = 'compare'
-
-interface Case {
-  operation: OperationName
-  connections: number
-}
+const DEFAULT_POOL = 10
 
 const stop = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
@@ -41,24 +47,25 @@ async function main(): Promise<void> {
   try {
     const [{ server_version }] = (await sql`show server_version`) as unknown as [{ server_version: string }]
     console.log(`Node ${process.version}, PostgreSQL ${server_version}; filling the table`)
-    await createTable(database.url)
     await seed(sql)
-    const measurements = await measureAll(plan, database, sql)
-    report(plan, server_version, measurements)
+    report(plan, server_version, await measureAll(plan, database, sql))
   } finally {
     await sql.end()
     await database.close()
   }
 }
 
-/** @throws Error for what is not an option, a server or an operation, or cannot run here though it was asked for */
+/** @throws Error for what is not an option, a server, a regime or an operation, or cannot run here though asked for */
 function readOptions() {
   const { values } = parseArgs({
     options: {
       quick: { type: 'boolean', default: false },
+      regimes: { type: 'boolean', default: false },
+      regime: { type: 'string' },
       servers: { type: 'string' },
       operations: { type: 'string' },
       connections: { type: 'string' },
+      pool: { type: 'string' },
       rounds: { type: 'string' },
       seconds: { type: 'string' },
       warmup: { type: 'string' },
@@ -66,14 +73,39 @@ function readOptions() {
     }
   })
   const { quick } = values
-  const number = (name: 'rounds' | 'seconds' | 'warmup', fallback: number) => {
+  const inRegimes = values.regimes || values.regime !== undefined
+  const usually = <T>(complete: T, quickly: T, regimes: T) =>
+    inRegimes ? regimes : quick ? quickly : complete
+  const number = (name: 'rounds' | 'seconds' | 'warmup' | 'pool', fallback: number) => {
     const value = Number(values[name] ?? fallback)
     if (!(value > 0)) throw new Error(`--${name} must be a number above 0`)
     return value
   }
+  const chosenFrom = (
+    option: 'servers' | 'regime' | 'operations',
+    known: Iterable<string>,
+    usual: string[]
+  ) => {
+    const all = [...known]
+    const names = values[option]?.split(',') ?? usual
+    for (const name of names) {
+      if (!all.includes(name))
+        throw new Error(`--${option}: there is no ${name}; there are ${all.join(', ')}`)
+    }
+    return names
+  }
 
+  const pool = number('pool', DEFAULT_POOL)
   const known = new Map<string, ServerKind>(Object.entries(SERVERS))
-  if (values.compare !== undefined) known.set(COMPARE, otherCheckout(values.compare))
+  known.set(OURS, { ...SERVERS[OURS], pool })
+  const byHand = (size: number) => ({
+    ...SERVERS[HAND_WRITTEN],
+    pool: size,
+    ...(inRegimes && { label: `by hand, pool of ${size}` })
+  })
+  known.set(HAND_WRITTEN, byHand(pool))
+  if (pool !== DEFAULT_POOL) known.set(USUAL_POOL, byHand(DEFAULT_POOL))
+  if (values.compare !== undefined) known.set(COMPARE, { ...otherCheckout(values.compare), pool })
   const pgbenchProgram = findPgbench()
   known.set(PGBENCH, {
     label: PGBENCH_LABEL,
@@ -81,52 +113,65 @@ function readOptions() {
     missing: () => (pgbenchProgram ? undefined : 'it comes with PostgreSQL (Debian: postgresql-contrib)')
   })
 
-  const usual = quick
-    ? ['ours', HAND_WRITTEN, 'express', ...(values.compare === undefined ? [] : [COMPARE])]
-    : [...known.keys()]
-  const chosen = values.servers?.split(',')
+  const few = [OURS, HAND_WRITTEN, USUAL_POOL, COMPARE].filter((name) => known.has(name))
   const servers = new Map<string, ServerKind>()
-  for (const name of chosen ?? usual) {
-    const kind = known.get(name)
-    if (!kind) throw new Error(`--servers: there is no ${name}; there are ${[...known.keys()].join(', ')}`)
+  for (const name of chosenFrom(
+    'servers',
+    known.keys(),
+    usually([...known.keys()], [...few, 'express'], few)
+  )) {
+    const kind = known.get(name) as ServerKind
     const missing = kind.missing?.()
     if (missing === undefined) servers.set(name, kind)
-    else if (chosen) throw new Error(`${name} cannot run here: ${missing}`)
+    else if (values.servers) throw new Error(`${name} cannot run here: ${missing}`)
     else console.log(`Without ${name}: ${missing}`)
   }
 
-  const names = values.operations?.split(',') ?? (quick ? ['get', 'list', 'create'] : Object.keys(operations))
-  for (const name of names) {
-    if (!Object.hasOwn(operations, name)) {
-      throw new Error(`--operations: there is no ${name}; there are ${Object.keys(operations).join(', ')}`)
-    }
-  }
+  const regimes = chosenFrom(
+    'regime',
+    Object.keys(REGIMES),
+    values.regimes ? Object.keys(REGIMES) : ['plain']
+  )
+  const all = Object.keys(operations)
+  const names = chosenFrom(
+    'operations',
+    all,
+    usually(all, ['get', 'list', 'create'], ['get', 'list', 'create', 'mix'])
+  ) as OperationName[]
   const connections = (values.connections ?? '50').split(',').map(Number)
   if (!connections.every((count) => Number.isInteger(count) && count > 0)) {
     throw new Error('--connections must be whole numbers above 0, with commas between them')
   }
-  const cases = connections.flatMap((count) =>
-    names.map((operation): Case => ({ operation: operation as OperationName, connections: count }))
+  const cases = regimes.flatMap((regime) =>
+    connections.flatMap((count) =>
+      names.map((operation): Case => ({ regime, operation, connections: count }))
+    )
   )
-  if (!quick && values.connections === undefined) {
+  if (!quick && !inRegimes && values.connections === undefined) {
     // How latency and throughput change with the number of clients shows in these three; all would take an hour more.
-    const some = names.filter((name) => ['get', 'list', 'mix'].includes(name)) as OperationName[]
+    const some = names.filter((name) => ['get', 'list', 'mix'].includes(name))
     for (const count of [1, 200]) {
-      cases.push(...some.map((operation) => ({ operation, connections: count })))
+      cases.push(...some.map((operation) => ({ regime: 'plain', operation, connections: count })))
     }
   }
+  const [first = '', ...others] = servers.keys()
 
   return {
     servers,
     pgbenchProgram: pgbenchProgram ?? '',
+    inRegimes,
     cases,
     rounds: number('rounds', 3),
-    seconds: number('seconds', quick ? 2 : 5),
-    warmup: number('warmup', quick ? 0.5 : 2),
-    baseline: [HAND_WRITTEN, COMPARE].find((name) => servers.has(name)) ?? [...servers.keys()][0] ?? '',
-    /** Whether the run holds everything that the chart shows. */
+    seconds: number('seconds', usually(5, 2, 1)),
+    warmup: number('warmup', usually(2, 0.5, 0.3)),
+    baselines: inRegimes ? others : [[HAND_WRITTEN, COMPARE].find((name) => servers.has(name)) ?? first],
+    /** Whether the run holds everything that the documents show. */
     complete:
-      !quick && chosen === undefined && values.operations === undefined && values.compare === undefined
+      !quick &&
+      values.servers === undefined &&
+      values.operations === undefined &&
+      values.compare === undefined &&
+      values.regime === undefined
   }
 }
 
@@ -140,44 +185,6 @@ function prepare(): void {
   npm('run', '-s', 'build')
 }
 
-interface BenchDatabase {
-  url: string
-  /** Of the PostgreSQL server, where this machine can see what it costs. */
-  pid: number | undefined
-  close(): Promise<void>
-}
-
-/** A server of our own, or a new database on the one that DATABASE_URL names: what is there is never touched. */
-async function openBenchDatabase(): Promise<BenchDatabase> {
-  const given = process.env.DATABASE_URL
-  if (!given) {
-    const server = await startPostgres({ fsync: 'on' })
-    return { url: server.url('postgres'), pid: server.process.pid, close: () => server.stop() }
-  }
-  const name = `tasks_bench_${process.pid}`
-  const admin = postgres(given, { max: 1, onnotice: () => {} })
-  await admin`create database ${admin(name)}`
-  const url = new URL(given)
-  url.pathname = `/${name}`
-  return {
-    url: url.href,
-    pid: undefined,
-    async close() {
-      await admin`drop database ${admin(name)} with (force)`
-      await admin.end()
-    }
-  }
-}
-
-async function createTable(url: string): Promise<void> {
-  const db = await openDatabase({ kind: 'postgres', url })
-  try {
-    await db.administer(migrate)
-  } finally {
-    await db.close()
-  }
-}
-
 /**
  * Every server runs during the whole round, idle but for its turns, and takes its turn in every case before the next
  * case begins: so the servers are compared within seconds of each other. A new round starts them anew, because two
@@ -186,46 +193,80 @@ async function createTable(url: string): Promise<void> {
 async function measureAll(plan: Plan, database: BenchDatabase, sql: postgres.Sql): Promise<Measurement[]> {
   const users = await makeUsers()
   const measurements: Measurement[] = []
-  const names = [...new Set(plan.cases.map(({ operation }) => operation))]
-  const turns = plan.cases.map((one) => ({ ...one, servers: participants(plan, one) }))
-  const total = plan.rounds * turns.reduce((sum, { servers }) => sum + servers.length, 0)
+  const total = plan.rounds * plan.cases.reduce((sum, one) => sum + participants(plan, one).length, 0)
   const began = Date.now()
-
   for (let round = 1; round <= plan.rounds; round++) {
-    const running = new Map<string, RunningServer>()
-    try {
-      for (const [name, kind] of plan.servers) {
-        stop.signal.throwIfAborted()
-        if (name === PGBENCH) continue
-        const server = await startServer(name, kind, database.url)
-        running.set(name, server)
-        await named(name, verify(server.url, sql, users, names))
-        await named(name, breakIn(server, users, 2 * plan.warmup))
-      }
-      await tidy(sql)
-      for (const [index, turn] of turns.entries()) {
-        const operation = operations[turn.operation]
-        // The same requests for all.
-        const requests = makeRequests(operation, users)
-        for (const name of rotated(turn.servers, round + index)) {
-          const measured = await named(
-            `${name}, ${turn.operation}`,
-            measure(plan, turn, requests, running.get(name), database)
-          )
-          measurements.push({ round, server: name, ...measured })
-          if (operation.writes) await tidy(sql)
-          const left = ((Date.now() - began) / measurements.length) * (total - measurements.length)
-          console.log(
-            `[${measurements.length}/${total}, ${minutes(left)} left] round ${round}, ` +
-              `${operation.label}, ${turn.connections} conn., ${plan.servers.get(name)?.label}: ${whole(measured.rate)}/s`
-          )
-        }
-      }
-    } finally {
-      await Promise.all([...running.values()].map((server) => server.stop()))
+    for await (const measured of measureRound(round, plan, users, database, sql)) {
+      measurements.push(measured)
+      const left = ((Date.now() - began) / measurements.length) * (total - measurements.length)
+      const { server, regime, operation, connections, rate } = measured
+      console.log(
+        `[${measurements.length}/${total}, ${minutes(left)} left] round ${round}, ${REGIMES[regime]?.label}, ` +
+          `${operations[operation].label}, ${connections} conn., ${plan.servers.get(server)?.label}: ${whole(rate)}/s`
+      )
     }
   }
   return measurements
+}
+
+async function* measureRound(
+  round: number,
+  plan: Plan,
+  users: Users,
+  database: BenchDatabase,
+  sql: postgres.Sql
+): AsyncGenerator<Measurement> {
+  const regimes = new Map(plan.cases.map(({ regime }) => [regime, REGIMES[regime] as Regime]))
+  const isFar = ({ network }: Regime) => network !== undefined
+  const stops: (() => unknown)[] = []
+  const startAll = async (url: string) => {
+    const running = new Map<string, RunningServer>()
+    for (const [name, kind] of plan.servers) {
+      stop.signal.throwIfAborted()
+      if (name === PGBENCH) continue
+      const server = await startServer(name, kind, url)
+      stops.push(() => server.stop())
+      running.set(name, server)
+      const used = new Set(plan.cases.map(({ operation }) => operation))
+      await named(name, verify(server.url, sql, users, [...used]))
+      await named(name, breakIn(server, users, 2 * plan.warmup))
+    }
+    return running
+  }
+  try {
+    let network: Network | undefined
+    let near = new Map<string, RunningServer>()
+    let far = near
+    if (![...regimes.values()].every(isFar)) near = await startAll(database.url)
+    if ([...regimes.values()].some(isFar)) {
+      network = await startNetwork(database.url)
+      stops.push(network.close)
+      far = await startAll(network.url)
+    }
+    await tidy(sql)
+
+    let turn = round
+    for (const [name, regime] of regimes) {
+      const url = isFar(regime) ? (network as Network).url : database.url
+      await regime.begin?.(sql, users)
+      network?.setDelay(regime.network ?? 0)
+      for (const one of plan.cases.filter((other) => other.regime === name)) {
+        const operation = operations[one.operation]
+        // The same requests for all.
+        const requests = makeRequests(operation, regime.users?.(users) ?? users, regime.slow?.(users))
+        for (const server of rotated(participants(plan, one), turn++)) {
+          const running = (isFar(regime) ? far : near).get(server)
+          const measured = measure(plan, one, requests, running, { ...database, url })
+          yield { round, server, ...(await named(`${server}, ${name}, ${one.operation}`, measured)) }
+          if (operation.writes && !regime.keepsDeadRows) await tidy(sql)
+        }
+      }
+      await regime.end?.(sql)
+      await tidy(sql)
+    }
+  } finally {
+    await Promise.all(stops.map((end) => end()))
+  }
 }
 
 /** Gives the code of a server that was just started some seconds to become compiled, before its first turn. */
@@ -240,13 +281,14 @@ const participants = ({ servers }: Plan, { operation }: Case) =>
 
 async function measure(
   { seconds, warmup, pgbenchProgram }: Plan,
-  { operation, connections }: Case,
+  one: Case,
   requests: ReturnType<typeof makeRequests>,
   server: RunningServer | undefined,
-  database: BenchDatabase
+  { url, pid }: BenchDatabase
 ) {
-  const cpu = (pid: number | undefined) => (pid === undefined ? undefined : cpuSeconds(pid))
-  const now = () => ({ server: cpu(server?.pid), postgres: cpu(database.pid) })
+  const { operation, connections } = one
+  const cpu = (root: number | undefined) => (root === undefined ? undefined : cpuTimes(root))
+  const now = () => ({ server: cpu(server?.pid), postgres: cpu(pid) })
   let before = now()
   let after = before
   const onWindow = (event: 'started' | 'ended') => {
@@ -256,13 +298,14 @@ async function measure(
   const options = { url: server?.url ?? '', connections, warmup, seconds, requests }
   const result = server
     ? await Promise.race([load(options, operations[operation], onWindow, stop.signal), server.failed])
-    : await pgbench(pgbenchProgram, database.url, operation, connections, seconds, stop.signal)
+    : await pgbench(pgbenchProgram, url, operation, connections, seconds, stop.signal)
   if (!server) after = now()
-  const perRequest = (from: number | undefined, to: number | undefined) =>
-    from === undefined || to === undefined ? undefined : ((to - from) / result.count) * 1e6
+  const perRequest = (from: CpuTimes | undefined, to: CpuTimes | undefined) => {
+    const used = cpuSeconds(from, to)
+    return used === undefined ? undefined : (used / result.count) * 1e6
+  }
   return {
-    operation,
-    connections,
+    ...one,
     ...result,
     serverCpu: perRequest(before.server, after.server),
     postgresCpu: perRequest(before.postgres, after.postgres),
@@ -280,18 +323,18 @@ function report(plan: Plan, postgresVersion: string, measurements: Measurement[]
     cores: availableParallelism(),
     rounds: plan.rounds,
     seconds: plan.seconds,
-    baseline: plan.baseline,
-    tables: summarise(measurements, plan.baseline, labels),
-    measurements
+    tables: summarise(measurements, plan.baselines, labels)
   }
-  mkdirSync(join(resultsFile, '..'), { recursive: true })
-  writeFileSync(resultsFile, `${JSON.stringify(results, null, 2)}\n`)
-  console.log(`\n${render(results.tables)}\n`)
-  console.log(
-    `Medians of ${plan.rounds} rounds of ${plan.seconds} s; ratios to ${labels.get(plan.baseline)}.`
-  )
+  const [baseline = ''] = plan.baselines
+  console.log(`\n${plan.inRegimes ? renderRegimes(results.tables) : renderCases(results.tables, baseline)}\n`)
+  console.log(`Medians of ${plan.rounds} rounds of ${plan.seconds} s.`)
+  if (!plan.inRegimes) console.log(`Ratios to ${labels.get(baseline)}.`)
   console.log(`Node ${results.node}, PostgreSQL ${results.postgres}, ${results.cores} × ${results.cpu}`)
-  if (plan.complete) drawChart(results)
+  if (!plan.complete) return
+  const name = plan.inRegimes ? `regimes-node-${process.versions.node.split('.')[0]}` : 'latest'
+  mkdirSync(join(import.meta.dirname, 'results'), { recursive: true })
+  writeFileSync(join(import.meta.dirname, 'results', `${name}.json`), toJson(results))
+  if (!plan.inRegimes) drawChart(results)
 }
 
 /** Says whose failure it is. */

@@ -15,6 +15,8 @@ export interface ServerKind {
   label: string
   /** The program and its arguments. */
   command: string[]
+  /** Connections to PostgreSQL that it may use. The peers but the hand-written one have 10, whatever this says. */
+  pool?: number
   /** Why this machine cannot run it; undefined when it can. */
   missing?(): string | undefined
 }
@@ -77,7 +79,7 @@ export interface RunningServer {
  */
 export async function startServer(
   name: string,
-  { command: [program = '', ...args] }: ServerKind,
+  { command: [program = '', ...args], pool = 10 }: ServerKind,
   databaseUrl: string
 ): Promise<RunningServer> {
   const port = await freePort()
@@ -96,6 +98,7 @@ export async function startServer(
       PORT: String(port),
       OPS_PORT: String(await freePort()),
       DATABASE_URL: databaseUrl,
+      DATABASE_POOL_MAX: String(pool),
       JWT_SECRET,
       TSX_TSCONFIG_PATH: peer('tsconfig.json')
     }

@@ -1,11 +1,16 @@
 import type { Load } from './load.js'
 import { type OperationName, operations } from './operations.js'
+import { REGIMES } from './regimes.js'
 
-export interface Measurement extends Load {
-  round: number
-  server: string
+export interface Case {
+  regime: string
   operation: OperationName
   connections: number
+}
+
+export interface Measurement extends Load, Case {
+  round: number
+  server: string
   /** CPU time per request in microseconds, of the server and of PostgreSQL. */
   serverCpu?: number | undefined
   postgresCpu?: number | undefined
@@ -19,28 +24,28 @@ export interface Spread {
   max: number
 }
 
-/** A server in one operation, over all rounds. */
+/** A server in one case: medians over all rounds. */
 export interface Line {
   server: string
   label: string
   rate: Spread
-  /** To the baseline, round by round, so that a machine that drifts between rounds does not show in it. */
-  ratio: Spread
-  p50: Spread
-  p99: Spread
-  serverCpu?: Spread | undefined
-  postgresCpu?: Spread | undefined
-  memory?: Spread | undefined
+  /** To the baselines, round by round, so that a machine that drifts between rounds does not show in it. */
+  ratios: Record<string, Spread>
+  p50: number
+  p99: number
+  othersP50?: number | undefined
+  othersP99?: number | undefined
+  serverCpu?: number | undefined
+  postgresCpu?: number | undefined
+  memory?: number | undefined
 }
 
-/** All servers in one operation. */
-export interface Table {
-  operation: OperationName
-  connections: number
+/** All servers in one case. */
+export interface Table extends Case {
   lines: Line[]
 }
 
-/** What bench/results/latest.json holds. */
+/** What the files in bench/results hold. */
 export interface Results {
   date: string
   node: string
@@ -50,40 +55,49 @@ export interface Results {
   rounds: number
   /** Of each measurement, without the warm-up. */
   seconds: number
-  baseline: string
   tables: Table[]
-  measurements: Measurement[]
 }
 
 export function summarise(
   measurements: Measurement[],
-  baseline: string,
+  baselines: string[],
   labels: ReadonlyMap<string, string>
 ): Table[] {
-  const cases = new Map(measurements.map((one) => [`${one.operation} ${one.connections}`, one]))
-  return [...cases.values()].map(({ operation, connections }) => {
-    const group = measurements.filter((one) => one.operation === operation && one.connections === connections)
-    const rates = new Map(
-      group.filter(({ server }) => server === baseline).map(({ round, rate }) => [round, rate])
+  const cases = new Map(measurements.map((one) => [`${one.regime} ${one.operation} ${one.connections}`, one]))
+  return [...cases.values()].map(({ regime, operation, connections }) => {
+    const group = measurements.filter(
+      (one) => one.regime === regime && one.operation === operation && one.connections === connections
     )
     const lines: Line[] = []
     for (const [server, label] of labels) {
       const own = group.filter((measurement) => measurement.server === server)
       if (own.length === 0) continue
-      const of = (value: (measurement: Measurement) => number | undefined) => spread(own.map(value))
+      const of = (value: (one: Measurement) => number | undefined) => spread(own.map(value))
+      const ratioTo = (baseline: string) =>
+        of(({ round, rate }) => {
+          const other = group.find((one) => one.server === baseline && one.round === round)
+          return other && rate / other.rate
+        })
       lines.push({
         server,
         label,
         rate: of(({ rate }) => rate) as Spread,
-        ratio: of(({ round, rate }) => rate / (rates.get(round) ?? Number.NaN)) as Spread,
-        p50: of(({ p50 }) => p50) as Spread,
-        p99: of(({ p99 }) => p99) as Spread,
-        serverCpu: of(({ serverCpu }) => serverCpu),
-        postgresCpu: of(({ postgresCpu }) => postgresCpu),
-        memory: of(({ memory }) => memory)
+        ratios: Object.fromEntries(
+          baselines.flatMap((baseline) => {
+            const ratio = ratioTo(baseline)
+            return ratio ? [[baseline, ratio]] : []
+          })
+        ),
+        p50: of(({ p50 }) => p50)?.median as number,
+        p99: of(({ p99 }) => p99)?.median as number,
+        othersP50: of(({ othersP50 }) => othersP50)?.median,
+        othersP99: of(({ othersP99 }) => othersP99)?.median,
+        serverCpu: of(({ serverCpu }) => serverCpu)?.median,
+        postgresCpu: of(({ postgresCpu }) => postgresCpu)?.median,
+        memory: of(({ memory }) => memory)?.median
       })
     }
-    return { operation, connections, lines }
+    return { regime, operation, connections, lines }
   })
 }
 
@@ -100,38 +114,99 @@ function spread(values: (number | undefined)[]): Spread | undefined {
   }
 }
 
-const HEAD = ['', 'req/s', 'min–max', 'ratio', 'min–max', 'p50 ms', 'p99 ms', 'CPU µs', 'PG CPU µs', 'MiB']
-
-/** One block of text for each operation; medians, with the spread over the rounds where it matters. */
-export function render(tables: Table[]): string {
-  return tables.map(renderTable).join('\n\n')
-}
-
-function renderTable({ operation, connections, lines }: Table): string {
-  const rows = lines.map(({ label, rate, ratio, p50, p99, serverCpu, postgresCpu, memory }) => [
-    label,
-    whole(rate.median),
-    `${whole(rate.min)}–${whole(rate.max)}`,
-    ratio.median.toFixed(2),
-    `${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)}`,
-    p50.median.toFixed(2),
-    p99.median.toFixed(2),
-    whole(serverCpu?.median),
-    whole(postgresCpu?.median),
-    whole(memory?.median)
-  ])
-  const all = [HEAD, ...rows]
-  const widths = HEAD.map((_, column) => Math.max(...all.map((row) => (row[column] as string).length)))
-  const text = all.map((row) =>
-    row
-      .map((cell, column) =>
-        column === 0 ? cell.padEnd(widths[0] as number) : cell.padStart(widths[column] as number)
-      )
-      .join('  ')
-  )
-  const title = `${operations[operation].label}, ${connections} ${connections === 1 ? 'connection' : 'connections'}`
-  return [title, ...text].join('\n')
+/** A server's line on a line of its own, and no more digits than mean something. */
+export function toJson({ tables, ...run }: Results): string {
+  const rounded = (_key: string, value: unknown) =>
+    typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value
+  const texts = tables.map(({ lines, ...one }) => {
+    const head = JSON.stringify(one).slice(0, -1)
+    return `    ${head}, "lines": [\n${lines.map((line) => `      ${JSON.stringify(line, rounded)}`).join(',\n')}\n    ]}`
+  })
+  return `${JSON.stringify(run, null, 2).slice(0, -2)},\n  "tables": [\n${texts.join(',\n')}\n  ]\n}\n`
 }
 
 export const whole = (value: number | undefined) =>
   value === undefined ? '–' : Math.round(value).toLocaleString('en')
+const milliseconds = (value: number | undefined) =>
+  value?.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0) ?? '–'
+const ratio = (value: Spread | undefined) =>
+  value ? `${value.median.toFixed(2)} (${value.min.toFixed(2)}–${value.max.toFixed(2)})` : '–'
+
+/** A table for each case, with a row for each server. */
+export function renderCases(tables: Table[], baseline: string): string {
+  return tables
+    .map(({ regime, operation, connections, lines }) => {
+      const title = [
+        operations[operation].label,
+        `${connections} ${connections === 1 ? 'connection' : 'connections'}`,
+        ...(regime === 'plain' ? [] : [REGIMES[regime]?.label])
+      ].join(', ')
+      const rows = lines.map((line) => [
+        line.label,
+        whole(line.serverCpu),
+        whole(line.postgresCpu),
+        `${whole(line.rate.median)} (${whole(line.rate.min)}–${whole(line.rate.max)})`,
+        ratio(line.ratios[baseline]),
+        milliseconds(line.p50),
+        milliseconds(line.p99),
+        whole(line.memory)
+      ])
+      const head = [title, 'CPU µs', 'PG CPU µs', 'req/s', 'ratio', 'p50 ms', 'p99 ms', 'MiB']
+      return markdown(1, [head, ...rows])
+    })
+    .join('\n\n')
+}
+
+/** One table with a row for each case; in its cells the first server and the others beside it. */
+export function renderRegimes(tables: Table[]): string {
+  const [{ lines: servers = [] } = {}] = tables
+  const others = servers.slice(1)
+  const head = [
+    'regime',
+    'operation',
+    'CPU µs',
+    'PG CPU µs',
+    'req/s',
+    ...others.map(({ label }) => `ratio to ${label}`),
+    'p50 ms',
+    'p99 ms'
+  ]
+  const rows = tables.flatMap(({ regime, operation, lines }) => {
+    const all = (value: (line: Line) => string) => lines.map(value).join(' / ')
+    const label = operations[operation].label
+    const row = [
+      REGIMES[regime]?.label ?? regime,
+      label,
+      all(({ serverCpu }) => whole(serverCpu)),
+      all(({ postgresCpu }) => whole(postgresCpu)),
+      all(({ rate }) => whole(rate.median)),
+      ...others.map(({ server }) => ratio(lines[0]?.ratios[server])),
+      all(({ p50 }) => milliseconds(p50)),
+      all(({ p99 }) => milliseconds(p99))
+    ]
+    if (lines[0]?.othersP99 === undefined) return [row]
+    const empty = head.slice(2, -2).map(() => '')
+    const latencies = [
+      all((line) => milliseconds(line.othersP50)),
+      all((line) => milliseconds(line.othersP99))
+    ]
+    return [row, ['', `${label}, the other 99`, ...empty, ...latencies]]
+  })
+  return `In each cell: ${servers.map(({ label }) => label).join(' / ')}\n\n${markdown(2, [head, ...rows])}`
+}
+
+/** @param texts how many columns, from the first, hold no figures */
+function markdown(texts: number, rows: string[][]): string {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
+  const line = (cells: string[], fill?: string) =>
+    `| ${cells.map((cell, column) => (column < texts ? cell.padEnd(widths[column] ?? 0, fill) : cell.padStart(widths[column] ?? 0, fill))).join(' | ')} |`
+  const [head = [], ...rest] = rows.map((row) => line(row))
+  return [
+    head,
+    line(
+      widths.map((_, column) => (column < texts ? '' : ':')),
+      '-'
+    ),
+    ...rest
+  ].join('\n')
+}

@@ -5,8 +5,8 @@ import postgres from 'postgres'
 import { v7 as uuidv7 } from 'uuid'
 import { verifier } from './hs256.mjs'
 
-const { DATABASE_URL, JWT_SECRET, PORT } = process.env
-const sql = postgres(DATABASE_URL, { max: 10 })
+const { DATABASE_POOL_MAX, DATABASE_URL, JWT_SECRET, PORT } = process.env
+const sql = postgres(DATABASE_URL, { max: Number(DATABASE_POOL_MAX) })
 const verify = verifier(JWT_SECRET)
 const PATH = /^\/api\/([^/?]+)\/tasks(?:\/([^/?]+)(\/complete)?)?$/
 

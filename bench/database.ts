@@ -1,0 +1,52 @@
+import postgres from 'postgres'
+import { openDatabase } from '../db/client.js'
+import { migrate } from '../db/migrate.js'
+import { startPostgres } from '../test/support/postgres-server.js'
+
+export interface BenchDatabase {
+  url: string
+  /** Of the PostgreSQL server, where this machine can see what it costs. */
+  pid: number | undefined
+  close(): Promise<void>
+}
+
+const OWNER = 'tasks_bench'
+
+/**
+ * A database with an empty table: on a server of our own, or a new one on the server that DATABASE_URL names. What is
+ * there is never touched. On our own server its owner is no superuser, because row-level policies do not hold for those.
+ */
+export async function openBenchDatabase(): Promise<BenchDatabase> {
+  const given = process.env.DATABASE_URL
+  const server = given ? undefined : await startPostgres({ fsync: 'on' })
+  const admin = postgres(given ?? (server?.url('postgres') as string), { max: 1, onnotice: () => {} })
+  const name = `tasks_bench_${process.pid}`
+  const url = new URL(given ?? (server?.url(name) as string))
+  if (server) {
+    await admin`create role ${admin(OWNER)} login`
+    await admin`create database ${admin(name)} owner ${admin(OWNER)}`
+    url.username = OWNER
+  } else {
+    await admin`create database ${admin(name)}`
+    url.pathname = `/${name}`
+  }
+  await createTable(url.href)
+  return {
+    url: url.href,
+    pid: server?.process.pid,
+    async close() {
+      await admin`drop database ${admin(name)} with (force)`
+      await admin.end()
+      await server?.stop()
+    }
+  }
+}
+
+async function createTable(url: string): Promise<void> {
+  const db = await openDatabase({ kind: 'postgres', url })
+  try {
+    await db.administer(migrate)
+  } finally {
+    await db.close()
+  }
+}
