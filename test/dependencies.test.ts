@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
+import { ROOT } from './support/root.js'
 
 interface Package {
   version?: string
@@ -7,7 +9,7 @@ interface Package {
   hasInstallScript?: boolean
 }
 
-const read = (file: string) => JSON.parse(readFileSync(new URL(`../${file}`, import.meta.url), 'utf8'))
+const read = (file: string) => JSON.parse(readFileSync(join(ROOT, file), 'utf8'))
 
 for (const folder of ['', 'bench/']) {
   t.test(`${folder}package-lock.json`, async (t) => {

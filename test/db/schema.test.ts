@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { generateDrizzleJson, generateMigration } from 'drizzle-kit/api'
 import { getTableConfig } from 'drizzle-orm/pg-core'
 import type { PostgresError } from 'postgres'
@@ -10,8 +11,9 @@ import * as schema from '../../db/schema.js'
 import { taskRepository } from '../../db/tasks.js'
 import { clientOf, SECRET, sign, startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
+import { ROOT } from '../support/root.js'
 
-const MIGRATIONS = new URL('../../db/migrations/', import.meta.url)
+const MIGRATIONS = pathToFileURL(join(ROOT, 'db/migrations/'))
 const read = (name: string) => JSON.parse(readFileSync(new URL(name, MIGRATIONS), 'utf8'))
 
 t.test('the schema names its owner first in the key, and everything as it is on the wire', async (t) => {
@@ -234,22 +236,18 @@ t.test('times are UTC to the millisecond, whatever zone the database and the pro
 
 /** The service in a process of its own; its API's URL. Ends with the test. */
 function serve(t: Test, env: Record<string, string>): Promise<string> {
-  const child = spawn(
-    process.execPath,
-    ['--import', 'tsx', fileURLToPath(new URL('../../src/server.ts', import.meta.url))],
-    {
-      env: {
-        PATH: process.env.PATH,
-        JWT_SECRET: SECRET,
-        PORT: '0',
-        OPS_PORT: '0',
-        LOG_LEVEL: 'silent',
-        ...env
-      },
-      stdio: ['ignore', 'pipe', 'inherit'],
-      cwd: t.testdir()
-    }
-  )
+  const child = spawn(process.execPath, [fileURLToPath(new URL('../../src/server.js', import.meta.url))], {
+    env: {
+      PATH: process.env.PATH,
+      JWT_SECRET: SECRET,
+      PORT: '0',
+      OPS_PORT: '0',
+      LOG_LEVEL: 'silent',
+      ...env
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+    cwd: t.testdir()
+  })
   const ended = new Promise((resolve) => child.once('exit', resolve))
   t.teardown(async () => {
     child.kill()

@@ -4,9 +4,9 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { onEachDatabase, SECRET } from '../support/api.js'
 import { blocksOf } from '../support/markdown.js'
+import { ROOT } from '../support/root.js'
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-const CURL_SHIM = fileURLToPath(new URL('../support/curl.ts', import.meta.url))
+const CURL_SHIM = fileURLToPath(new URL('../support/curl.js', import.meta.url))
 const END = '--- end of block ---'
 
 /** What differs each time in answers: ids and times. */
@@ -28,7 +28,7 @@ onEachDatabase(async (t, app) => {
     const script = [
       'set -e',
       // Without curl on the machine, what stands in for it.
-      `command -v curl >/dev/null || curl() { "${process.execPath}" --import tsx "${CURL_SHIM}" "$@"; }`,
+      `command -v curl >/dev/null || curl() { "${process.execPath}" "${CURL_SHIM}" "$@"; }`,
       ...commands.map(({ code }) => `${code}\necho; echo '${END}'`)
     ]
     const { stdout } = await promisify(execFile)(

@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import { STATUS_OF } from '../../src/errors.js'
 import { startApp } from '../support/api.js'
+import { ROOT } from '../support/root.js'
 
 interface Parameter {
   name: string
@@ -201,7 +203,7 @@ t.test('the OpenAPI document', async (t) => {
   })
 
   t.test('is the committed openapi.json', async (t) => {
-    const committed = readFileSync(new URL('../../openapi.json', import.meta.url), 'utf8')
+    const committed = readFileSync(join(ROOT, 'openapi.json'), 'utf8')
     t.strictSame(JSON.parse(committed), document, 'npm run openapi writes it')
   })
 })

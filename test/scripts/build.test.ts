@@ -1,13 +1,11 @@
 import { execFileSync } from 'node:child_process'
 import { cpSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { SECRET } from '../support/api.js'
 import { emptyDatabase } from '../support/databases.js'
 import { aliceAt, emptyFolder, startProcess } from '../support/process.js'
-
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+import { ROOT } from '../support/root.js'
 
 t.test('the built tree serves from any folder, without a TypeScript loader or the sources', async (t) => {
   const app = join(emptyFolder(t), 'app')

@@ -7,7 +7,7 @@ import { emptyFolder, runScript } from '../support/process.js'
 t.test('writes the document that the service shows, and leaves nothing else', async (t) => {
   const cwd = emptyFolder(t)
   const temporary = emptyFolder(t)
-  const { code, out, err } = await runScript(cwd, 'openapi', { TMPDIR: temporary, TSX_DISABLE_CACHE: '1' })
+  const { code, out, err } = await runScript(cwd, 'openapi', { TMPDIR: temporary })
   t.strictSame({ code, out, err }, { code: 0, out: '', err: '' })
   t.strictSame(readdirSync(cwd), ['openapi.json'])
   t.strictSame(

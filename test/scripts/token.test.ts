@@ -1,13 +1,11 @@
 import { spawn } from 'node:child_process'
-import { createRequire } from 'node:module'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { request, SECRET, startApp } from '../support/api.js'
 import { databaseEnv } from '../support/databases.js'
 
-const TSX = createRequire(import.meta.url).resolve('tsx/cli')
-const SCRIPT = fileURLToPath(new URL('../../scripts/token.ts', import.meta.url))
+const SCRIPT = fileURLToPath(new URL('../../scripts/token.js', import.meta.url))
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+\n$/
 
 interface Run {
@@ -19,7 +17,7 @@ interface Run {
 }
 
 async function run(t: Test, { args, env = {}, cwd = t.testdir() }: Run) {
-  const child = spawn(process.execPath, [TSX, SCRIPT, ...args], {
+  const child = spawn(process.execPath, [SCRIPT, ...args], {
     cwd,
     env: { PATH: process.env.PATH, ...env } as NodeJS.ProcessEnv,
     stdio: ['ignore', 'pipe', 'pipe']

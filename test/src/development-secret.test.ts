@@ -8,7 +8,6 @@ import t from 'tap'
 import { type AuthConfig, loadConfig } from '../../src/config.js'
 import { resolveDevelopmentSecret } from '../../src/development-secret.js'
 import { StartError } from '../../src/errors.js'
-import { nodeOptions } from '../support/process.js'
 
 const authIn = (directory: string): AuthConfig => loadConfig({ DATA_DIR: directory, JWT_ISSUER: 'me' }).auth
 
@@ -32,8 +31,8 @@ t.test('processes that start at the same moment agree on one secret', async (t) 
   const source = fileURLToPath(new URL('../../src', import.meta.url))
   const code = `
     import { once } from 'node:events'
-    const { loadConfig } = await import(${JSON.stringify(`${source}/config.ts`)})
-    const { resolveDevelopmentSecret } = await import(${JSON.stringify(`${source}/development-secret.ts`)})
+    const { loadConfig } = await import(${JSON.stringify(`${source}/config.js`)})
+    const { resolveDevelopmentSecret } = await import(${JSON.stringify(`${source}/development-secret.js`)})
     const { auth } = loadConfig({ DATA_DIR: ${JSON.stringify(directory)} })
     process.stdout.write('ready\\n')
     const [at] = await once(process.stdin, 'data')
@@ -41,7 +40,7 @@ t.test('processes that start at the same moment agree on one secret', async (t) 
     process.stdout.write(resolveDevelopmentSecret(auth).keys.secret)
     process.stdin.destroy()`
   const children = Array.from({ length: 4 }, () =>
-    spawn(process.execPath, [...nodeOptions, '--input-type=module', '-e', code], {
+    spawn(process.execPath, ['--input-type=module', '-e', code], {
       stdio: ['pipe', 'pipe', 'inherit']
     })
   )

@@ -10,7 +10,7 @@ import { EMBEDDED, SERVER } from './state.js'
 mkdirSync(dirname(SERVER), { recursive: true })
 const keeper = spawn(
   process.execPath,
-  [...process.execArgv, fileURLToPath(new URL('keeper.ts', import.meta.url)), String(process.ppid), SERVER],
+  [fileURLToPath(new URL('keeper.js', import.meta.url)), String(process.ppid), SERVER],
   { detached: true, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] }
 )
 const started = new Promise<void>((resolve, reject) => {

@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { ROOT } from './root.js'
 
 export interface Block {
   language: string
@@ -7,7 +9,7 @@ export interface Block {
 
 /** The fenced code blocks of a Markdown file, from the project's root. */
 export function blocksOf(file: string): Block[] {
-  const text = readFileSync(new URL(`../../${file}`, import.meta.url), 'utf8')
+  const text = readFileSync(join(ROOT, file), 'utf8')
   return [...text.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([, language = '', code = '']) => ({
     language,
     code

@@ -9,9 +9,7 @@ import type { Test } from 'tap'
 import { freePort } from './postgres-server.js'
 import { sign } from './sign.js'
 
-/** What lets Node run the sources. */
-export const nodeOptions = ['--import', import.meta.resolve('tsx')]
-const SERVER = fileURLToPath(new URL('../../src/server.ts', import.meta.url))
+const SERVER = fileURLToPath(new URL('../../src/server.js', import.meta.url))
 
 /** How long anything here may take before the test fails; nothing that works comes near it. */
 const PATIENCE_MS = 30_000
@@ -40,7 +38,7 @@ export interface Service {
 export interface ProcessOptions {
   /** The working folder; a new empty one unless given. */
   cwd?: string
-  /** A program that plain Node runs, instead of the server's source. */
+  /** Another program for Node than the server that was compiled for the tests. */
   file?: string
   /** A command that runs the one which follows it, in the same process. */
   within?: string[]
@@ -53,10 +51,10 @@ export interface ProcessOptions {
 export async function startProcess(
   t: Pick<Test, 'teardown'>,
   env: Record<string, string>,
-  { cwd = emptyFolder(t), file, within = [] }: ProcessOptions = {}
+  { cwd = emptyFolder(t), file = SERVER, within = [] }: ProcessOptions = {}
 ): Promise<Service> {
   const { PORT = String(await freePort()), OPS_PORT = String(await freePort()) } = env
-  const command = [...within, process.execPath, ...(file ? [file] : [...nodeOptions, SERVER])]
+  const command = [...within, process.execPath, file]
   const child = spawn(command[0] as string, command.slice(1), {
     cwd,
     env: { PATH: process.env.PATH, LOG_LEVEL: 'warn', ...env, PORT, OPS_PORT },
@@ -117,8 +115,8 @@ export async function runScript(
   env: Record<string, string>,
   args: string[] = []
 ) {
-  const file = fileURLToPath(new URL(`../../scripts/${script}.ts`, import.meta.url))
-  const child = spawn(process.execPath, [...nodeOptions, file, ...args], {
+  const file = fileURLToPath(new URL(`../../scripts/${script}.js`, import.meta.url))
+  const child = spawn(process.execPath, [file, ...args], {
     cwd,
     env: { PATH: process.env.PATH, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],

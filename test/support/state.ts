@@ -1,11 +1,11 @@
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
+import { ROOT } from './root.js'
 
 /**
  * What before.ts prepares for the tests of one run, which are all children of the same tap process: so that two runs
  * in one folder do not meet.
  */
-const prepared = (name: string) =>
-  fileURLToPath(new URL(`../../.tap/prepared/${process.ppid}/${name}`, import.meta.url))
+const prepared = (name: string) => join(ROOT, '.tap/prepared', String(process.ppid), name)
 
 /** A JSON file with the port of the PostgreSQL server, and with the file of its certificate authority. */
 export const SERVER = prepared('server.json')

@@ -7,9 +7,9 @@ import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { lockDirectory } from '../../../db/embedded/directory-lock.js'
 import { StartError } from '../../../src/errors.js'
-import { emptyFolder, nodeOptions } from '../../support/process.js'
+import { emptyFolder } from '../../support/process.js'
 
-const TAKER = fileURLToPath(new URL('../../support/lock-taker.ts', import.meta.url))
+const TAKER = fileURLToPath(new URL('../../support/lock-taker.js', import.meta.url))
 
 /** The lock that this process would leave, to be changed into that of another holder. */
 function ownLock(t: Test): Record<string, unknown> {
@@ -93,7 +93,7 @@ t.test('a lock that is found', async (t) => {
 t.test('of many processes that find a stale lock at once exactly one wins', async (t) => {
   const dead = JSON.stringify({ ...ownLock(t), pid: await deadPid() })
   const takers = Array.from({ length: 8 }, () => {
-    const child = spawn(process.execPath, [...nodeOptions, TAKER], {
+    const child = spawn(process.execPath, [TAKER], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc']
     })
     t.teardown(() => child.kill('SIGKILL'))
