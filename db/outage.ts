@@ -1,16 +1,29 @@
 /**
- * Codes that say "not now" rather than "wrong": the driver's own, the system's, and PostgreSQL's classes 08
- * (connection), 53 (out of connections, memory or disk), 57P (shutting down), with 25006 (read-only: this server is
- * no longer the primary), 57014 (cancelled), 40P01, 40001 and 55P03 (in the way of another transaction) and 58030 (the
- * disk failed).
+ * PostgreSQL's codes for what can only be a mistake of ours: a value (22), a constraint (23), the form of a result (21),
+ * or of a statement (42601 and the like, 54), or the order of statements (24, 25001, 25P01, 34). A missing table, column
+ * or right is class 42 too, but that is a state of the database: each of our statements works on the schema that the
+ * migrations make.
  */
-const OUTAGE =
-  /^(08...|53...|57P..|57014|40P01|40001|55P03|58030|25006|CONNECT\w*|ECONN\w*|ENOTFOUND|EAI_AGAIN|EHOST\w+|ENET\w+|EPIPE|ETIMEDOUT|ENOENT)$/
+const POSTGRES_MISTAKE =
+  /^(2[1-4]...|25[0P]01|34...|54...|42601|42602|42622|42702|42725|42803|42804|42846|42P02|42P08|42P18|42P2\d)$/
+
+/** postgres.js has its own codes for being called wrongly. */
+const DRIVER_MISTAKE =
+  /^(COPY_IN_PROGRESS|MAX_PARAMETERS_EXCEEDED|NOT_TAGGED_CALL|UNDEFINED_VALUE|UNSAFE_TRANSACTION)$/
+
+/**
+ * Whether an error says that the database cannot do it now, whatever the reason: it cannot be reached, does not let us
+ * in, or is not as we need it. Only what our own statements or code did wrong is no outage.
+ */
+export function isOutage(error: unknown): boolean {
+  const cause = causeOf(error)
+  // Node gives a code to some of its TypeErrors and RangeErrors, and those are calls that are wrong.
+  if (cause instanceof TypeError || cause instanceof RangeError) return false
+  const code = codeOf(cause)
+  return code !== '' && !POSTGRES_MISTAKE.test(code) && !DRIVER_MISTAKE.test(code)
+}
 
 const READ_ONLY = '25006'
-
-/** Whether an error says that the database cannot do it now, not that it was asked for something wrong. */
-export const isOutage = (error: unknown) => OUTAGE.test(codeOf(error))
 
 /** Whether this server takes no changes: it is no longer the primary, and its connections would not notice when it is again. */
 export const isReadOnly = (error: unknown) => codeOf(error) === READ_ONLY

@@ -24,6 +24,9 @@ import { makeAuthority, type Subject } from './certificates.js'
 /** How often a start after a kill is tried, a tenth of a second apart. */
 const RESTARTS = 100
 
+/** Roles whose names begin with this must give their password; nobody else has to. */
+export const SECURED = 'secured_'
+
 export interface PostgresServer {
   /** The URL of a database on this server; its superuser is `postgres`. */
   url(database: string): string
@@ -81,6 +84,9 @@ export async function startPostgres(settings: Record<string, string | number> = 
     ],
     { ...user, cwd: home, stdio: ['ignore', 'ignore', 'inherit'] }
   )
+  const rules = join(data, 'pg_hba.conf')
+  const secured = `host all /^${SECURED} all scram-sha-256`
+  writeFileSync(rules, `${secured}\n${readFileSync(rules, 'utf8')}`)
   const authority = makeAuthority()
   const authorityFile = join(home, 'authority.crt')
   writeFileSync(authorityFile, authority.certificate)

@@ -12,7 +12,15 @@ import { sign } from './sign.js'
 const SERVER = fileURLToPath(new URL('../../src/server.js', import.meta.url))
 
 /** How long anything here may take before the test fails; nothing that works comes near it. */
-const PATIENCE_MS = 30_000
+const PATIENCE_MS = 90_000
+
+/** How the service logs an error that nothing caught, and how Node ends after one. */
+const UNCAUGHT = /an error that nothing caught|^Node\.js v\d/m
+
+/** @throws Error when a process that wrote this met an error that nothing caught */
+function checkCaught(written: string): void {
+  if (UNCAUGHT.test(written)) throw new Error(`an error that nothing caught:\n${written}`)
+}
 
 export interface Exit {
   code: number | null
@@ -74,6 +82,8 @@ export async function startProcess(
   t.teardown(async () => {
     if (!ended()) child.kill('SIGKILL')
     await closed
+    // Whatever the test looked at.
+    checkCaught(out + err)
   })
 
   const service: Service = {
@@ -123,6 +133,7 @@ export async function runScript(
     timeout: PATIENCE_MS
   })
   const [out, err] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')])
+  checkCaught(err)
   return { code: child.exitCode, out, err }
 }
 
