@@ -1,3 +1,6 @@
+import { createServer, type RequestListener, request } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import t, { type Test } from 'tap'
 import { clientOf, onEachDatabase, sign } from '../support/api.js'
 import { lossyProxy } from '../support/lossy-proxy.js'
 import { blocksOf } from '../support/markdown.js'
@@ -9,14 +12,44 @@ interface Code {
   refresh(id: string, known: { etag: string; task: object }): Promise<{ etag: string; task: object }>
 }
 
-/** The functions on the page, as a reader would paste them. */
-function load(token: string, tasks: string): Code {
+/**
+ * The functions on the page, as a reader would paste them.
+ *
+ * @param timer what they find as `setTimeout`
+ */
+function load(token: string, tasks: string, timer: object = setTimeout): Code {
   const code = blocksOf('docs/reliable-clients.md')
     .filter(({ language }) => language === 'js')
     .map(({ code }) => code)
   const source = `${code.join('\n')}\nreturn { createTask, setCompleted, edit, refresh }`
-  return new Function('token', 'tasks', source)(token, tasks)
+  return new Function('token', 'tasks', 'setTimeout', source)(token, tasks, timer)
 }
+
+/** A server on a port of its own, which ends with the test. */
+async function serve(t: Test, answer: RequestListener): Promise<string> {
+  const server = createServer(answer)
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+/** A proxy that rewrites every ETag, as one does that compresses. */
+const rewritingProxy = (t: Test, target: string, rewrite: (tag: string) => string) =>
+  serve(t, (incoming, outgoing) => {
+    const { method, url, headers } = incoming
+    const passed = request(new URL(url as string, target), { method, headers }, (answer) => {
+      const { etag } = answer.headers
+      outgoing.writeHead(answer.statusCode as number, {
+        ...answer.headers,
+        ...(etag && { etag: rewrite(etag) })
+      })
+      answer.pipe(outgoing)
+    })
+    incoming.pipe(passed)
+  })
 
 onEachDatabase(async (t, app) => {
   const alice = await clientOf(app, 'alice')
@@ -56,11 +89,81 @@ onEachDatabase(async (t, app) => {
     t.equal(await titleOf(id), '10')
   })
 
+  for (const [proxy, rewrite] of [
+    ['nginx', (tag: string) => `W/${tag}`],
+    ['Apache', (tag: string) => tag.replace(/"$/, '-gzip"')]
+  ] as const) {
+    t.test(`behind ${proxy}, which compresses, they do the same`, async (t) => {
+      const there = load(token, `${await rewritingProxy(t, url, rewrite)}/api/alice/tasks`)
+      const id = await newTask('0')
+      const increment = ({ title }: { title: string }) => ({ title: String(Number(title) + 1) })
+      const answers = await Promise.all(Array.from({ length: 10 }, () => there.edit(id, increment)))
+      t.ok(answers.every(({ status }) => status === 200))
+      t.equal(await titleOf(id), '10')
+
+      const etag = (await there.edit(id, () => ({ title: 'last' }))).headers.get('etag') as string
+      t.equal(etag, rewrite('"12"'))
+      const known = { etag, task: { title: 'last' } }
+      t.equal(await there.refresh(id, known), known)
+    })
+  }
+
   t.test('the refresh that the page shows keeps what it knows until the task changes', async (t) => {
     const id = await newTask('old')
     const known = { etag: '"1"', task: { title: 'old' } }
     t.equal(await here.refresh(id, known), known)
     await alice('PATCH', `/${id}`, { title: 'new' })
     t.match(await here.refresh(id, known), { etag: '"2"', task: { title: 'new' } })
+  })
+})
+
+t.test('the functions on the page end, whatever the service answers', async (t) => {
+  const waits: number[] = []
+  const timer = (resolve: () => void, milliseconds: number) => {
+    waits.push(milliseconds)
+    setImmediate(resolve)
+  }
+  const requests: string[] = []
+  const at = async (answer: RequestListener) => {
+    waits.length = 0
+    requests.length = 0
+    return load(
+      'a token',
+      await serve(t, (incoming, outgoing) => {
+        requests.push(incoming.method as string)
+        answer(incoming, outgoing)
+      }),
+      timer
+    )
+  }
+  const refuses =
+    (status: number): RequestListener =>
+    (_, outgoing) =>
+      outgoing.writeHead(status).end()
+  const waited = () => {
+    t.ok(waits.every((wait) => wait >= 0 && wait <= 5_000))
+    return waits.length
+  }
+
+  t.test('503 for ever', async (t) => {
+    t.equal((await (await at(refuses(503))).createTask({ title: 'a' })).status, 503)
+    t.equal(requests.length, 8)
+    t.equal(waited(), 7)
+  })
+
+  t.test('no answer ever', async (t) => {
+    const client = await at((incoming) => incoming.socket.destroy())
+    await t.rejects(client.setCompleted('1', true), { message: 'fetch failed' })
+    t.equal(requests.length, 8)
+    t.equal(waited(), 7)
+  })
+
+  t.test('412 for ever', async (t) => {
+    const client = await at(({ method }, outgoing) =>
+      outgoing.writeHead(method === 'GET' ? 200 : 412, { etag: '"1"' }).end('{}')
+    )
+    t.equal((await client.edit('1', () => ({ title: 'a' }))).status, 412)
+    t.strictSame(requests, Array(10).fill(['GET', 'PATCH']).flat())
+    t.equal(waited(), 9)
   })
 })

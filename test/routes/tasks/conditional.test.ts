@@ -40,7 +40,7 @@ onEachDatabase(async (t, app) => {
 
   for (const [name, change] of Object.entries(changes)) {
     t.test(`${name} happens when If-Match names the version, or is *`, async (t) => {
-      for (const tags of ['"1"', '"7", "1"', '*']) {
+      for (const tags of ['"1"', '"7", "1"', '*', 'W/"1"', '"1-gzip"']) {
         const { status } = await change(await newTask(), { 'if-match': tags })
         t.equal(status, name === 'DELETE' ? 204 : 200, tags)
       }
@@ -50,7 +50,7 @@ onEachDatabase(async (t, app) => {
       const id = await newTask()
       await alice('PATCH', `/${id}/complete`)
       const before = (await alice('GET', `/${id}`)).text
-      for (const tags of ['"1"', '"3"', 'W/"2"', '"x"', '"1", "3"']) {
+      for (const tags of ['"1"', '"3"', 'W/"1"', 'W/"3"', '"1-gzip"', '"x"', 'W/"x"', '"1", "3"']) {
         const { status, headers, json } = await change(id, { 'if-match': tags })
         t.strictSame([status, json.code, headers.etag], [412, 'precondition_failed', '"2"'], tags)
       }
@@ -82,7 +82,7 @@ onEachDatabase(async (t, app) => {
 
   t.test('If-None-Match answers 304 without a body while the version stands', async (t) => {
     const id = await newTask()
-    for (const tags of ['"1"', 'W/"1"', '"9", "1"', '*']) {
+    for (const tags of ['"1"', 'W/"1"', '"1-gzip"', '"9", "1"', '*']) {
       for (const method of ['GET', 'HEAD']) {
         const { status, text, headers } = await alice(method, `/${id}`, undefined, { 'if-none-match': tags })
         t.strictSame([status, text, headers.etag], [304, '', '"1"'], `${method} ${tags}`)
