@@ -20,13 +20,21 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
 
   // The handlers pass on the token's user, never the path's.
 
-  app.get('', { schema: schemas.listTasks }, async (request, reply) => {
-    const list = await tasks.list(request.user.sub, COMPLETED[request.query.status ?? 'all'])
-    if (Array.isArray(list)) return list
-    // What Fastify calls for the array above, but its types know one of those for all routes.
-    const serialize = reply.getSerializationFunction('200', 'application/json') as unknown
-    const stream: unknown = await jsonArray(list, serialize as (batch: Task[]) => string)
-    return reply.type('application/json; charset=utf-8').send(stream as Task[])
+  app.get('', {
+    schema: schemas.listTasks,
+    // A form with nothing chosen sends an empty status.
+    preValidation: (request, _reply, done) => {
+      if ((request.query.status as string) === '') request.query.status = 'all'
+      done()
+    },
+    handler: async (request, reply) => {
+      const list = await tasks.list(request.user.sub, COMPLETED[request.query.status ?? 'all'])
+      if (Array.isArray(list)) return list
+      // What Fastify calls for the array above, but its types know one of those for all routes.
+      const serialize = reply.getSerializationFunction('200', 'application/json') as unknown
+      const stream: unknown = await jsonArray(list, serialize as (batch: Task[]) => string)
+      return reply.type('application/json; charset=utf-8').send(stream as Task[])
+    }
   })
 
   app.post('', { schema: schemas.createTask }, async ({ user, body, headers }, reply) => {
@@ -60,9 +68,9 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
 
   app.patch('/:taskId/complete', {
     schema: schemas.toggleTaskCompletion,
-    // No body at all flips, as an empty object does; the JSON value null is neither.
+    // No body flips, as an empty object does. axios sends null where there is none.
     preValidation: (request, _reply, done) => {
-      if ((request.body as unknown) === undefined) request.body = {}
+      request.body ??= {}
       done()
     },
     handler: async ({ user, params, body, headers }, reply) =>

@@ -91,7 +91,7 @@ const ListQuery = Type.Object({
     Type.Unsafe<'all' | 'pending' | 'completed'>({
       type: 'string',
       enum: ['all', 'pending', 'completed'],
-      description: '`all` when left out.'
+      description: '`all` when left out or empty.'
     })
   )
 })
@@ -254,7 +254,7 @@ export const toggleTaskCompletion = {
   operationId: 'toggleTaskCompletion',
   summary: 'Complete a task, or take it back',
   description:
-    'Without a body, or with `{}`, flips `completed`. With `{"completed": true}` or `{"completed": false}` sets it, which is safe to repeat.',
+    'Without a body, or with `{}` or `null`, flips `completed`. With `{"completed": true}` or `{"completed": false}` sets it, which is safe to repeat.',
   tags,
   params: TaskParams,
   headers: IfMatch,

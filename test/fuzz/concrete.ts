@@ -94,6 +94,7 @@ function fieldOf(value: NonNullable<Draft['condition']>['value'], version: numbe
   const tags = {
     current: `"${version}"`,
     'weak current': `W/"${version}"`,
+    'encoded current': `"${version}-gzip"`,
     next: `"${version + 1}"`,
     previous: `"${version - 1}"`,
     other: '"x"'

@@ -8,7 +8,9 @@ import { Members, valuesOf } from './values.js'
 export type Caller = 'owner' | 'stranger' | 'none' | 'garbage' | 'expired' | 'forged'
 
 /** A version of the task at the path, by what it is when the request is sent. */
-export type TagRef = 'current' | 'weak current' | 'next' | 'previous' | 'other'
+export type TagRef = 'current' | 'weak current' | 'encoded current' | 'next' | 'previous' | 'other'
+
+const TAG_REFS: TagRef[] = ['current', 'weak current', 'encoded current', 'next', 'previous', 'other']
 
 export interface Condition {
   header: 'If-Match' | 'If-None-Match'
@@ -161,10 +163,7 @@ const conditionOf = (header: Condition['header']): fc.Arbitrary<Condition> =>
       { weight: 6, arbitrary: fc.constant<TagRef[]>(['current']) },
       {
         weight: 4,
-        arbitrary: fc.array(fc.constantFrom<TagRef>('current', 'weak current', 'next', 'previous', 'other'), {
-          minLength: 1,
-          maxLength: 4
-        })
+        arbitrary: fc.array(fc.constantFrom(...TAG_REFS), { minLength: 1, maxLength: 4 })
       },
       { weight: 1, arbitrary: fc.constant<'*'>('*') },
       { weight: 1, arbitrary: fc.record({ text: fc.constantFrom(...NO_TAGS) }) }
@@ -267,7 +266,8 @@ export function draftsOf(document: Document, isRight: Validate): fc.Arbitrary<Dr
                 fc.constant(name),
                 fc.oneof(
                   { weight: 8, arbitrary: values.right(schema) as fc.Arbitrary<string> },
-                  { weight: 1, arbitrary: someText }
+                  { weight: 1, arbitrary: someText },
+                  { weight: 1, arbitrary: fc.constant('') }
                 )
               ),
               { maxLength: 2, size: 'xsmall' }

@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import type { Task } from '../../db/schema.js'
 import type { Concrete, Known } from './concrete.js'
 import type { Operation, Parameter, Validate } from './document.js'
-import type { Draft } from './drafts.js'
+import type { Draft, TagRef } from './drafts.js'
 
 export type Fields = Partial<Pick<Task, 'title' | 'description' | 'completed'>>
 
@@ -41,7 +41,8 @@ export function expectedOf(
   const parameters = operation.parameters ?? []
   for (const { name, schema } of parameters.filter((one) => one.in === 'query')) {
     const values = draft.query.filter(([one]) => one === name).map(([, value]) => value)
-    if (values.length > 1 || (values.length === 1 && validate(schema, values[0]) !== '')) faults.add(422)
+    if (values.length > 1 || values.some((value) => value !== '' && validate(schema, value) !== ''))
+      faults.add(422)
   }
   if (draft.method !== 'GET' && draft.method !== 'HEAD') {
     expected.body = readBody(draft.body, operation, validate, faults) as Fields
@@ -55,7 +56,7 @@ export function expectedOf(
 /** Adds to the faults what is wrong with a body. */
 function readBody(
   body: Draft['body'],
-  { requestBody }: Operation,
+  { operationId, requestBody }: Operation,
   validate: Validate,
   faults: Set<number>
 ): unknown {
@@ -73,9 +74,13 @@ function readBody(
   } catch {
     faults.add(400)
   }
+  if (value === null && operationId === 'toggleTaskCompletion') return {}
   if (schema && value !== undefined && validate(schema, value) !== '') faults.add(422)
   return value
 }
+
+/** Whether a tag names the version that the task has, in whatever form. */
+export const namesCurrent = (tag: TagRef): boolean => tag.endsWith('current')
 
 function checkCondition(
   condition: Draft['condition'],
@@ -87,7 +92,7 @@ function checkCondition(
   const { header, value } = condition
   if (value === '*') return
   if (!Array.isArray(value)) faults.add(400)
-  else if (header === 'If-Match' && known && !value.includes('current')) faults.add(412)
+  else if (header === 'If-Match' && known && !value.some(namesCurrent)) faults.add(412)
 }
 
 function checkKey(

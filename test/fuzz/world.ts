@@ -4,7 +4,7 @@ import type { Answer } from '../support/api.js'
 import { type Concrete, concrete, type Known, type User } from './concrete.js'
 import type { Document, Operation, Validate } from './document.js'
 import type { Draft } from './drafts.js'
-import { type Expected, expectedOf, type Fields, meaningOf } from './faults.js'
+import { type Expected, expectedOf, type Fields, meaningOf, namesCurrent } from './faults.js'
 import { bytesOf, show } from './sent.js'
 import type { Wire } from './wire.js'
 
@@ -152,7 +152,7 @@ export class World {
   }
 
   #listed({ query }: Draft, { tasks }: User, json: Task[]): void {
-    const [, wanted = 'all'] = query.find(([name]) => name === 'status') ?? []
+    const wanted = query.find(([name]) => name === 'status')?.[1] || 'all'
     const expected = tasks
       .map(({ task }) => task)
       .filter(({ completed }) => wanted === 'all' || completed === (wanted === 'completed'))
@@ -161,7 +161,7 @@ export class World {
 
   #got({ method, condition }: Draft, { task, version }: Known, { status, headers, json }: Answer): void {
     const value = condition?.header === 'If-None-Match' ? condition.value : []
-    const named = value === '*' || (Array.isArray(value) && value.some((tag) => tag.endsWith('current')))
+    const named = value === '*' || (Array.isArray(value) && value.some(namesCurrent))
     must(status === (named ? 304 : 200), `${named ? 304 : 200} was due`)
     must(headers.etag === `"${version}"`, 'another version')
     if (!named && method === 'GET') must(isDeepStrictEqual(json, task), 'another task')

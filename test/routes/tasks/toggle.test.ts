@@ -22,6 +22,8 @@ onEachDatabase(async (t, app) => {
     ['an empty body that says it is JSON', '', JSON_TYPE],
     ['an empty body that says it is text', '', { 'content-type': 'text/plain' }],
     ['{}', {}, {}],
+    ['null', 'null', JSON_TYPE],
+    ['null between white space', ' null\n', JSON_TYPE],
     ['unknown fields only', { done: true, tags: [] }, {}]
   ] as const) {
     t.test(`200 and flips with ${what}`, async (t) => {
@@ -94,10 +96,13 @@ onEachDatabase(async (t, app) => {
   })
 
   for (const [body, path, message] of [
-    ['null', '', 'must be object'],
     ['[]', '', 'must be object'],
     ['"true"', '', 'must be object'],
     ['true', '', 'must be object'],
+    ['"null"', '', 'must be object'],
+    ['false', '', 'must be object'],
+    ['0', '', 'must be object'],
+    ['""', '', 'must be object'],
     ['{"completed": null}', '/completed', 'must be boolean'],
     ['{"completed": 1}', '/completed', 'must be boolean'],
     ['{"completed": "true"}', '/completed', 'must be boolean'],
