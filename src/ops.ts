@@ -1,7 +1,9 @@
 import type { AddressInfo } from 'node:net'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
-import Fastify, { type FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
+import requiredHost from '../plugins/required-host.js'
+import { httpServer } from './http-server.js'
 
 /** How long `/ready` waits for the database. */
 const READY_MS = 1_000
@@ -27,7 +29,7 @@ declare module 'fastify' {
  * @param apiUrl where the API answers, for the documentation's "Try it out"
  */
 export async function buildOps(api: FastifyInstance, apiUrl: string): Promise<FastifyInstance> {
-  const ops = Fastify({
+  const ops = httpServer({
     routerOptions: { ignoreTrailingSlash: true },
     // A path that cannot be decoded is answered outside of all hooks.
     frameworkErrors: (error, _request, reply) => reply.headers(SECURITY_HEADERS).send(error as never)
@@ -41,6 +43,7 @@ export async function buildOps(api: FastifyInstance, apiUrl: string): Promise<Fa
     reply.headers(SECURITY_HEADERS)
     done()
   })
+  await ops.register(requiredHost)
 
   ops.get('/live', async () => ({ status: 'live' }))
 

@@ -6,6 +6,7 @@ import { buildApp } from './app.js'
 import { type Config, type Listener, loadConfig } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
 import { StartError } from './errors.js'
+import { gracefulStop } from './graceful-stop.js'
 import { buildOps, urlOf } from './ops.js'
 import { issueToken } from './token.js'
 
@@ -24,11 +25,11 @@ try {
 
 async function serve(config: Config): Promise<void> {
   const api = await buildApp(config)
-  await listen(api, config.api, 'PORT')
+  await listen(api, config.api, '')
   const ops = await buildOps(api, urlOf(api))
-  await listen(ops, config.ops, 'OPS_PORT')
+  await listen(ops, config.ops, 'OPS_')
 
-  const stops = [stopOf(api, config.graceMs), stopOf(ops, config.graceMs)]
+  const stops = [gracefulStop(api, config.graceMs), gracefulStop(ops, config.graceMs)]
   closeWithGrace({ delay: config.graceMs + CLOSE_MS, logger: false }, async ({ err }) => {
     if (err) api.log.fatal({ err: causeOf(err) }, 'stopping after an error that nothing caught')
     ops.drain()
@@ -39,31 +40,13 @@ async function serve(config: Config): Promise<void> {
   if (!config.production) await greet(config, urlOf(api), urlOf(ops))
 }
 
-async function listen(app: FastifyInstance, listener: Listener, variable: string): Promise<void> {
+async function listen(app: FastifyInstance, listener: Listener, prefix: '' | 'OPS_'): Promise<void> {
   try {
-    await app.listen(listener)
+    await app.listenOnAll(listener)
   } catch (error) {
-    throw new StartError(`${variable}: cannot listen: ${(error as Error).message}`)
-  }
-}
-
-/**
- * Returns what stops the given server: it accepts no more connections, requests in flight have `graceMs` to finish, and
- * connections without one hold nothing. A plain `close()` waits for those that have sent nothing, or half a request.
- */
-function stopOf(app: FastifyInstance, graceMs: number): () => Promise<void> {
-  let inFlight = 0
-  app.server.on('request', (_request, response) => {
-    inFlight++
-    response.once('close', () => inFlight--)
-  })
-  return async () => {
-    const end = performance.now() + graceMs
-    const timer = setInterval(() => {
-      if (inFlight === 0 || performance.now() > end) app.server.closeAllConnections()
-    }, 20)
-    await app.close()
-    clearInterval(timer)
+    const { code, message } = error as NodeJS.ErrnoException
+    const variable = code === 'EADDRINUSE' || code === 'EACCES' ? 'PORT' : 'HOST'
+    throw new StartError(`${prefix}${variable}: cannot listen: ${message}`)
   }
 }
 

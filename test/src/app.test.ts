@@ -13,41 +13,11 @@ import {
   sign,
   startApp
 } from '../support/api.js'
+import { parseRaw, sendRaw } from '../support/raw.js'
 import { JSON_TYPE, UNKNOWN_ID } from '../support/refusals.js'
 
-/** Sends these bytes over a connection of its own, and returns all that comes back until the server ends it. */
-function sendRaw(app: FastifyInstance, bytes: string | Buffer): Promise<string> {
-  const { port } = app.server.address() as AddressInfo
-  return new Promise((resolve, reject) => {
-    const socket = connect(port, '127.0.0.1')
-    let received = ''
-    socket.on('data', (chunk) => {
-      received += chunk
-    })
-    socket.on('error', reject)
-    socket.on('close', () => resolve(received))
-    socket.write(bytes)
-  })
-}
-
-/** The one answer in what a server sent. */
-function parseRaw(received: string): Answer {
-  const end = received.indexOf('\r\n\r\n')
-  const [statusLine = '', ...lines] = received.slice(0, end).split('\r\n')
-  const headers = Object.fromEntries(
-    lines.map((line) => {
-      const colon = line.indexOf(':')
-      return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()]
-    })
-  )
-  const text = received.slice(end + 4)
-  return {
-    status: Number(statusLine.split(' ')[1]),
-    headers,
-    text,
-    json: text ? JSON.parse(text) : undefined
-  }
-}
+const sendTo = (app: FastifyInstance, bytes: string | Buffer) =>
+  sendRaw('127.0.0.1', (app.server.address() as AddressInfo).port, bytes)
 
 /** On every answer, whatever it is. */
 const SECURITY_HEADERS = {
@@ -342,7 +312,7 @@ t.test('over a socket', async (t) => {
       'GET / HTTP/1.1\r\nHost: api\r\n',
       `POST ${COLLECTION} HTTP/1.1\r\n${[...headers, type, 'Content-Length: 20'].join('\r\n')}\r\n\r\n{"title"`,
       `POST ${COLLECTION} HTTP/1.1\r\n${[...headers, type, chunked].join('\r\n')}\r\n\r\n8\r\n{"title"\r\n`
-    ].map(async (bytes) => ({ bytes, received: await sendRaw(app, bytes), after: Date.now() - started }))
+    ].map(async (bytes) => ({ bytes, received: await sendTo(app, bytes), after: Date.now() - started }))
   )
 
   t.test('an empty body is none, however it is sent', async (t) => {
@@ -355,7 +325,7 @@ t.test('over a socket', async (t) => {
         const { json: task } = await alice('POST', '', { title: 'a' })
         const path = `${COLLECTION}/${task.id}`
         const send = async (line: string) =>
-          parseRaw(await sendRaw(app, lines(line, ...headers, ...contentType, ...framing) + rest))
+          parseRaw(await sendTo(app, lines(line, ...headers, ...contentType, ...framing) + rest))
         const name = [...contentType, ...framing].join(', ') || 'nothing'
         const toggled = await send(`PATCH ${path}/complete HTTP/1.1`)
         t.match(toggled, { status: 200, json: { completed: true } }, name)
@@ -372,7 +342,7 @@ t.test('over a socket', async (t) => {
         .map((chunk) => `${chunk.length.toString(16)}\r\n${chunk}\r\n`)
         .join('')
       return parseRaw(
-        await sendRaw(app, lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, type, chunked) + chunks)
+        await sendTo(app, lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, type, chunked) + chunks)
       )
     }
     t.match(await send('{"title":"in two pieces"}'), { status: 201, json: { title: 'in two pieces' } })
@@ -382,12 +352,12 @@ t.test('over a socket', async (t) => {
 
   t.test('a body that says it is too large is 413 before it is sent', async (t) => {
     const head = lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, type, 'Content-Length: 9999999')
-    isProblem(t, parseRaw(await sendRaw(app, head)), 'body_too_large')
+    isProblem(t, parseRaw(await sendTo(app, head)), 'body_too_large')
   })
 
   t.test('a method that HTTP has and this service has not is 405', async (t) => {
     for (const method of ['PROPFIND', 'TRACE', 'OPTIONS', 'M-SEARCH']) {
-      const answer = parseRaw(await sendRaw(app, lines(`${method} ${COLLECTION} HTTP/1.1`, ...headers)))
+      const answer = parseRaw(await sendTo(app, lines(`${method} ${COLLECTION} HTTP/1.1`, ...headers)))
       isProblem(t, answer, 'method_not_allowed', method)
     }
   })
@@ -399,12 +369,12 @@ t.test('over a socket', async (t) => {
       ['GET /api/../api/alice/tasks HTTP/1.1', 'not_found'],
       ['GET *undecodable HTTP/1.1', 'bad_request']
     ] as const) {
-      const received = await sendRaw(app, lines(line, ...headers))
+      const received = await sendTo(app, lines(line, ...headers))
       const answer = parseRaw(received)
       // What the parser itself refuses never becomes a request.
       if (answer.headers['x-request-id']) isProblem(t, answer, code, line)
       else t.match(answer, { status: 400, json: { code: 'bad_request' } }, line)
-      const anonymous = parseRaw(await sendRaw(app, lines(line, 'Host: api', 'Connection: close')))
+      const anonymous = parseRaw(await sendTo(app, lines(line, 'Host: api', 'Connection: close')))
       t.equal(anonymous.status, answer.headers['x-request-id'] ? 401 : 400, line)
     }
   })
@@ -432,7 +402,7 @@ t.test('over a socket', async (t) => {
       ['headers of more than 16 KiB', 431, lines('GET / HTTP/1.1', ...headers, large)],
       ['a URL of more than 16 KiB', 431, lines(`GET /${'a'.repeat(16_400)} HTTP/1.1`, ...headers)]
     ] as const) {
-      const answer = parseRaw(await sendRaw(app, bytes))
+      const answer = parseRaw(await sendTo(app, bytes))
       t.match(
         answer,
         {
@@ -450,14 +420,14 @@ t.test('over a socket', async (t) => {
   })
 
   t.test('HTTP/1.0 needs no Host', async (t) => {
-    const answer = parseRaw(await sendRaw(app, lines(`GET ${COLLECTION} HTTP/1.0`, authorization)))
+    const answer = parseRaw(await sendTo(app, lines(`GET ${COLLECTION} HTTP/1.0`, authorization)))
     t.equal(answer.status, 200)
   })
 
   t.test('a chunk that is none ends the request in the same form, and nothing is created', async (t) => {
     const before = await rowsOf(app)
     const head = lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, type, chunked)
-    t.match(parseRaw(await sendRaw(app, `${head}zz\r\n`)), { status: 400, json: { code: 'bad_request' } })
+    t.match(parseRaw(await sendTo(app, `${head}zz\r\n`)), { status: 400, json: { code: 'bad_request' } })
     t.strictSame(await rowsOf(app), before)
   })
 
@@ -501,6 +471,6 @@ t.test('a request that expects what nobody knows is a request like any other', a
   await app.listen({ port: 0, host: '127.0.0.1' })
   const head = 'GET /api/alice/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: the-unexpected\r\n'
   const token = await sign({ sub: 'alice' })
-  t.equal(parseRaw(await sendRaw(app, `${head}\r\n`)).status, 401)
-  t.equal(parseRaw(await sendRaw(app, `${head}Authorization: Bearer ${token}\r\n\r\n`)).status, 200)
+  t.equal(parseRaw(await sendTo(app, `${head}\r\n`)).status, 401)
+  t.equal(parseRaw(await sendTo(app, `${head}Authorization: Bearer ${token}\r\n\r\n`)).status, 200)
 })

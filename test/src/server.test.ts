@@ -88,6 +88,16 @@ t.test('a start that cannot succeed ends with code 1 and one line that names wha
   const cases: [what: string, env: Record<string, string>, line: RegExp][] = [
     ['a port in use', { ...working, PORT: takenPort }, /^PORT: cannot listen: .*in use/],
     ['an operations port in use', { ...working, OPS_PORT: takenPort }, /^OPS_PORT: cannot listen: .*in use/],
+    [
+      'a host that is none',
+      { ...working, HOST: 'nowhere.invalid' },
+      /^HOST: cannot listen: .*nowhere\.invalid$/
+    ],
+    [
+      "another machine's host",
+      { ...working, OPS_HOST: '203.0.113.1' },
+      /^OPS_HOST: cannot listen: .*203\.0\.113\.1/
+    ],
     ['a wrong port', { ...data, PORT: '99999' }, /^PORT must be .*not "99999"$/],
     ['a bad escape', { DATABASE_URL: 'postgres://u:s3cretpassword%zz@h/d' }, /^DATABASE_URL/],
     ['a port that is none', { DATABASE_URL: 'postgres://u:s3cretpassword@h:99999/d' }, /^DATABASE_URL/],

@@ -1,0 +1,19 @@
+import type { IncomingMessage } from 'node:http'
+import fp from 'fastify-plugin'
+import { BadRequest } from '../src/errors.js'
+
+/** Refuses HTTP/1.1 without a Host (RFC 9112, section 3.2). Node's own refusal has neither a body nor headers. */
+export default fp(
+  async (app) => {
+    app.addHook('onRequest', (request, reply, done) => {
+      if (!lacksHost(request.raw)) return done()
+      reply.header('Connection', 'close')
+      done(new BadRequest('A request of HTTP/1.1 needs a Host.'))
+    })
+  },
+  { name: 'required-host' }
+)
+
+/** Before HTTP/1.1 there may be none. */
+const lacksHost = ({ headers, httpVersion }: IncomingMessage) =>
+  headers.host === undefined && httpVersion === '1.1'

@@ -1,0 +1,66 @@
+import { lookup } from 'node:dns/promises'
+import { type AddressInfo, createServer, type Server } from 'node:net'
+import type { FastifyInstance } from 'fastify'
+import type { Listener } from './config.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Listens on every address that the host has on this machine; rejects when one is in use, or none is there. */
+    listenOnAll(listener: Listener): Promise<void>
+  }
+}
+
+/**
+ * Decorates `app.listenOnAll`.
+ *
+ * Fastify would make a further server for each further address of `localhost`, which has none of the listeners, hooks
+ * and limits of `app.server`. Here `app.server` serves the connections of every address.
+ */
+export function decorateListen(app: FastifyInstance): void {
+  const others: Server[] = []
+
+  app.decorate('listenOnAll', async ({ host, port }) => {
+    let missing: unknown
+    for (const address of await addressesOf(host)) {
+      try {
+        if (app.server.listening) others.push(await forward(app, address))
+        else await app.listen({ host: address, port })
+      } catch (error) {
+        if (!isMissing(error)) throw error
+        missing = error
+      }
+    }
+    if (!app.server.listening) throw missing
+  })
+
+  app.addHook('preClose', async () => {
+    // All addresses stop at once. Fastify waits for the connections of `app.server` itself, after this hook.
+    app.server.close()
+    await Promise.all(others.map((other) => new Promise((resolve) => other.close(resolve))))
+  })
+}
+
+/** Without duplicates, which a hosts file can bring. */
+async function addressesOf(host: string): Promise<Set<string>> {
+  const found = await lookup(host, { all: true })
+  return new Set(found.map(({ address }) => address))
+}
+
+/** Accepts connections on another address, and hands them to the HTTP server. */
+function forward(app: FastifyInstance, host: string): Promise<Server> {
+  const { port } = app.server.address() as AddressInfo
+  // The options of Node's own HTTP server.
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    app.server.emit('connection', socket)
+  })
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen({ host, port }, () => resolve(server.off('error', reject)))
+  })
+}
+
+/** A hosts file may name ::1 on a machine without IPv6. */
+function isMissing(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException
+  return code === 'EADDRNOTAVAIL' || code === 'EAFNOSUPPORT'
+}
