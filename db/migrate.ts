@@ -28,6 +28,9 @@ const applied = pgSchema('drizzle').table('__drizzle_migrations', {
 const UNDEFINED_TABLE = '42P01'
 const INSUFFICIENT_PRIVILEGE = '42501'
 
+/** As in `server_version_num`: 150000 is version 15.0. */
+const MIN_VERSION_NUMBER = 150_000
+
 /** How long the start waits for the database before it gives up. */
 const START_MS = 10_000
 
@@ -66,13 +69,36 @@ async function migrateAs(url: string, service: string): Promise<void> {
   }
 }
 
-/** @throws StartError that names the variable when the database does not answer, or the work fails */
+/** @throws StartError that names the variable when the database does not answer, is of no use, or the work fails */
 async function usable(variable: string, db: Database, work?: (orm: Orm) => Promise<void>): Promise<void> {
   try {
     await db.ping(START_MS)
-    if (work) await db.administer(work)
+    await db.administer(async (orm) => {
+      await checkServer(orm)
+      await work?.(orm)
+    })
   } catch (error) {
     throw new StartError(`${variable}: the database cannot be used: ${reason(causeOf(error))}`)
+  }
+}
+
+/** @throws StartError when it is too old, or cannot store any text that a task may have */
+async function checkServer(orm: Orm): Promise<void> {
+  const [server] = await orm
+    .select({
+      version: sql<string>`current_setting('server_version')`,
+      versionNumber: sql<number>`current_setting('server_version_num')::int`,
+      encoding: sql<string>`current_setting('server_encoding')`
+    })
+    .from(sql`(select 1) as nothing`)
+  const { version, versionNumber, encoding } = server as NonNullable<typeof server>
+  if (versionNumber < MIN_VERSION_NUMBER) {
+    throw new StartError(`its PostgreSQL is ${version}, and must be 15 or newer`)
+  }
+  if (encoding !== 'UTF8') {
+    throw new StartError(
+      `its encoding is ${encoding}, and must be UTF8, as made by: create database … template template0 encoding 'UTF8'`
+    )
   }
 }
 
@@ -81,6 +107,7 @@ const currentRole = (orm: Orm) =>
   orm.select({ name: sql<string>`current_user` }).from(sql`(select) as nothing`)
 
 function reason(error: unknown): string {
+  if (error instanceof StartError) return error.message
   if (error instanceof Unavailable) return 'it does not answer'
   const { name, message, code } = error as Error & { code?: string }
   if (code === INSUFFICIENT_PRIVILEGE) {

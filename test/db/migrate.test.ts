@@ -96,3 +96,57 @@ t.test(
     await t.rejects(startApp(t, 'postgres', limited), { message: /^DATABASE_URL: .*permission denied/ })
   }
 )
+
+/** A database of the test run's server, made with these options of `create database`. */
+async function databaseWith(t: Test, options: string): Promise<string> {
+  const url = new URL(await emptyDatabase(t))
+  const name = `${url.pathname.slice(1)}_x`
+  const admin = sqlClient(t, url.href)
+  await admin.unsafe(`create database ${name} template template0 ${options}`)
+  t.teardown(() => admin.unsafe(`drop database ${name} with (force)`))
+  url.pathname = `/${name}`
+  return url.href
+}
+
+for (const encoding of ['SQL_ASCII', 'LATIN1', 'EUC_JP']) {
+  t.test(`a database whose encoding is ${encoding} stops the start, and nothing is made in it`, async (t) => {
+    const DATABASE_URL = await databaseWith(t, `encoding '${encoding}' lc_collate 'C' lc_ctype 'C'`)
+    await t.rejects(startApp(t, 'postgres', { DATABASE_URL }), {
+      name: 'StartError',
+      message: `DATABASE_URL: the database cannot be used: its encoding is ${encoding}, and must be UTF8, as made by: create database … template template0 encoding 'UTF8'`
+    })
+    t.strictSame([...(await sqlClient(t, DATABASE_URL)`select from pg_tables where tablename = 'tasks'`)], [])
+  })
+}
+
+t.test('the encoding is checked by the role that migrates, too', async (t) => {
+  const MIGRATION_DATABASE_URL = await databaseWith(t, `encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'`)
+  await t.rejects(startApp(t, 'postgres', { DATABASE_URL: await emptyDatabase(t), MIGRATION_DATABASE_URL }), {
+    name: 'StartError',
+    message: /^MIGRATION_DATABASE_URL: .* its encoding is LATIN1/
+  })
+})
+
+t.test('a database of any locale will do when its encoding is UTF8', async (t) => {
+  const DATABASE_URL = await databaseWith(t, `encoding 'UTF8' locale_provider icu icu_locale 'tr' locale 'C'`)
+  await t.resolves(startApp(t, 'postgres', { DATABASE_URL }))
+})
+
+t.test('a PostgreSQL older than 15 stops the start', async (t) => {
+  const DATABASE_URL = await emptyDatabase(t)
+  const sql = sqlClient(t, DATABASE_URL)
+  // The server says that it is another, as it would if it were: a function of the same name is found first.
+  await sql.unsafe(`
+    create schema older;
+    create function older.current_setting(name text) returns text language sql as $$
+      select case name when 'server_version' then '14.20' when 'server_version_num' then '140020'
+        else pg_catalog.current_setting(name) end $$;
+    alter database ${new URL(DATABASE_URL).pathname.slice(1)} set search_path = older, pg_catalog, public`)
+  await t.rejects(startApp(t, 'postgres', { DATABASE_URL }), {
+    name: 'StartError',
+    message: 'DATABASE_URL: the database cannot be used: its PostgreSQL is 14.20, and must be 15 or newer'
+  })
+  await sql.unsafe(`create or replace function older.current_setting(name text) returns text language sql
+    as $$ select case name when 'server_version_num' then '150000' else pg_catalog.current_setting(name) end $$`)
+  await t.resolves(startApp(t, 'postgres', { DATABASE_URL }), 'version 15 itself starts')
+})
