@@ -1,5 +1,6 @@
 import { connect as dial, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { ConnectionOptions } from 'node:tls'
 import { types } from '@electric-sql/pglite'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import postgres from 'postgres'
@@ -9,8 +10,9 @@ import { Group } from './group.js'
 import { toInstant } from './instant.js'
 import { type Connection, Lane, type Rows, STATEMENT_MS } from './lane.js'
 import { isOutage } from './outage.js'
+import { type DatabaseAddress, type PostgresTarget, parseDatabaseUrl } from './postgres/url.js'
 
-const CONNECT_SECONDS = 3
+const CONNECT_MS = 3_000
 /** Between two attempts to connect: postgres.js makes thousands a second where somebody hangs up at once. */
 const REDIAL_MS = 100
 /** When one connection is of no use the others may not be either; but not once for every statement that fails. */
@@ -35,14 +37,15 @@ const STREAM_IDLE_SECONDS = 10
  * @throws StartError when the URL cannot be used
  */
 export function openPostgres(url: string, variable: string): Driver {
+  let target: PostgresTarget
   try {
-    connect(url)
+    target = parseDatabaseUrl(url)
+    connect(target)
   } catch (error) {
-    // Such as a port that is none.
     throw new StartError(`${variable} cannot be used: ${(error as Error).message}`)
   }
 
-  const open = (onUnsafe: () => void) => connect(url, onUnsafe)
+  const open = (onUnsafe: () => void) => connect(target, onUnsafe)
   const reader = new Lane(open, renew)
   const writers = Array.from({ length: WRITE_CONNECTIONS }, () => new Lane(open, renew))
   const lanes = [reader, ...writers]
@@ -56,7 +59,7 @@ export function openPostgres(url: string, variable: string): Driver {
     for (const lane of lanes) lane.renew()
   }
 
-  const streams = openStreams(url)
+  const streams = openStreams(target)
 
   /** One connection as long as that is quick: what it has to send and receive then goes together. */
   function readerOf(now: number): Lane {
@@ -83,7 +86,7 @@ export function openPostgres(url: string, variable: string): Driver {
     stream: streams.stream,
     async administer(work) {
       // Not a connection of the requests: drizzle replaces the parsers of the client that it is given.
-      const { client, end } = connect(url)
+      const { client, end } = connect(target)
       try {
         return await work(drizzle(client))
       } finally {
@@ -101,7 +104,7 @@ export function openPostgres(url: string, variable: string): Driver {
  * Connections for streams. Each serves one stream at a time, because a portal that is read batch by batch keeps its
  * connection until the end, however slowly the client takes it.
  */
-function openStreams(url: string) {
+function openStreams(target: PostgresTarget) {
   const idle: Postgres[] = []
   const busy = new Set<Postgres>()
 
@@ -109,7 +112,7 @@ function openStreams(url: string) {
     /** @throws Unavailable when too many are under way, or the database does not send the next batch in time */
     async *stream(text: string, parameters: unknown[]): AsyncGenerator<unknown[]> {
       if (busy.size >= MAX_STREAMS) throw new Unavailable()
-      const connection = idle.pop() ?? connect(url, undefined, { idle_timeout: STREAM_IDLE_SECONDS })
+      const connection = idle.pop() ?? connect(target, undefined, { idle_timeout: STREAM_IDLE_SECONDS })
       busy.add(connection)
       const query: Query = connection.client.unsafe(text, parameters as string[], { prepare: true })
       let complete = false
@@ -199,7 +202,8 @@ interface Running {
 }
 
 /** @param onUnsafe called when what the database works on is done, but not where it should be before it is answered */
-function connect(url: string, onUnsafe = () => {}, options?: { idle_timeout: number }): Postgres {
+function connect(target: PostgresTarget, onUnsafe = () => {}, options?: { idle_timeout: number }): Postgres {
+  const { addresses, tls } = target
   let socket: Socket | undefined
   let destroyed = false
   let dialled = Number.NEGATIVE_INFINITY
@@ -208,17 +212,42 @@ function connect(url: string, onUnsafe = () => {}, options?: { idle_timeout: num
   /** Whether the socket that is asked for carries a request to cancel, and not this connection. */
   let cancelling = false
 
-  const client = postgres(url, {
+  /** Empty for a Unix socket. */
+  const host = () => {
+    const address = addresses[at] as DatabaseAddress
+    return 'host' in address ? address.host : ''
+  }
+  // The driver takes one set of options, before it is known which host they are for.
+  const ssl: ConnectionOptions | 'prefer' | undefined = tls?.required
+    ? {
+        ...tls.optionsFor(host()),
+        get servername() {
+          return tls.optionsFor(host()).servername as string
+        },
+        checkServerIdentity: (name, certificate) =>
+          tls.optionsFor(host()).checkServerIdentity?.(name, certificate)
+      }
+    : tls && 'prefer'
+
+  const client = postgres({
     ...options,
+    user: target.user,
+    password: target.password,
+    database: target.database,
+    // Only for its messages, and only one: with more it takes the first statement of a connection that is lost for
+    // answered, without rows.
+    host: host() || 'localhost',
+    ssl: ssl ?? false,
+    ...(tls?.direct && { sslnegotiation: 'direct' }),
     max: 1,
-    connect_timeout: CONNECT_SECONDS,
+    connect_timeout: (target.connectTimeoutMs ?? CONNECT_MS) / 1000,
     fetch_types: false,
     onnotice: ({ routine }) => {
       // A commit that was told to stop does not wait for the standby that it should wait for, and says so like this only.
       if (routine === 'SyncRepWaitForLSN') onUnsafe()
     },
     // Only parameters that PgBouncer accepts: it refuses, for instance, statement_timeout here.
-    connection: { application_name: 'tasks-api', TimeZone: 'UTC', DateStyle: 'ISO' },
+    connection: { application_name: 'tasks-api', ...target.settings, TimeZone: 'UTC', DateStyle: 'ISO' },
     types: {
       instant: { to: types.TIMESTAMPTZ, from: [types.TIMESTAMPTZ], parse: toInstant, serialize: String },
       // A statement that it tries once more, for a new plan, has its parameters made into text twice.
@@ -234,17 +263,13 @@ function connect(url: string, onUnsafe = () => {}, options?: { idle_timeout: num
   })
 
   // With these it asks something of its own on each new connection, and a failure of that ends the process.
-  const { host, port, target_session_attrs } = client.options
-  if (target_session_attrs) throw new Error(`target_session_attrs ${target_session_attrs} is not supported`)
-  // With more than one it takes the first statement of a connection that is lost for answered, without rows.
-  const [hosts, ports] = [[...host], [...port]]
-  host.splice(1)
+  if (client.options.target_session_attrs) throw new Error('PGTARGETSESSIONATTRS must not be set')
 
-  async function open({ path }: postgres.ParsedOptions): Promise<Socket> {
+  async function open(): Promise<Socket> {
     const make = () => {
-      if (path) return dial(path)
-      const options = { host: hosts[at] as string, port: ports[at] as number, noDelay: true }
-      return Object.assign(dial(options), { host: hosts[at] })
+      const address = addresses[at] as DatabaseAddress
+      if ('path' in address) return dial(address)
+      return Object.assign(dial({ ...address, noDelay: true }), { host: address.host })
     }
     // From the server of the connection, where there is more than one.
     if (cancelling) return make()
@@ -253,7 +278,7 @@ function connect(url: string, onUnsafe = () => {}, options?: { idle_timeout: num
     if (destroyed)
       throw Object.assign(new Error('the connection was given up'), { code: 'CONNECTION_DESTROYED' })
     dialled = performance.now()
-    at = session++ % hosts.length
+    at = session++ % addresses.length
     socket = make()
     return socket
   }
@@ -279,7 +304,7 @@ function connect(url: string, onUnsafe = () => {}, options?: { idle_timeout: num
       destroyed = true
       void client.end({ timeout: 0 })
       // A reset: the database drops what it has not read yet, where after a plain end it would still do it.
-      if (socket?.connecting || client.options.path) socket?.destroy()
+      if (socket?.connecting || host() === '') socket?.destroy()
       else socket?.resetAndDestroy()
     },
     async end(milliseconds) {

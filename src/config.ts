@@ -154,9 +154,6 @@ function wrong(name: string, schema: TSchema, value?: string): StartError {
 
 function databaseConfig(values: Values, production: boolean): DatabaseConfig {
   const { DATABASE_URL, MIGRATION_DATABASE_URL, DATA_DIR } = values
-  for (const name of ['DATABASE_URL', 'MIGRATION_DATABASE_URL'] as const) {
-    if (values[name] && !isDecodableUrl(values[name])) throw wrong(name, Environment.properties[name])
-  }
   if (DATABASE_URL) {
     return {
       kind: 'postgres',
@@ -175,16 +172,6 @@ function databaseConfig(values: Values, production: boolean): DatabaseConfig {
     )
   }
   return { kind: 'embedded', directory: resolve(DATA_DIR, 'postgres') }
-}
-
-/** The driver decodes user and password, and fails where one has a % that escapes nothing. */
-function isDecodableUrl(url: string): boolean {
-  try {
-    decodeURIComponent(url)
-    return URL.canParse(url)
-  } catch {
-    return false
-  }
 }
 
 function keySource({ JWT_SECRET, JWKS_URL, DATA_DIR }: Values, production: boolean): KeySource {

@@ -16,11 +16,12 @@ export const TRANSPORTS: Transport[] = ['plain', 'tls']
 const server = (): { port: number; authority: string } => JSON.parse(readFileSync(SERVER, 'utf8'))
 
 /** The URL of a database on the test run's server. */
-const serverUrl = (database: string) => `postgres://postgres@127.0.0.1:${server().port}/${database}`
+const serverUrl = (database: string) =>
+  `postgres://postgres@127.0.0.1:${server().port}/${database}?sslmode=disable`
 
 /** The URL for the given transport. Over TLS the server's certificate is not looked at. */
 export function urlOver(transport: Transport, url: string): string {
-  return transport === 'plain' ? url : `${url}?sslmode=require`
+  return `${url.split('?')[0]}?sslmode=${transport === 'plain' ? 'disable' : 'require'}`
 }
 
 /** The file with the certificate of the authority that the test run's server has its own from. */

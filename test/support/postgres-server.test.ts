@@ -3,7 +3,7 @@ import { type ConnectionOptions, checkServerIdentity } from 'node:tls'
 import postgres from 'postgres'
 import t from 'tap'
 import { openDatabase } from '../../db/client.js'
-import { authorityFile, emptyDatabase, sqlClient, TRANSPORTS } from './databases.js'
+import { authorityFile, emptyDatabase, sqlClient, TRANSPORTS, urlOver } from './databases.js'
 import { startPostgres } from './postgres-server.js'
 
 for (const transport of TRANSPORTS) {
@@ -48,7 +48,7 @@ t.test('the certificate is for 127.0.0.1 and localhost, by an authority that can
 t.test('the certificate can change under running clients', async (t) => {
   const server = await startPostgres()
   t.teardown(() => server.stop())
-  const there = sqlClient(t, `${server.url('postgres')}?sslmode=require`)
+  const there = sqlClient(t, urlOver('tls', server.url('postgres')))
   await there`select`
   const again = () => ask(server.url('postgres'), server.authority, 'localhost')
   await server.useCertificate({ isExpired: true })

@@ -28,7 +28,7 @@ const RESTARTS = 100
 export const SECURED = 'secured_'
 
 export interface PostgresServer {
-  /** The URL of a database on this server; its superuser is `postgres`. */
+  /** The URL of a database on this server, in plain text; its superuser is `postgres`. */
   url(database: string): string
   port: number
   /** The file with the certificate of the authority that signs this server's. */
@@ -132,7 +132,7 @@ export async function startPostgres(settings: Record<string, string | number> = 
     port,
     authority: authorityFile,
     process: await start(),
-    url: (database) => `postgres://postgres@127.0.0.1:${port}/${database}`,
+    url: (database) => `postgres://postgres@127.0.0.1:${port}/${database}?sslmode=disable`,
     async useCertificate(subject) {
       const { fingerprint256 } = new X509Certificate(writeCertificate(subject))
       server.process.kill('SIGHUP')

@@ -1,0 +1,368 @@
+import { X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
+import { userInfo } from 'node:os'
+import {
+  type ConnectionOptions,
+  checkServerIdentity,
+  createSecureContext,
+  type PeerCertificate,
+  type SecureVersion
+} from 'node:tls'
+
+/** A TCP address, or the full path of a Unix socket. */
+export type DatabaseAddress = { host: string; port: number } | { path: string }
+
+export interface TlsTarget {
+  /** When false, plain text is used with a server that has no TLS. */
+  required: boolean
+  /** TLS starts with the first byte, instead of after PostgreSQL's own negotiation. */
+  direct: boolean
+  /** @param host the name or the IP address as the URL has it, which the server's certificate is checked against */
+  optionsFor(host: string): ConnectionOptions
+}
+
+export interface PostgresTarget {
+  /** At least one, in the order of the URL. */
+  addresses: DatabaseAddress[]
+  user: string
+  /** Empty when the URL has none. */
+  password: string
+  database: string
+  /** For TCP addresses; undefined means plain text. Unix sockets never use TLS. */
+  tls: TlsTarget | undefined
+  /** For one attempt to connect to one address; undefined when the URL does not limit it. */
+  connectTimeoutMs: number | undefined
+  /** Start-up parameters that the server is sent. */
+  settings: Record<string, string>
+}
+
+type Values = Record<string, string | undefined>
+type Rule = [right: RegExp, otherwise: string]
+
+const anything: Rule = [/^/, '']
+const refused = (otherwise: string): Rule => [/(?!)/, otherwise]
+const passwordOnly = refused('is not supported: the driver logs in with the password')
+const noRevocation = refused('is not supported: revocation lists are not checked')
+const TLS_VERSION: Rule = [/^TLSv1(\.[123])?$/, 'must be TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3']
+
+/**
+ * Every parameter that a URL may have: the values that are right, and what to say of any other. A parameter that
+ * `parseDatabaseUrl` does not read is passed over, which is safe for the values that are right here.
+ *
+ * https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+ */
+const PARAMETERS: Record<string, Rule> = {
+  host: anything,
+  port: [/^(\d+(,|$)|,)*$/, 'must be a whole number from 1 to 65535, or a list of them'],
+  user: anything,
+  password: anything,
+  dbname: anything,
+  application_name: anything,
+  fallback_application_name: anything,
+  options: anything,
+  connect_timeout: [/^-?\d{1,6}$/, 'must be a whole number of seconds, at most 999999'],
+  sslmode: [
+    /^(disable|allow|prefer|require|verify-ca|verify-full|no-verify)$/,
+    'must be disable, allow, prefer, require, verify-ca or verify-full'
+  ],
+  ssl: [/^(true|1|false|0)$/, 'must be true or false; sslmode says more'],
+  sslrootcert: anything,
+  sslcert: anything,
+  sslkey: anything,
+  sslpassword: anything,
+  ssl_min_protocol_version: TLS_VERSION,
+  ssl_max_protocol_version: TLS_VERSION,
+  sslnegotiation: [/^(postgres|direct)$/, 'must be postgres or direct'],
+  channel_binding: [/^(disable|prefer|require)$/, 'must be disable, prefer or require'],
+
+  // The service always works with the primary: it drops a connection whose server takes no changes.
+  target_session_attrs: [
+    /^(any|read-write|primary)$/,
+    'must be read-write, primary or any, because the service writes'
+  ],
+  client_encoding: [/^(utf-?8|unicode|auto)$/i, 'must be UTF8, because the service stores any Unicode text'],
+  // Every statement has a time limit of its own, which finds a dead connection whatever TCP is told.
+  keepalives: anything,
+  keepalives_idle: anything,
+  keepalives_interval: anything,
+  keepalives_count: anything,
+  tcp_user_timeout: anything,
+  // Addresses may be tried in any order when the order is to be random.
+  load_balance_hosts: [/^(disable|random)$/, 'must be disable or random'],
+  replication: [/^(false|off|no|0)$/i, 'is not supported, because the service does not replicate'],
+  gssencmode: [/^(disable|prefer)$/, 'must be disable or prefer, because the driver has no GSSAPI'],
+  gssdelegation: anything,
+  krbsrvname: anything,
+  gsslib: anything,
+  // libpq ignores it too.
+  sslcompression: anything,
+  sslcertmode: [/^allow$/, 'must be allow, which is the default'],
+  sslsni: [/^1$/, 'must be 1, because the driver always names the host to the server'],
+  min_protocol_version: [/^3\.0$/, 'must be 3.0, which is the version that the driver speaks'],
+  max_protocol_version: [/^(3\.[02]|latest)$/, 'must be 3.0, 3.2 or latest'],
+
+  hostaddr: refused('is not supported: write the address as the host'),
+  passfile: refused('is not supported: write the password into the URL'),
+  service: refused('is not supported: write what it stands for into the URL'),
+  servicefile: refused('is not supported: write what it holds into the URL'),
+  require_auth: refused('is not supported: the driver cannot limit how the server asks for the password'),
+  requirepeer: refused('is not supported: Node cannot tell who runs the server behind a Unix socket'),
+  scram_client_key: passwordOnly,
+  scram_server_key: passwordOnly,
+  oauth_issuer: passwordOnly,
+  oauth_client_id: passwordOnly,
+  oauth_client_secret: passwordOnly,
+  oauth_scope: passwordOnly,
+  sslcrl: noRevocation,
+  sslcrldir: noRevocation,
+  sslkeylogfile: refused('is not supported: start Node with --tls-keylog instead'),
+
+  // Prisma's: https://www.prisma.io/docs/orm/overview/databases/postgresql#arguments
+  schema: [
+    /^public$/,
+    'must be public, or be left out: another one is set by options=-c%20search_path%3Dname'
+  ],
+  pgbouncer: anything,
+  connection_limit: anything,
+  pool_timeout: anything,
+  socket_timeout: anything,
+  statement_cache_size: anything,
+  single_use_connections: anything,
+  max_connection_lifetime: anything,
+  max_idle_connection_lifetime: anything,
+  sslaccept: [/^accept_invalid_certs$/, 'is not supported: sslmode=verify-full checks the certificate'],
+  sslidentity: refused('is not supported: sslcert and sslkey name the same as PEM files'),
+  // node-postgres' switch to the meaning that sslmode has here anyway.
+  uselibpqcompat: anything,
+  // Marks that Supabase and Vercel put on their URLs for themselves.
+  supa: anything,
+  workaround: anything
+}
+
+const DEFAULT_PORT = '5432'
+
+const BAD_CHARACTERS =
+  'the user name or the password has a character that must be percent-encoded, such as / (%2F), ? (%3F) or @ (%40)'
+
+/**
+ * Reads a connection URL as libpq, PostgreSQL's own client library, does: the same parameters, the same defaults. No
+ * environment variable and no file beside those that the URL names counts. Those are read here and now.
+ *
+ * https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
+ *
+ * @throws Error whose message is one sentence that names the parameter and never shows a password
+ */
+export function parseDatabaseUrl(url: string): PostgresTarget {
+  const { credentials, hosts, database, query } = partsOf(url)
+  const parameters = parametersOf(query)
+  const user = parameters.user ?? credentials.user ?? osUser()
+  const addresses = addressesOf(hosts, parameters)
+  const { application_name, fallback_application_name, options, connect_timeout } = parameters
+  const applicationName = application_name ?? fallback_application_name
+  const timeout = Number(connect_timeout ?? 0)
+
+  return {
+    addresses,
+    user,
+    password: parameters.password ?? credentials.password ?? '',
+    database: parameters.dbname ?? database ?? user,
+    tls: tlsOf(parameters, addresses),
+    connectTimeoutMs: timeout > 0 ? timeout * 1_000 : undefined,
+    settings: {
+      ...(applicationName !== undefined && { application_name: applicationName }),
+      ...(options !== undefined && { options })
+    }
+  }
+}
+
+/**
+ * postgresql://user:password@host:port,host:port/database?parameter=value. Not read with `URL`, which knows one host
+ * only, and reads + as a space.
+ */
+function partsOf(url: string) {
+  const rest = url.replace(/^postgres(ql)?:\/\//, '')
+  const [authority = ''] = rest.split('/', 1)
+  // A password may have an @ that nobody encoded, a host has none.
+  const at = authority.lastIndexOf('@')
+  const [, hosts = '', path, query = ''] =
+    /^([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(rest.slice(at + 1)) ?? []
+  // Nor has a database: what was cut at a slash is a password, which no message may show.
+  if (at === -1 && `${path}${query}`.includes('@')) throw new Error(BAD_CHARACTERS)
+  const [user, ...password] = at === -1 ? [] : authority.slice(0, at).split(':')
+  return {
+    credentials: {
+      user: decode('the user name', user),
+      password: decode('the password', password.length > 0 ? password.join(':') : undefined)
+    },
+    hosts,
+    database: decode('the name of the database', path),
+    query
+  }
+}
+
+/** Percent-decoded; undefined when it is empty. */
+function decode(what: string, text: string | undefined): string | undefined {
+  let decoded: string | undefined
+  try {
+    decoded = text && decodeURIComponent(text)
+  } catch {
+    throw new Error(`${what} has a % that begins no escape of UTF-8; a % itself is written %25`)
+  }
+  if (decoded?.includes('\0')) throw new Error(`${what} has a NUL character`)
+  return decoded || undefined
+}
+
+/** As in libpq, the last of several with one name counts. An empty value counts as none. */
+function parametersOf(query: string): Values {
+  const parameters: Values = {}
+  for (const pair of query.split('&')) {
+    if (pair === '') continue
+    const [key = '', ...value] = pair.split('=')
+    const name = decode('the name of a parameter', key) ?? ''
+    if (!/^[a-z_]+$/i.test(name)) throw new Error('the part after the ? is not made of parameter=value')
+    if (!Object.hasOwn(PARAMETERS, name)) {
+      throw new Error(
+        `${name} is not a parameter of a PostgreSQL URL; a setting of the server is written as options=-c%20${name}%3Dvalue`
+      )
+    }
+    parameters[name] = decode(name, value.join('='))
+  }
+  for (const [name, [right, otherwise]] of Object.entries(PARAMETERS)) {
+    const value = parameters[name]
+    if (value !== undefined && !right.test(value)) throw new Error(`${name} ${otherwise}`)
+  }
+  return parameters
+}
+
+function osUser(): string {
+  try {
+    return userInfo().username
+  } catch {
+    throw new Error('the user name is missing, and the one that this process runs as has no name either')
+  }
+}
+
+function addressesOf(authority: string, parameters: Values): DatabaseAddress[] {
+  const fromAuthority = authority.split(',').map((address) => {
+    const [, ipv6, name, port = ''] = /^(?:\[([^\]]+)\]|([^:[\]]*))(?::(\d*))?$/.exec(address) ?? []
+    if (ipv6 === undefined && name === undefined) {
+      throw new Error(
+        `a host or its port cannot be read; an IPv6 address is written in brackets; or ${BAD_CHARACTERS}`
+      )
+    }
+    return { host: decode('the host', ipv6 ?? name) ?? '', port }
+  })
+  const hosts = parameters.host?.split(',') ?? fromAuthority.map(({ host }) => host)
+  const ports = parameters.port?.split(',') ?? fromAuthority.map(({ port }) => port)
+  if (ports.length > 1 && ports.length !== hosts.length) {
+    throw new Error(`port must be one, or as many as the hosts: ${hosts.length}, not ${ports.length}`)
+  }
+  return hosts.map((host, index) => {
+    const port = Number((ports.length === 1 ? ports[0] : ports[index]) || DEFAULT_PORT)
+    if (port < 1 || port > 65_535) throw new Error('port must be a whole number from 1 to 65535')
+    // https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-HOST
+    if (host.startsWith('/')) return { path: `${host}/.s.PGSQL.${port}` }
+    return { host: host || 'localhost', port }
+  })
+}
+
+/** How far the server's certificate is checked: not at all, by whom it was issued, or for which host as well. */
+type Check = 'none' | 'issuer' | 'host'
+
+function tlsOf(parameters: Values, addresses: DatabaseAddress[]): TlsTarget | undefined {
+  const { ssl, sslrootcert, channel_binding } = parameters
+  const direct = parameters.sslnegotiation === 'direct'
+  const isBound = channel_binding === 'require'
+  const mode = parameters.sslmode ?? sslModeOf(ssl) ?? (sslrootcert === 'system' ? 'verify-full' : 'prefer')
+  const isWeak = /^(disable|allow|prefer)$/.test(mode)
+
+  if (sslrootcert === 'system' && mode !== 'verify-full') {
+    throw new Error(
+      `sslrootcert=system needs sslmode=verify-full, not ${mode}: anybody can get a certificate`
+    )
+  }
+  if (mode === 'verify-ca' && sslrootcert === undefined) {
+    throw new Error(
+      'sslmode=verify-ca needs sslrootcert, the file with the certificate to trust; or use verify-full'
+    )
+  }
+  if (direct && isWeak) {
+    throw new Error(`sslnegotiation=direct needs sslmode=require, verify-ca or verify-full, not ${mode}`)
+  }
+  if (isBound && (mode === 'disable' || addresses.some((address) => 'path' in address))) {
+    throw new Error('channel_binding=require needs TLS, which sslmode=disable and Unix sockets do without')
+  }
+  const secureContext = secureContextOf(parameters)
+  if (mode === 'disable' || addresses.every((address) => 'path' in address)) return undefined
+
+  let check: Check = 'none'
+  // The driver has no channel binding. What it is for, to know that nobody sits in between, a certificate shows too.
+  if (mode === 'verify-full' || isBound) check = 'host'
+  // libpq's require checks the issuer as soon as it has a certificate to trust.
+  else if (mode === 'verify-ca' || (mode === 'require' && sslrootcert !== undefined)) check = 'issuer'
+
+  return {
+    required: !isWeak || isBound,
+    direct,
+    optionsFor: (host) => ({
+      secureContext,
+      // A server name is never an IP address: RFC 6066, section 3.
+      ...(isIP(host) === 0 && { servername: host }),
+      ...(direct && { ALPNProtocols: ['postgresql'] }),
+      rejectUnauthorized: check !== 'none',
+      checkServerIdentity: (_, certificate) =>
+        check === 'host' ? identityError(host, certificate) : undefined
+    })
+  }
+}
+
+/** As JDBC and node-postgres have it; libpq reads `ssl=true` in the same way. */
+const sslModeOf = (ssl: string | undefined) => ssl && (/^(true|1)$/.test(ssl) ? 'require' : 'disable')
+
+function identityError(host: string, certificate: PeerCertificate): Error | undefined {
+  // As libpq does, and Node does not, an address may be the common name where there are no alternative names.
+  const isCommonName = certificate.subjectaltname === undefined && certificate.subject.CN === host
+  return isIP(host) !== 0 && isCommonName ? undefined : checkServerIdentity(host, certificate)
+}
+
+function secureContextOf({
+  sslrootcert,
+  sslcert,
+  sslkey,
+  sslpassword,
+  ssl_min_protocol_version,
+  ssl_max_protocol_version
+}: Values) {
+  if ((sslcert === undefined) !== (sslkey === undefined)) {
+    throw new Error(
+      'sslcert and sslkey must be given together: the certificate of this client and its key; the one to trust is sslrootcert'
+    )
+  }
+  const ca = sslrootcert === 'system' ? undefined : read('sslrootcert', sslrootcert)
+  try {
+    // Node takes whatever it is given here, and then trusts nobody.
+    if (ca !== undefined) new X509Certificate(ca)
+  } catch {
+    throw new Error(`sslrootcert must be a file with certificates in PEM, and ${sslrootcert} is not`)
+  }
+  const client = { cert: read('sslcert', sslcert), key: read('sslkey', sslkey), passphrase: sslpassword }
+  try {
+    return createSecureContext({
+      ca,
+      ...client,
+      minVersion: ssl_min_protocol_version as SecureVersion | undefined,
+      maxVersion: ssl_max_protocol_version as SecureVersion | undefined
+    })
+  } catch (error) {
+    throw new Error(`sslcert, sslkey and sslpassword do not fit together: ${(error as Error).message}`)
+  }
+}
+
+function read(parameter: string, file: string | undefined): string | undefined {
+  try {
+    return file === undefined ? undefined : readFileSync(file, 'utf8')
+  } catch (error) {
+    throw new Error(`${parameter} cannot be read: ${(error as Error).message}`)
+  }
+}
