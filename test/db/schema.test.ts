@@ -1,16 +1,16 @@
-import { spawn } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { pathToFileURL } from 'node:url'
 import { generateDrizzleJson, generateMigration } from 'drizzle-kit/api'
 import { getTableConfig } from 'drizzle-orm/pg-core'
 import type { PostgresError } from 'postgres'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import type { Database, Statement } from '../../db/client.js'
 import * as schema from '../../db/schema.js'
 import { taskRepository } from '../../db/tasks.js'
 import { clientOf, SECRET, sign, startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
+import { startProcess } from '../support/process.js'
 import { ROOT } from '../support/root.js'
 
 const MIGRATIONS = pathToFileURL(join(ROOT, 'db/migrations/'))
@@ -193,7 +193,8 @@ t.test('times are UTC to the millisecond, whatever zone the database and the pro
   const fresh = sqlClient(t, url)
   t.match((await fresh`select now()::text as now`)[0]?.now, /^\d\d\.\d\d\.\d{4}.* IST$/, 'the settings hold')
 
-  const api = await serve(t, { DATABASE_URL: url, TZ: 'America/St_Johns' })
+  const env = { JWT_SECRET: SECRET, DATABASE_URL: url, TZ: 'America/St_Johns' }
+  const { api } = await (await startProcess(t, env)).ready()
   const headers = { authorization: `Bearer ${await sign({ sub: 'alice' })}` }
   const created = await fetch(`${api}/api/alice/tasks`, {
     method: 'POST',
@@ -233,33 +234,3 @@ t.test('times are UTC to the millisecond, whatever zone the database and the pro
   t.match(await (await fetch(path, { headers })).json(), expected)
   t.match((await here('GET', `/${task.id}`)).json, expected)
 })
-
-/** The service in a process of its own; its API's URL. Ends with the test. */
-function serve(t: Test, env: Record<string, string>): Promise<string> {
-  const child = spawn(process.execPath, [fileURLToPath(new URL('../../src/server.js', import.meta.url))], {
-    env: {
-      PATH: process.env.PATH,
-      JWT_SECRET: SECRET,
-      PORT: '0',
-      OPS_PORT: '0',
-      LOG_LEVEL: 'silent',
-      ...env
-    },
-    stdio: ['ignore', 'pipe', 'inherit'],
-    cwd: t.testdir()
-  })
-  const ended = new Promise((resolve) => child.once('exit', resolve))
-  t.teardown(async () => {
-    child.kill()
-    await ended
-  })
-  return new Promise((resolve, reject) => {
-    let said = ''
-    child.stdout.on('data', (chunk) => {
-      said += chunk
-      const [, url] = /^API\s+(http:\S+)$/m.exec(said) ?? []
-      if (url) resolve(url)
-    })
-    child.once('exit', () => reject(new Error(`the service did not start: ${said}`)))
-  })
-}
