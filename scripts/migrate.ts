@@ -1,11 +1,11 @@
-import { existsSync } from 'node:fs'
 import { openMigrated } from '../db/migrate.js'
 import { loadConfig } from '../src/config.js'
+import { loadDotEnv } from '../src/dot-env.js'
 import { StartError } from '../src/errors.js'
 
 // npm run db:migrate: what every start does first, for operators who want it done before, or by another role.
 try {
-  if (process.env.NODE_ENV !== 'production' && existsSync('.env')) process.loadEnvFile('.env')
+  loadDotEnv(process.env)
   const db = await openMigrated(loadConfig(process.env).database)
   await db.close()
 } catch (error) {

@@ -1,13 +1,13 @@
-import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { loadConfig } from '../src/config.js'
 import { resolveDevelopmentSecret } from '../src/development-secret.js'
+import { loadDotEnv } from '../src/dot-env.js'
 import { StartError } from '../src/errors.js'
 import { issueToken } from '../src/token.js'
 
 // npm run -s token -- alice [--ttl 1h]: prints a token and nothing else.
 try {
-  if (process.env.NODE_ENV !== 'production' && existsSync('.env')) process.loadEnvFile('.env')
+  loadDotEnv(process.env)
   const { positionals, values } = parseArgs({ allowPositionals: true, options: { ttl: { type: 'string' } } })
   const [sub, ...rest] = positionals
   if (!sub || rest.length > 0) throw new StartError('usage: npm run -s token -- <user id> [--ttl 1h]')

@@ -27,6 +27,9 @@ const databaseUrl = () =>
     })
   )
 
+/** Copied or quoted wrongly; also signs that nobody sees, such as a byte order mark. */
+const RAGGED_ENDS = /^[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}"'`]|[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}"'`]$/u
+
 /** The environment, as an operator writes it. `description` says what would be right, `secret` what must not be shown. */
 export const Environment = Type.Object({
   HOST: host('API'),
@@ -43,7 +46,7 @@ export const Environment = Type.Object({
     })
   ),
   JWKS_URL: Type.Optional(
-    Type.String({ pattern: '^https?://.+', description: 'an http:// or https:// URL without credentials' })
+    Type.String({ pattern: '^https?://\\S+$', description: 'an http:// or https:// URL without credentials' })
   ),
   JWT_ISSUER: Type.Optional(Type.String({ minLength: 1, description: 'the exact `iss` of the tokens' })),
   JWT_AUDIENCE: Type.Optional(Type.String({ minLength: 1, description: 'the exact `aud` of the tokens' })),
@@ -110,7 +113,7 @@ export interface Config {
 }
 
 /** HS256 asks for a key at least as long as its hash: RFC 7518, section 3.2. */
-export const MIN_SECRET_BYTES = 32
+const MIN_SECRET_BYTES = 32
 
 const LOCAL_ORIGIN = /^http:\/\/(localhost|127\.0\.0\.1)(:\d{1,5})?$/
 
@@ -141,6 +144,10 @@ function parse(env: Record<string, string | undefined>): Values {
   for (const [name, schema] of Object.entries<TSchema>(Environment.properties)) {
     const value = env[name] || (schema.default as string | undefined)
     if (value === undefined) continue
+    // Without the value, which would show a secret that was set as another variable.
+    if (RAGGED_ENDS.test(value)) {
+      throw new StartError(`${name} must be ${schema.description}, without white space or quotes at its ends`)
+    }
     if (!Value.Check(schema, value)) throw wrong(name, schema, value)
     values[name] = value
   }

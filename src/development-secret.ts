@@ -1,8 +1,11 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { linkSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { type AuthConfig, MIN_SECRET_BYTES } from './config.js'
+import type { AuthConfig } from './config.js'
 import { StartError } from './errors.js'
+
+/** 32 bytes in base64url. */
+const MADE_HERE = /^[\w-]{43}$/
 
 export type ResolvedAuth = AuthConfig & { keys: Exclude<AuthConfig['keys'], { kind: 'development' }> }
 
@@ -36,7 +39,7 @@ function readOrMake(file: string): string {
     rmSync(mine, { force: true })
   }
   const secret = readFileSync(file, 'utf8')
-  if (secret.length < MIN_SECRET_BYTES)
-    throw new Error(`${file} is damaged: delete it, and a new one is made`)
+  // An editor may have added a line feed or a byte order mark, which would make it another secret.
+  if (!MADE_HERE.test(secret)) throw new Error(`${file} is damaged: delete it, and a new one is made`)
   return secret
 }

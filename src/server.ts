@@ -1,10 +1,10 @@
-import { existsSync } from 'node:fs'
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import { causeOf } from '../db/outage.js'
 import { buildApp } from './app.js'
 import { type Config, type Listener, loadConfig } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
+import { loadDotEnv } from './dot-env.js'
 import { StartError } from './errors.js'
 import { gracefulStop } from './graceful-stop.js'
 import { buildOps, urlOf } from './ops.js'
@@ -14,7 +14,7 @@ import { issueToken } from './token.js'
 const CLOSE_MS = 8_000
 
 try {
-  if (process.env.NODE_ENV !== 'production' && existsSync('.env')) process.loadEnvFile('.env')
+  loadDotEnv(process.env)
   await serve(loadConfig(process.env))
 } catch (error) {
   if (!(error instanceof StartError)) throw error

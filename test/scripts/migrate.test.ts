@@ -25,7 +25,7 @@ t.test('brings a database up to date, and may be repeated', async (t) => {
 t.test('works on the embedded database, and reads .env', async (t) => {
   const cwd = emptyFolder(t)
   const { DATA_DIR } = await databaseEnv(t, 'embedded')
-  writeFileSync(join(cwd, '.env'), `DATA_DIR=${DATA_DIR}\n`)
+  writeFileSync(join(cwd, '.env'), `\ufeff   \r\nDATA_DIR=${DATA_DIR}\r\n`)
   t.strictSame(await runScript(cwd, 'migrate', {}), DONE)
 })
 

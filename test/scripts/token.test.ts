@@ -53,7 +53,10 @@ t.test('without any setting it uses the secret that the app made for itself', as
 })
 
 t.test('.env is read, in development only', async (t) => {
-  const cwd = t.testdir({ '.env': `JWT_SECRET=${SECRET}\nDATABASE_URL=postgres://127.0.0.1/none\n` })
+  const cwd = t.testdir({
+    // As an editor on Windows may leave it.
+    '.env': `\ufeffJWT_SECRET=${SECRET}\r\n   \r\nDATABASE_URL=postgres://127.0.0.1/none\r\n`
+  })
   const app = await startApp(t)
   const { stdout } = await run(t, { args: ['alice'], cwd })
   const { status } = await request(app, 'GET', '/api/alice/tasks', undefined, {

@@ -1,7 +1,7 @@
 import { generateKeyPairSync } from 'node:crypto'
 import { join, resolve } from 'node:path'
 import t, { type Test } from 'tap'
-import { loadConfig } from '../../src/config.js'
+import { Environment, loadConfig } from '../../src/config.js'
 import { StartError } from '../../src/errors.js'
 
 const SECRET = 's3cr3t-'.repeat(5)
@@ -169,6 +169,8 @@ t.test('a wrong value is refused in one line that names the variable and what wo
     ['JWKS_URL', 'https://me@issuer.example/jwks', /without credentials/],
     ['JWKS_URL', 'https://:word@issuer.example/jwks', /without credentials/],
     ['JWKS_URL', 'https://issuer example/jwks', /https:\/\/ URL/],
+    ['JWKS_URL', 'https://issuer.example\n.org/jwks', /https:\/\/ URL/],
+    ['JWKS_URL', 'https://issuer.example/\tjwks', /https:\/\/ URL/],
     ['GRACE_SECONDS', '0', /a whole number of seconds from 1 to 600, not "0"/],
     ['GRACE_SECONDS', '601', /from 1 to 600/],
     ['GRACE_SECONDS', '1.5', /from 1 to 600/],
@@ -179,6 +181,41 @@ t.test('a wrong value is refused in one line that names the variable and what wo
   for (const [variable, value, right] of wrong) {
     t.test(`${variable}=${JSON.stringify(value)}`, async (t) => {
       refuses(t, { [variable]: value }, variable, right)
+    })
+  }
+})
+
+t.test('white space or quotes at the ends of any value are refused, and no value is shown', async (t) => {
+  const right: Record<keyof typeof Environment.properties, string> = {
+    HOST: 'api.example',
+    PORT: '8080',
+    OPS_HOST: 'ops.example',
+    OPS_PORT: '8081',
+    DATABASE_URL: POSTGRES,
+    MIGRATION_DATABASE_URL: OWNER,
+    DATA_DIR: '/var/lib/tasks',
+    JWT_SECRET: SECRET,
+    JWKS_URL: 'https://issuer.example/jwks',
+    JWT_ISSUER: 'https://issuer.example/',
+    JWT_AUDIENCE: 'audience',
+    CORS_ORIGIN: 'https://pages.example',
+    LOG_LEVEL: 'silent',
+    GRACE_SECONDS: '599',
+    NODE_ENV: 'production'
+  }
+  t.strictSame(Object.keys(right), Object.keys(Environment.properties))
+  const signs = [' ', '\t', '\n', '\r\n', '\u00a0', '\u200b', '\ufeff', '"', "'", '`', '“', '’']
+  for (const [variable, value] of Object.entries(right)) {
+    t.test(variable, async (t) => {
+      const message = refusal(t, { [variable]: ` ${value}` })
+      t.match(message, new RegExp(`^${variable} must be .+, without white space or quotes at its ends$`))
+      // Two are words that the line itself lists.
+      if (!['LOG_LEVEL', 'NODE_ENV'].includes(variable)) t.notOk(message.includes(value), 'not shown')
+      for (const sign of signs) {
+        for (const given of [sign + value, value + sign, sign + value + sign, sign]) {
+          t.equal(refusal(t, { [variable]: given }), message, JSON.stringify(given))
+        }
+      }
     })
   }
 })
@@ -264,10 +301,9 @@ t.test('a JWT_SECRET that is a key, which others may know, is refused', async (t
 t.test('CORS_ORIGIN is a list of origins, or *', async (t) => {
   const right: [value: string, origins: unknown][] = [
     ['*', '*'],
-    [' * ', '*'],
     ['https://app.example.com', ['https://app.example.com']],
     ['https://a.example,http://b.example:8080', ['https://a.example', 'http://b.example:8080']],
-    [' https://a.example , https://b.example ', ['https://a.example', 'https://b.example']],
+    ['https://a.example , https://b.example', ['https://a.example', 'https://b.example']],
     ['http://localhost:5173', ['http://localhost:5173']],
     ['http://[::1]:3000', ['http://[::1]:3000']]
   ]
@@ -290,6 +326,7 @@ t.test('CORS_ORIGIN is a list of origins, or *', async (t) => {
     'https://a.example,',
     ',',
     ' ',
+    ' * ',
     'https://a.example https://b.example',
     '*,https://a.example',
     'https://*.example.com/',

@@ -76,9 +76,14 @@ t.test('a configured key source comes back as it is, and makes no file', async (
 })
 
 t.test('a secret that was damaged is not used', async (t) => {
-  for (const damaged of ['', 'short']) {
+  const secret = 'x'.repeat(43)
+  for (const damaged of ['', 'short', `${secret}\n`, `\ufeff${secret}`, `${secret} `, `"${secret}"`]) {
     const file = join(t.testdir({ 'jwt-secret': damaged }), 'jwt-secret')
     const auth = { keys: { kind: 'development' as const, file }, issuer: undefined, audience: undefined }
-    t.throws(() => resolveDevelopmentSecret(auth), { name: 'StartError', message: /jwt-secret is damaged/ })
+    t.throws(
+      () => resolveDevelopmentSecret(auth),
+      { name: 'StartError', message: /jwt-secret is damaged/ },
+      JSON.stringify(damaged)
+    )
   }
 })

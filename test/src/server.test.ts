@@ -160,7 +160,10 @@ t.test('.env is read from the working folder in development, and not in producti
   const cwd = emptyFolder(t)
   const DATABASE_URL = await emptyDatabase(t)
   const ports = { PORT: String(await freePort()), OPS_PORT: String(await freePort()) }
-  writeFileSync(join(cwd, '.env'), `JWT_SECRET=${SECRET}\nDATABASE_URL=${DATABASE_URL}\nPORT=1\n`)
+  writeFileSync(
+    join(cwd, '.env'),
+    `\ufeffJWT_SECRET=${SECRET}\r\n   \r\nDATABASE_URL=${DATABASE_URL}\r\nPORT=1\r\n`
+  )
   const service = await (await startProcess(t, ports, { cwd })).ready()
   t.strictSame(
     await titlesOf(service),
@@ -172,6 +175,12 @@ t.test('.env is read from the working folder in development, and not in producti
   const production = await startProcess(t, { ...ports, NODE_ENV: 'production' }, { cwd })
   t.equal((await production.exit()).code, 1)
   t.match(production.err(), /^(DATABASE_URL|JWT_SECRET).* must be set/)
+
+  writeFileSync(join(cwd, '.env'), `\ufeffJWT_SECRET=${SECRET}\n`, 'utf16le')
+  const unreadable = await startProcess(t, ports, { cwd })
+  t.equal((await unreadable.exit()).code, 1)
+  t.equal(unreadable.err(), '.env: this is not UTF-8 text: save it as UTF-8\n')
+  t.equal(unreadable.out(), '')
 })
 
 t.test('in production no token is printed', async (t) => {
