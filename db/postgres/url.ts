@@ -142,8 +142,8 @@ const PARAMETERS: Record<string, Rule> = {
 
 const DEFAULT_PORT = '5432'
 
-const BAD_CHARACTERS =
-  'the user name or the password has a character that must be percent-encoded, such as / (%2F), ? (%3F) or @ (%40)'
+const ENCODING =
+  'in a user name or password characters that mean something in a URL must be percent-encoded, such as / (%2F), ? (%3F) and @ (%40)'
 
 /**
  * Reads a connection URL as libpq, PostgreSQL's own client library, does: the same parameters, the same defaults. No
@@ -188,7 +188,7 @@ function partsOf(url: string) {
   const [, hosts = '', path, query = ''] =
     /^([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(rest.slice(at + 1)) ?? []
   // Nor has a database: what was cut at a slash is a password, which no message may show.
-  if (at === -1 && `${path}${query}`.includes('@')) throw new Error(BAD_CHARACTERS)
+  if (at === -1 && `${path}${query}`.includes('@')) throw new Error(ENCODING)
   const [user, ...password] = at === -1 ? [] : authority.slice(0, at).split(':')
   return {
     credentials: {
@@ -213,24 +213,25 @@ function decode(what: string, text: string | undefined): string | undefined {
   return decoded || undefined
 }
 
-/** As in libpq, the last of several with one name counts. An empty value counts as none. */
+/** As in libpq, the last of several with one name counts, and an empty text counts as none. */
 function parametersOf(query: string): Values {
   const parameters: Values = {}
   for (const pair of query.split('&')) {
     if (pair === '') continue
-    const [key = '', ...value] = pair.split('=')
+    const [key, ...value] = pair.split('=')
     const name = decode('the name of a parameter', key) ?? ''
-    if (!/^[a-z_]+$/i.test(name)) throw new Error('the part after the ? is not made of parameter=value')
+    if (value.length === 0 || !/^[a-z_]+$/i.test(name)) {
+      throw new Error('the part after the ? is not made of parameter=value')
+    }
     if (!Object.hasOwn(PARAMETERS, name)) {
       throw new Error(
         `${name} is not a parameter of a PostgreSQL URL; a setting of the server is written as options=-c%20${name}%3Dvalue`
       )
     }
-    parameters[name] = decode(name, value.join('='))
-  }
-  for (const [name, [right, otherwise]] of Object.entries(PARAMETERS)) {
-    const value = parameters[name]
-    if (value !== undefined && !right.test(value)) throw new Error(`${name} ${otherwise}`)
+    const [right, otherwise] = PARAMETERS[name] as Rule
+    const text = decode(name, value.join('='))
+    if (!right.test(text ?? '')) throw new Error(`${name} ${otherwise}`)
+    parameters[name] = text
   }
   return parameters
 }
@@ -248,7 +249,7 @@ function addressesOf(authority: string, parameters: Values): DatabaseAddress[] {
     const [, ipv6, name, port = ''] = /^(?:\[([^\]]+)\]|([^:[\]]*))(?::(\d*))?$/.exec(address) ?? []
     if (ipv6 === undefined && name === undefined) {
       throw new Error(
-        `a host or its port cannot be read; an IPv6 address is written in brackets; or ${BAD_CHARACTERS}`
+        `a host or its port cannot be read: an IPv6 address is written in brackets, and ${ENCODING}`
       )
     }
     return { host: decode('the host', ipv6 ?? name) ?? '', port }

@@ -273,7 +273,7 @@ t.test('the parts of a URL', async (t) => {
     ],
     // Parameters: the last one counts, an empty one does not, and + is no space.
     [`${URL}?user=a&user=b&dbname=c&password=d%26e`, { user: 'b', database: 'c', password: 'd&e' }],
-    [`${URL}?sslmode=&application_name=&&`, {}],
+    [`${URL}?application_name=&&user=&password=&`, {}],
     [
       `${URL}?application_name=a+b%20c=d&fallback_application_name=x`,
       { settings: { application_name: 'a+b c=d' } }
@@ -323,6 +323,9 @@ t.test('what cannot be used is refused in one sentence, which shows no password'
     [`${URL}?constructor=1`, /^constructor is not a parameter/],
     [`${URL}?SSLMODE=require`, /^SSLMODE is not a parameter/],
     [`${URL}?s3cret!`, /^the part after the \?/],
+    [`${URL}?sslmode`, /^the part after the \?/],
+    [`${URL}?sslmode=`, /^sslmode must be/],
+    [`${URL}?sslmode=verify-full&sslmode=`, /^sslmode must be/],
     [`${URL}?password=s3cret%zz`, /^password has a %/],
     [
       `${URL}?sslmode=verify_full`,
