@@ -1,5 +1,5 @@
 import postgres from 'postgres'
-import { openDatabase } from '../db/client.js'
+import { openDatabase } from '../db/index.js'
 import { migrate } from '../db/migrate.js'
 import { startPostgres } from '../test/support/postgres-server.js'
 

@@ -1,32 +1,29 @@
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
-import type { Rows, Statement } from './lane.js'
+import type { Pace } from './postgres/pacing.js'
+import type { Rows, Statement } from './postgres/session.js'
 
 export type Orm = PgDatabase<PgQueryResultHKT>
 
-/** What a statement may do. */
-export type Kind = 'read' | 'write'
-
-/** What a write locks. */
-export interface Target {
+/** The row that a write locks. */
+export interface LockTarget {
   user: string
-  /** The task; undefined when it may be any of the user's. */
-  id: string | undefined
+  /** The task's id, in lower case; undefined when the write may lock any of the user's tasks. */
+  task: string | undefined
 }
 
-/** What each of the two databases brings. */
+/** What each of the two databases brings. Moments are those of `performance.now()`. */
 export interface Driver {
-  /** @param milliseconds the deadline */
-  read(statement: Statement, now: number, milliseconds: number): Promise<Rows>
-  /** @param milliseconds the deadline */
-  write(statement: Statement, target: Target, now: number, milliseconds: number): Promise<Rows>
-  /** How many statements were not answered. */
-  waiting(): number
-  /** To be called every `TICK_MS`, for what is late. */
+  /** @param pace how long the statement has lately run */
+  read(statement: Statement, pace: Pace, now: number, until: number): Promise<Rows>
+  write(statement: Statement, target: LockTarget, now: number, until: number): Promise<Rows>
+  /** How many statements are not answered. */
+  pending(): number
+  /** Checks the deadlines; to be called every `TICK_MS`. */
   tick(now: number): void
   /** The rows in batches, all from one snapshot. Ending the iteration ends the statement. */
   stream(text: string, parameters: unknown[]): AsyncIterable<unknown[]>
-  /** Runs work that is no request's, on a connection of its own and without a deadline. */
+  /** Runs work outside of requests, on a connection of its own and without a deadline. */
   administer<T>(work: (orm: Orm) => Promise<T>): Promise<T>
-  /** @param milliseconds how long what is under way has to finish */
+  /** @param milliseconds how long statements under way may take to finish */
   close(milliseconds: number): Promise<void>
 }

@@ -5,8 +5,8 @@ import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import { bigint, pgSchema, serial, text } from 'drizzle-orm/pg-core'
 import type { DatabaseConfig } from '../src/config.js'
 import { StartError, Unavailable } from '../src/errors.js'
-import { type Database, openDatabase } from './client.js'
 import type { Orm } from './driver.js'
+import { type Database, openDatabase } from './index.js'
 import { causeOf } from './outage.js'
 import { tasks } from './schema.js'
 
@@ -61,7 +61,7 @@ export async function openMigrated(config: DatabaseConfig): Promise<Database> {
 /** @param service the role that is given its rights */
 async function migrateAs(url: string, service: string): Promise<void> {
   const variable = 'MIGRATION_DATABASE_URL'
-  const db = await openDatabase({ kind: 'postgres', url }, variable)
+  const db = await openDatabase({ kind: 'postgres', url, poolMax: 2 }, variable)
   try {
     await usable(variable, db, (orm) => migrate(orm, service))
   } finally {

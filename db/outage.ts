@@ -28,6 +28,15 @@ const READ_ONLY = '25006'
 /** Whether this server takes no changes: it is no longer the primary, and its connections would not notice when it is again. */
 export const isReadOnly = (error: unknown) => codeOf(error) === READ_ONLY
 
+const STALE_PLAN = /^(0A000|26000)$/
+const STALE_PLAN_ROUTINES = /^(RevalidateCachedQuery|FetchPreparedStatement)$/
+
+/** Whether a prepared statement no longer fits the table, or is gone. It was not executed. */
+export function isStalePlan(error: unknown): boolean {
+  const { routine } = Object(causeOf(error))
+  return STALE_PLAN.test(codeOf(error)) && STALE_PLAN_ROUTINES.test(routine)
+}
+
 const STOPPED = /^(57014|40P01|40001|55P03)$/
 const UNFINISHED = '25P02'
 

@@ -3,7 +3,8 @@ import { and, desc, eq, getTableColumns, type SQL, sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import { v7 as uuidv7 } from 'uuid'
 import { IdempotencyKeyReused } from '../src/errors.js'
-import type { Database } from './client.js'
+import type { LockTarget } from './driver.js'
+import type { Database, Values } from './index.js'
 import { type Task, tasks, type VersionedTask } from './schema.js'
 
 export interface NewTask {
@@ -32,11 +33,11 @@ const versionedColumns = { ...taskColumns, version }
 /**
  * The only SQL on tasks: single statements, prepared once. Every function takes the user first and every
  * statement names the user, so a task of somebody else does not exist for it. No request needs a
- * transaction: what it does is one statement, atomic by itself, and may share its transaction with others' (group.ts).
+ * transaction: what it does is one statement, atomic by itself, and may share its transaction with others' (write-batches.ts).
  *
  * @throws Unavailable (503) from every function when the database cannot be reached or does not answer in time
  */
-export function taskRepository({ prepare, prepareStream }: Database) {
+export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Database) {
   const ownTask = and(eq(tasks.user_id, sql.placeholder('user_id')), eq(tasks.id, sql.placeholder('id')))
 
   // Never backwards and never the same twice, even when the clock was set back or two changes fall into one
@@ -70,7 +71,7 @@ export function taskRepository({ prepare, prepareStream }: Database) {
 
   const streamStatement = prepareStream(everyTask)
   // One more than the longest, to see that there are more.
-  const listStatement = prepare('read', everyTask.limit(sql.placeholder('limit')))
+  const listStatement = prepareRead(everyTask.limit(sql.placeholder('limit')))
 
   const newTask = {
     user_id: sql.placeholder('user_id'),
@@ -81,10 +82,12 @@ export function taskRepository({ prepare, prepareStream }: Database) {
     completed_at: sql`case when ${sql.placeholder('completed')}::boolean then now() end`
   }
 
-  const createStatement = prepare('write', build.insert(tasks).values(newTask).returning(versionedColumns))
+  const createStatement = prepareWrite(
+    build.insert(tasks).values(newTask).returning(versionedColumns),
+    oneTask
+  )
 
-  const createOnceStatement = prepare(
-    'write',
+  const createOnceStatement = prepareWrite(
     build
       .insert(tasks)
       .values({
@@ -99,13 +102,13 @@ export function taskRepository({ prepare, prepareStream }: Database) {
         targetWhere: sql`${tasks.idempotency_key} is not null`,
         set: { idempotency_key: sql`excluded.idempotency_key` }
       })
-      .returning({ ...versionedColumns, idempotency_digest })
+      .returning({ ...versionedColumns, idempotency_digest }),
+    anyTask
   )
 
-  const getStatement = prepare('read', build.select(versionedColumns).from(tasks).where(ownTask))
+  const getStatement = prepareRead(build.select(versionedColumns).from(tasks).where(ownTask))
 
-  const updateStatement = prepare(
-    'write',
+  const updateStatement = prepareWrite(
     build
       .update(tasks)
       .set({
@@ -116,21 +119,22 @@ export function taskRepository({ prepare, prepareStream }: Database) {
         ...completion(sql`coalesce(${sql.placeholder('completed')}::boolean, ${tasks.completed})`)
       })
       .where(and(ownTask, expectedVersion))
-      .returning(versionedColumns)
+      .returning(versionedColumns),
+    oneTask
   )
 
-  const toggleStatement = prepare(
-    'write',
+  const toggleStatement = prepareWrite(
     build
       .update(tasks)
       .set(completion(sql`coalesce(${sql.placeholder('completed')}::boolean, not ${tasks.completed})`))
       .where(and(ownTask, expectedVersion))
-      .returning(versionedColumns)
+      .returning(versionedColumns),
+    oneTask
   )
 
-  const deleteStatement = prepare(
-    'write',
-    build.delete(tasks).where(and(ownTask, expectedVersion)).returning({ version })
+  const deleteStatement = prepareWrite(
+    build.delete(tasks).where(and(ownTask, expectedVersion)).returning({ version }),
+    oneTask
   )
 
   async function get(user_id: string, id: string): Promise<VersionedTask | undefined> {
@@ -212,6 +216,15 @@ export function taskRepository({ prepare, prepareStream }: Database) {
     }
   }
 }
+
+/** Upper and lower case are the same id, so they must sort as one. */
+export const oneTask = ({ user_id, id }: Values): LockTarget => ({
+  user: String(user_id),
+  task: String(id).toLowerCase()
+})
+
+/** A repeated create with its key locks the task that the first one made. */
+const anyTask = ({ user_id }: Values): LockTarget => ({ user: String(user_id), task: undefined })
 
 const valuesOf = (user_id: string, { title, description = null, completed = false }: NewTask) => ({
   user_id,

@@ -1,5 +1,5 @@
 import fp from 'fastify-plugin'
-import type { Database } from '../db/client.js'
+import type { Database } from '../db/index.js'
 import { openMigrated } from '../db/migrate.js'
 import type { DatabaseConfig } from '../src/config.js'
 

@@ -38,6 +38,12 @@ export const Environment = Type.Object({
   OPS_PORT: port('3001', 'operations listener'),
   DATABASE_URL: databaseUrl(),
   MIGRATION_DATABASE_URL: databaseUrl(),
+  DATABASE_POOL_MAX: Type.String({
+    // Two at least: a long list keeps one to itself.
+    pattern: '^([2-9]|[1-9]\\d|[1-9]\\d\\d|1000)$',
+    default: '10',
+    description: 'a whole number of connections from 2 to 1000'
+  }),
   DATA_DIR: Type.String({ minLength: 1, default: '.data', description: 'the path of a folder' }),
   JWT_SECRET: Type.Optional(
     Type.String({
@@ -78,6 +84,8 @@ export type DatabaseConfig =
   | {
       kind: 'postgres'
       url: string
+      /** The most connections that requests may use. */
+      poolMax?: number
       /** The same database by a role that may change its schema; unless set, the role of `url` does that too. */
       migrationUrl?: string
     }
@@ -165,6 +173,7 @@ function databaseConfig(values: Values, production: boolean): DatabaseConfig {
     return {
       kind: 'postgres',
       url: DATABASE_URL,
+      poolMax: Number(values.DATABASE_POOL_MAX),
       ...(MIGRATION_DATABASE_URL && { migrationUrl: MIGRATION_DATABASE_URL })
     }
   }

@@ -4,7 +4,7 @@ import { drizzle } from 'drizzle-orm/pglite'
 import { StartError, Unavailable } from '../../src/errors.js'
 import type { Driver } from '../driver.js'
 import { toInstant } from '../instant.js'
-import { Lane } from '../lane.js'
+import type { Statement } from '../postgres/session.js'
 import { PGliteWithBomFix } from './byte-order-mark.js'
 import { lockDirectory } from './directory-lock.js'
 import { FsyncedNodeFS, fsyncTree, START_PARAMS_WITH_FSYNC } from './fsync.js'
@@ -42,20 +42,30 @@ export async function openEmbedded(directory: string): Promise<Driver> {
       }
       throw new Unavailable({ cause: folder.failure })
     }
-    const lane = new Lane(() => ({ session: () => 0, query, cancel() {}, destroy() {}, async end() {} }))
+    const pending = new Set<{ until: number; reject: (reason: Error) => void }>()
+    const run = ({ text, parameters }: Statement, until: number) =>
+      new Promise<unknown[]>((resolve, reject) => {
+        const entry = { until, reject }
+        pending.add(entry)
+        query(text, parameters)
+          .then(resolve, reject)
+          .finally(() => pending.delete(entry))
+      })
     return {
-      read: (statement, now, milliseconds) => lane.run(statement, now, milliseconds),
-      write: (statement, _target, now, milliseconds) => lane.run(statement, now, milliseconds),
-      waiting: () => lane.waiting,
-      tick: (now) => lane.tick(now),
+      read: (statement, _pace, _now, until) => run(statement, until),
+      write: (statement, _target, _now, until) => run(statement, until),
+      pending: () => pending.size,
+      tick(now) {
+        for (const { until, reject } of pending) if (now >= until) reject(new Unavailable())
+      },
       async *stream(text, parameters) {
         const rows = await query(text, parameters)
         for (let at = 0; at < rows.length; at += BATCH) yield rows.slice(at, at + BATCH)
       },
       administer: (work) => work(drizzle(client)),
-      async close(milliseconds) {
-        await lane.end(milliseconds)
+      async close() {
         if (folder.failure === undefined) await client.close()
+        for (const { reject } of pending) reject(new Unavailable())
         release()
       }
     }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
 import t, { type Test } from 'tap'
-import { openDatabase } from '../../db/client.js'
+import { openDatabase } from '../../db/index.js'
 import { migrate } from '../../db/migrate.js'
 import { loadConfig } from '../../src/config.js'
 import { startApp } from '../support/api.js'

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
-import type { Statement } from '../../db/client.js'
+import type { BuiltStatement } from '../../db/index.js'
 import { type Answer, addToNextApp, type Client, clientOf, isProblem, startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { SECURED } from '../support/postgres-server.js'
@@ -209,8 +209,8 @@ t.test('a mistake of our own stays a 500, with its stack in the log', async (t) 
   addToNextApp((app) => {
     app.get('/api/mistake/:n', async ({ params }) => {
       const [, text] = MISTAKES[(params as { n: number }).n] as (typeof MISTAKES)[0]
-      const statement = { toSQL: () => ({ sql: text, params: [] }) } as unknown as Statement<unknown>
-      return app.db.prepare('write', statement)({})
+      const statement = { toSQL: () => ({ sql: text, params: [] }) } as unknown as BuiltStatement<unknown>
+      return app.db.prepareWrite(statement, () => ({ user: 'anybody', task: undefined }))({})
     })
   })
   const logStream = { write: (line: string) => void lines.push(line) }

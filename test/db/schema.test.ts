@@ -5,7 +5,7 @@ import { generateDrizzleJson, generateMigration } from 'drizzle-kit/api'
 import { getTableConfig } from 'drizzle-orm/pg-core'
 import type { PostgresError } from 'postgres'
 import t from 'tap'
-import type { Database, Statement } from '../../db/client.js'
+import type { BuiltStatement, Database } from '../../db/index.js'
 import * as schema from '../../db/schema.js'
 import { taskRepository } from '../../db/tasks.js'
 import { clientOf, SECRET, sign, startApp } from '../support/api.js'
@@ -113,14 +113,9 @@ t.test("a user's tasks are found by the key alone", async (t) => {
     select 'user' || n % 500, gen_random_uuid(), 'a', false from generate_series(1, 10000) n`
   await sql`analyze tasks`
   const texts: string[] = []
-  taskRepository({
-    prepare(_kind: string, statement: Statement<unknown>) {
-      texts.push(statement.toSQL().sql)
-    },
-    prepareStream(statement: Statement<unknown>) {
-      texts.push(statement.toSQL().sql)
-    }
-  } as unknown as Database)
+  const collect = (statement: BuiltStatement<unknown>) => texts.push(statement.toSQL().sql)
+  const db = { prepareRead: collect, prepareWrite: collect, prepareStream: collect }
+  taskRepository(db as unknown as Database)
   const onTasks = texts.filter((text) => !text.startsWith('insert'))
   t.equal(onTasks.length, 6)
   for (const text of onTasks) {

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { sql } from 'drizzle-orm'
 import t from 'tap'
-import { openDatabase } from '../../db/client.js'
+import { openDatabase } from '../../db/index.js'
 import { migrate } from '../../db/migrate.js'
 import type { Task, VersionedTask } from '../../db/schema.js'
 import { type TaskChanges, taskRepository } from '../../db/tasks.js'

@@ -60,6 +60,7 @@ t.test('every variable is taken as it is written', async (t) => {
     OPS_PORT: '0',
     DATABASE_URL: POSTGRES,
     MIGRATION_DATABASE_URL: OWNER,
+    DATABASE_POOL_MAX: '25',
     DATA_DIR: '/var/lib/tasks',
     JWT_SECRET: SECRET,
     JWT_ISSUER: 'https://issuer.example/',
@@ -73,7 +74,7 @@ t.test('every variable is taken as it is written', async (t) => {
     production: true,
     api: { host: '0.0.0.0', port: 8080 },
     ops: { host: '::1', port: 0 },
-    database: { kind: 'postgres', url: POSTGRES, migrationUrl: OWNER },
+    database: { kind: 'postgres', url: POSTGRES, poolMax: 25, migrationUrl: OWNER },
     auth: {
       keys: { kind: 'secret', secret: SECRET },
       issuer: 'https://issuer.example/',
@@ -94,6 +95,7 @@ t.test('an empty value counts as unset, and other variables as none of ours', as
       'OPS_PORT',
       'DATABASE_URL',
       'MIGRATION_DATABASE_URL',
+      'DATABASE_POOL_MAX',
       'DATA_DIR',
       'JWT_SECRET',
       'JWKS_URL',
@@ -123,7 +125,7 @@ t.test('each right value of a variable with a limited set of them', async (t) =>
     t.equal(loadConfig({ LOG_LEVEL: level }).logLevel, level)
   }
   for (const url of [POSTGRES, 'postgresql://db/tasks?sslmode=require', 'postgres://127.0.0.1:6432/x']) {
-    t.strictSame(loadConfig({ DATABASE_URL: url }).database, { kind: 'postgres', url })
+    t.strictSame(loadConfig({ DATABASE_URL: url }).database, { kind: 'postgres', url, poolMax: 10 })
   }
   for (const url of ['https://issuer.example/jwks', 'http://127.0.0.1:3000/api/auth/jwks']) {
     t.strictSame(loadConfig({ JWKS_URL: url }).auth.keys, { kind: 'jwks', url })
@@ -171,6 +173,9 @@ t.test('a wrong value is refused in one line that names the variable and what wo
     ['JWKS_URL', 'https://issuer example/jwks', /https:\/\/ URL/],
     ['JWKS_URL', 'https://issuer.example\n.org/jwks', /https:\/\/ URL/],
     ['JWKS_URL', 'https://issuer.example/\tjwks', /https:\/\/ URL/],
+    ['DATABASE_POOL_MAX', '1', /a whole number of connections from 2 to 1000, not "1"/],
+    ['DATABASE_POOL_MAX', '1001', /from 2 to 1000/],
+    ['DATABASE_POOL_MAX', '02', /from 2 to 1000/],
     ['GRACE_SECONDS', '0', /a whole number of seconds from 1 to 600, not "0"/],
     ['GRACE_SECONDS', '601', /from 1 to 600/],
     ['GRACE_SECONDS', '1.5', /from 1 to 600/],
@@ -193,6 +198,7 @@ t.test('white space or quotes at the ends of any value are refused, and no value
     OPS_PORT: '8081',
     DATABASE_URL: POSTGRES,
     MIGRATION_DATABASE_URL: OWNER,
+    DATABASE_POOL_MAX: '24',
     DATA_DIR: '/var/lib/tasks',
     JWT_SECRET: SECRET,
     JWKS_URL: 'https://issuer.example/jwks',

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { type ConnectionOptions, checkServerIdentity } from 'node:tls'
 import postgres from 'postgres'
 import t from 'tap'
-import { openDatabase } from '../../db/client.js'
+import { openDatabase } from '../../db/index.js'
 import { authorityFile, emptyDatabase, sqlClient, TRANSPORTS, urlOver } from './databases.js'
 import { startPostgres } from './postgres-server.js'
 

@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import t, { type Test } from 'tap'
-import { openDatabase } from '../../../db/client.js'
+import { openDatabase } from '../../../db/index.js'
 import { migrate } from '../../../db/migrate.js'
 import { taskRepository } from '../../../db/tasks.js'
 import { Unavailable } from '../../../src/errors.js'

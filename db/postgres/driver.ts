@@ -1,0 +1,137 @@
+import { types } from '@electric-sql/pglite'
+import postgres from 'postgres'
+import { toInstant } from '../instant.js'
+import { type Connection, loopIdleMs, type Rows } from './session.js'
+import { connectSocket, requestCancel } from './socket.js'
+import type { DatabaseAddress, PostgresTarget } from './url.js'
+
+/** How long one attempt to connect may take, unless the URL says otherwise. */
+const CONNECT_MS = 3_000
+/** How long a cancel request may take. */
+const CANCEL_MS = 2_000
+
+/** One connection that is made and logged in. It never connects again. */
+export interface Client extends Connection {
+  sql: postgres.Sql
+  /** Whether the server takes no writes: it is a standby, or is told to be read-only. */
+  isReadOnly: boolean
+  /** The time from a trivial statement to its answer, in milliseconds. */
+  roundTripMs: number
+}
+
+export interface ConnectionEvents {
+  onClosed(): void
+  /** PostgreSQL has committed what it is working on, without its synchronous standby. */
+  onStandbyUnconfirmed(): void
+}
+
+/**
+ * Connects with postgres.js, one connection for each of its clients. Everything that the service does about the driver's
+ * own ways is in this file, and holds for the exact version in package.json:
+ *
+ * - It connects again by itself, and sends what is left of a transaction on the new connection. Here a client gets one
+ *   socket, and asking for another fails (issues 1193 and 1208).
+ * - It leaves sockets without error listeners, and knows IP addresses as "localhost" in certificates (socket.ts).
+ * - Its own cancel() drops a promise whose rejection ends the process, and marks statements that are not running yet as
+ *   cancelled, so that their answers go to the next ones. Cancel requests are sent by socket.ts.
+ * - After an error it puts the next answer's rows behind those of the failed one. `collect` does not count rows.
+ * - It tries a statement again whose plan is stale, and while it waits for the description it lets other statements pass,
+ *   whose rows then go to the wrong ones: to another user. `neverRetry` makes such a statement fail instead.
+ * - Unless told not to, it asks each new connection for array types, and a failure of that ends the process.
+ *
+ * @throws the error of the system, of TLS or of PostgreSQL that made it fail
+ */
+export async function openClient(
+  target: PostgresTarget,
+  address: DatabaseAddress,
+  events?: ConnectionEvents
+): Promise<Client> {
+  const milliseconds = target.connectTimeoutMs ?? CONNECT_MS
+  const wire = await connectSocket(target, address, milliseconds)
+  let isUsed = false
+  const sql = postgres({
+    user: target.user,
+    password: target.password,
+    database: target.database,
+    host: 'host' in address ? address.host : 'localhost',
+    max: 1,
+    ssl: false,
+    connect_timeout: milliseconds / 1000,
+    max_lifetime: 0,
+    fetch_types: false,
+    onnotice: ({ routine }) => {
+      // This notice is the only sign that a cancelled commit did not wait for its standby.
+      if (routine === 'SyncRepWaitForLSN') events?.onStandbyUnconfirmed()
+    },
+    onclose: () => events?.onClosed(),
+    // PgBouncer refuses other parameters, for instance statement_timeout.
+    connection: { application_name: 'tasks-api', ...target.settings, TimeZone: 'UTC', DateStyle: 'ISO' },
+    types: {
+      instant: { to: types.TIMESTAMPTZ, from: [types.TIMESTAMPTZ], parse: toInstant, serialize: String }
+    },
+    // In its documentation, not in its types.
+    ...{
+      socket: () => {
+        if (isUsed) throw new Error('the connection was closed')
+        isUsed = true
+        return wire.socket
+      }
+    }
+  })
+  neverRetry(sql)
+  const request = (text: string, parameters: unknown[]) =>
+    Object.assign(sql.unsafe(text, parameters as string[], { prepare: true }), { isRequest: true })
+  const destroy = () => {
+    void sql.end({ timeout: 0 })
+    wire.reset()
+  }
+  try {
+    if (sql.options.target_session_attrs) throw new Error('PGTARGETSESSIONATTRS must not be set')
+    const rows = await sql`select current_setting('transaction_read_only') = 'on' as read_only`
+    const { pid, secret } = rows.state
+    const sentIdle = loopIdleMs()
+    await sql`select 1`.simple()
+    return {
+      sql,
+      isReadOnly: rows[0]?.read_only,
+      roundTripMs: loopIdleMs() - sentIdle,
+      query: (text, parameters) => request(text, parameters).forEach(collect) as unknown as Promise<Rows>,
+      cursor: (text, parameters, size, onRows) => request(text, parameters).cursor(size, onRows),
+      cancel: () => void requestCancel(target, address, { pid, secret }, CANCEL_MS),
+      destroy,
+      async end(milliseconds) {
+        await sql.end({ timeout: milliseconds / 1000 })
+        destroy()
+      }
+    }
+  } catch (error) {
+    destroy()
+    throw error
+  }
+}
+
+/** The fields of a query that retry() and execute() in the driver's connection.js use. */
+interface Retriable {
+  /** A mark of our own, because other clients of the driver may be in the same process. */
+  isRequest?: boolean
+  cancelled: unknown
+  reject(error: unknown): void
+}
+
+/**
+ * Makes the driver's retry() do nothing but fail the statement: it marks the query as retried and sends it again, which
+ * execute() leaves for a query that was cancelled. session.ts sends it again as a new one.
+ */
+function neverRetry(sql: postgres.Sql): void {
+  const prototype = Object.getPrototypeOf(sql.unsafe(''))
+  if (Object.hasOwn(prototype, 'retried')) return
+  Object.defineProperty(prototype, 'retried', {
+    set(this: Retriable, error: unknown) {
+      if (!this.isRequest) return Object.defineProperty(this, 'retried', { value: error })
+      this.cancelled = true
+      this.reject(error)
+    }
+  })
+}
+
+const collect = (row: unknown, rows: unknown) => (rows as unknown[]).push(row)

@@ -1,0 +1,202 @@
+import { Unavailable } from '../../src/errors.js'
+import type { Client, ConnectionEvents } from './driver.js'
+import { chooseConnection, type Pace } from './pacing.js'
+import { type Rows, Session, type SessionEvents, STATEMENT_MS, type Statement } from './session.js'
+
+/** After a failed attempt to connect, the next one waits this long: while other connections work, or when none does. */
+const RECONNECT_MS = 1_000
+const FIRST_RECONNECT_MS = 100
+/** A connection that has had nothing to do for this time is closed, but for the last one. */
+const IDLE_MS = 60_000
+/** A server that has become read-only costs the pool all its connections, at most once in this time. */
+const RENEW_MS = 1_000
+
+/** Work that waits for a connection. */
+export interface Ticket {
+  costMs: number
+  /** Whether it must have the connection to itself until it is done. */
+  isolated: boolean
+  until: number
+  start(session: Session, now: number): void
+  reject(reason: Error): void
+}
+
+/**
+ * Connections to one database, opened as needed, up to `max`. Work goes to the connection that is expected to answer
+ * first (pacing.ts), or waits, in the order in which it came, until one has room.
+ */
+export class Pool {
+  /** In the order in which they are filled. */
+  #sessions: Session[] = []
+  #waiting: Ticket[] = []
+  #opening = 0
+  #openAgainAt = Number.NEGATIVE_INFINITY
+  #openError: unknown
+  #renewedAt = Number.NEGATIVE_INFINITY
+  #isClosed = false
+
+  /** The shortest time that a trivial statement took. */
+  readonly roundTrip = { ms: Number.POSITIVE_INFINITY }
+
+  /** @param open connects; it rejects when no server can be used */
+  constructor(
+    private readonly open: (events: ConnectionEvents) => Promise<Client>,
+    readonly max: number
+  ) {}
+
+  /** How many statements and other work are not answered. */
+  get pending(): number {
+    let pending = this.#waiting.length
+    for (const session of this.#sessions) pending += session.pending
+    return pending
+  }
+
+  /** @throws Unavailable when the database cannot be reached, or does not answer in time */
+  read(statement: Statement, pace: Pace, now: number, until: number): Promise<Rows> {
+    const session = this.#pick(pace.ms, false, now)
+    const sending = { until, costMs: pace.ms, pace, isWrite: false }
+    if (session !== undefined) return session.send(statement, now, sending)
+    return new Promise((resolve, reject) => {
+      const start = (session: Session, now: number) =>
+        void session.send(statement, now, sending).then(resolve, reject)
+      this.#wait({ costMs: pace.ms, isolated: false, until, start, reject }, now)
+    })
+  }
+
+  /** Starts the work now, or as soon as a connection has room. */
+  run(ticket: Ticket, now: number): void {
+    const session = this.#pick(ticket.costMs, ticket.isolated, now)
+    if (session !== undefined) ticket.start(session, now)
+    else this.#wait(ticket, now)
+  }
+
+  /**
+   * A connection for the caller alone, until `release` or its end.
+   *
+   * @throws Unavailable when none is free in time
+   */
+  reserve(): Promise<Session> {
+    return new Promise((resolve, reject) => {
+      const now = performance.now()
+      const start = (session: Session) => {
+        session.reserve()
+        resolve(session)
+      }
+      this.run({ costMs: 0, isolated: true, until: now + STATEMENT_MS, start, reject }, now)
+    })
+  }
+
+  release(session: Session): void {
+    session.release(performance.now())
+    this.#dispatch()
+  }
+
+  /** To be called every `TICK_MS`. */
+  tick(now: number): void {
+    for (const session of [...this.#sessions]) {
+      session.tick(now)
+      if (this.#sessions.length > 1 && session.idleMs(now) > IDLE_MS) session.retire(now)
+    }
+    if (this.#waiting.some(({ until }) => now >= until)) {
+      const late = this.#waiting.filter(({ until }) => now >= until)
+      this.#waiting = this.#waiting.filter(({ until }) => now < until)
+      for (const { reject } of late) reject(new Unavailable({ cause: this.#openError }))
+    }
+    this.#dispatch()
+  }
+
+  /** Closes every connection; statements under way have `milliseconds` to finish. */
+  async end(milliseconds: number): Promise<void> {
+    this.#isClosed = true
+    this.#rejectWaiting(new Unavailable())
+    await Promise.all(this.#sessions.map((session) => session.end(milliseconds)))
+  }
+
+  #pick(costMs: number, isolated: boolean, now: number): Session | undefined {
+    // Nobody overtakes what waits.
+    return this.#waiting.length > 0 ? undefined : this.#choose(costMs, isolated, now)
+  }
+
+  #choose(costMs: number, isolated: boolean, now: number): Session | undefined {
+    const { candidate, wantsMore } = chooseConnection(this.#sessions, costMs, isolated, now)
+    if (wantsMore) this.#grow(now)
+    return candidate
+  }
+
+  #wait(ticket: Ticket, now: number): void {
+    this.#waiting.push(ticket)
+    // Connecting has just failed, and no connection is left: there is nothing to wait for.
+    const cannotOpen = this.#opening === 0 && now < this.#openAgainAt
+    if (this.#isClosed || (this.#sessions.length === 0 && cannotOpen)) {
+      this.#rejectWaiting(new Unavailable({ cause: this.#openError }))
+    }
+  }
+
+  #dispatch(): void {
+    const now = performance.now()
+    for (let ticket = this.#waiting[0]; ticket !== undefined; ticket = this.#waiting[0]) {
+      const session = this.#choose(ticket.costMs, ticket.isolated, now)
+      if (session === undefined) return
+      this.#waiting.shift()
+      ticket.start(session, now)
+    }
+  }
+
+  /** Opens one more connection, unless there are enough, or as many are on their way as there are already. */
+  #grow(now: number): void {
+    const { length } = this.#sessions
+    if (this.#isClosed || length + this.#opening >= this.max || this.#opening > length) return
+    if (now < this.#openAgainAt) return
+    this.#opening++
+    let session: Session | undefined
+    const events: ConnectionEvents = {
+      onClosed: () => session?.close(),
+      onStandbyUnconfirmed: () => session?.markStandbyUnconfirmed()
+    }
+    this.open(events).then(
+      (client) => {
+        this.#opening--
+        this.#openError = undefined
+        if (this.#isClosed) return client.destroy()
+        this.roundTrip.ms = Math.min(this.roundTrip.ms, client.roundTripMs)
+        session = new Session(client, this.#events, this.roundTrip)
+        this.#sessions.push(session)
+        this.#dispatch()
+      },
+      (error) => {
+        this.#opening--
+        this.#openError = error
+        const isFirst = this.#sessions.length === 0
+        this.#openAgainAt = performance.now() + (isFirst ? FIRST_RECONNECT_MS : RECONNECT_MS)
+        if (isFirst && this.#opening === 0) this.#rejectWaiting(new Unavailable({ cause: error }))
+      }
+    )
+  }
+
+  readonly #events: SessionEvents = {
+    onAnswer: () => {
+      if (this.#waiting.length > 0) this.#dispatch()
+    },
+    onClosed: (session, silent) => this.#remove(session, silent),
+    onReadOnly: () => this.#renew()
+  }
+
+  #remove(session: Session, silent: boolean): void {
+    this.#sessions = this.#sessions.filter((other) => other !== session)
+    // The network or the server is gone, so idle connections are dead as well, and would cost a request each.
+    if (silent) for (const other of this.#sessions) if (other.idleMs(performance.now()) > 0) other.close()
+    if (!this.#isClosed) this.#dispatch()
+  }
+
+  /** Replaces every connection: a server that is the primary again does not tell those that exist. */
+  #renew(): void {
+    const now = performance.now()
+    if (now < this.#renewedAt + RENEW_MS) return
+    this.#renewedAt = now
+    for (const session of [...this.#sessions]) session.retire(now)
+  }
+
+  #rejectWaiting(reason: Error): void {
+    for (const { reject } of this.#waiting.splice(0)) reject(reason)
+  }
+}

@@ -1,0 +1,278 @@
+import { performance } from 'node:perf_hooks'
+import { Unavailable } from '../../src/errors.js'
+import { isOutage, isReadOnly, isStalePlan } from '../outage.js'
+import type { Pace } from './pacing.js'
+
+/** One statement with its values. */
+export interface Statement {
+  text: string
+  parameters: unknown[]
+}
+
+/** `command` is the command tag that PostgreSQL answered with. */
+export type Rows = unknown[] & { command?: string }
+
+/** One connection to a database. It answers statements in the order in which they were sent. */
+export interface Connection {
+  /** Sends a statement without waiting for the answers to earlier ones. */
+  query(text: string, parameters: unknown[]): PromiseLike<Rows>
+  /** Runs a statement batch by batch: the database makes the next rows when the promise of `onRows` is fulfilled. */
+  cursor(
+    text: string,
+    parameters: unknown[],
+    size: number,
+    onRows: (rows: unknown[]) => Promise<void>
+  ): PromiseLike<unknown>
+  /** Asks the database to cancel the statement that it is running. */
+  cancel(): void
+  /** Ends the connection now. The database drops every statement that it has not read yet. */
+  destroy(): void
+  /** Ends the connection when its statements have finished, or after `milliseconds`. */
+  end(milliseconds: number): Promise<void>
+}
+
+/** The deadline of a request's statement: two of them, or one and a hanging key server, stay below 5 s. */
+export const STATEMENT_MS = 2_000
+/** If nothing arrives this long after a cancel request, treat the connection as dead. */
+const SILENCE_MS = 500
+/** Deadlines are checked at this interval, so one can be overrun by this much. */
+export const TICK_MS = 50
+/** A head that has run for this long beyond a round trip is slow: later statements go to other connections. */
+const SLOW_MS = 10
+/** A retired connection has this long to finish its statements. */
+const RETIRE_MS = 1_000
+
+/** What a session has to know of a statement. */
+export interface Sending {
+  /** When the request must be answered. */
+  until: number
+  /** How long the statement is expected to run, in milliseconds. */
+  costMs: number
+  /** Learns how long it ran. */
+  pace?: Pace
+  /** A write may wait for a lock, so nothing is queued behind it. */
+  isWrite: boolean
+  /** The batch that it is a part of, which may be cancelled at this statement. */
+  batch?: object
+}
+
+interface Pending {
+  until: number
+  costMs: number
+  isWrite: boolean
+  batch: object | undefined
+  /** When it was sent, or the one before it was answered. */
+  sentAt: number
+  /** Answers the request; undefined once that has happened. */
+  reject: ((reason: Error) => void) | undefined
+  cancelledAt: number | undefined
+  /** PostgreSQL committed, but stopped waiting for its synchronous standby. */
+  standbyUnconfirmed: boolean
+}
+
+export interface SessionEvents {
+  /** An answer arrived, so the session may have room for more. */
+  onAnswer(): void
+  /** @param silent nothing arrived after a cancel request: the network or the server is gone */
+  onClosed(session: Session, silent: boolean): void
+  /** The server refused a write because it is not the primary. */
+  onReadOnly(): void
+}
+
+/**
+ * One connection with the limit that drivers lack: an answer in time, whatever the database does. A statement that
+ * passes its deadline is answered 503 and cancelled. If the cancel request has no effect, the connection is reset, and
+ * statements queued behind it are not executed.
+ *
+ * One clock checks the deadlines of all statements, instead of a timer for each: this is on the path of every request.
+ */
+export class Session {
+  /** Sent and not answered, oldest first: the first one is running, the others are queued behind it. */
+  readonly #pending = new Set<Pending>()
+  /** How many of those have passed their deadline. */
+  #timedOut = 0
+  #owedMs = 0
+  #writes = 0
+  #answeredIdle = 0
+  #idleSince = performance.now()
+  #retiredAt: number | undefined
+  #isClosed = false
+  #isReserved = false
+
+  /** @param roundTrip the time from a statement to its answer when neither end is busy, as known so far */
+  constructor(
+    readonly connection: Connection,
+    private readonly events: SessionEvents,
+    private readonly roundTrip: Readonly<{ ms: number }>
+  ) {}
+
+  get pending(): number {
+    return this.#pending.size
+  }
+
+  /** Whether the session may get statements: it is not ending, and nothing that may take long is under way. */
+  get isOpen(): boolean {
+    return !this.#isReserved && this.#writes === 0 && this.#timedOut === 0 && !this.isEnding
+  }
+
+  get isEnding(): boolean {
+    return this.#isClosed || this.#retiredAt !== undefined
+  }
+
+  /** The expected time, in milliseconds, until all statements are answered. */
+  get owedMs(): number {
+    return this.#owedMs
+  }
+
+  /** True while the running statement takes unusually long. */
+  isSlow(now: number): boolean {
+    const [head] = this.#pending
+    return head !== undefined && now - head.sentAt > SLOW_MS + this.roundTrip.ms
+  }
+
+  /** For how many milliseconds the session has had nothing to do. */
+  idleMs(now: number): number {
+    return this.#pending.size > 0 || this.#isReserved ? 0 : now - this.#idleSince
+  }
+
+  /** @throws Unavailable when the connection fails, or the statement has no answer in time */
+  send(statement: Statement, now: number, sending: Sending): Promise<Rows> {
+    const isAlone = this.#pending.size === 0
+    const sentIdle = loopIdleMs()
+    const query = this.connection.query(statement.text, statement.parameters)
+    return new Promise((resolve, reject) => {
+      const { until, costMs, pace, isWrite, batch } = sending
+      const pending: Pending = {
+        until,
+        costMs,
+        isWrite,
+        batch,
+        sentAt: now,
+        reject,
+        cancelledAt: undefined,
+        standbyUnconfirmed: false
+      }
+      this.#pending.add(pending)
+      this.#owedMs += costMs
+      if (isWrite) this.#writes++
+      const answered = () => {
+        // Deleted already when the session was closed.
+        if (!this.#pending.delete(pending)) return
+        const idle = loopIdleMs()
+        const ran = idle - Math.max(sentIdle, this.#answeredIdle)
+        pace?.observe(isAlone ? ran - this.roundTrip.ms : ran)
+        this.#answeredIdle = idle
+        this.#owedMs = this.#pending.size === 0 ? 0 : this.#owedMs - costMs
+        if (isWrite) this.#writes--
+        if (pending.reject === undefined) this.#timedOut--
+        this.#afterAnswer()
+      }
+      query.then(
+        (rows) => {
+          answered()
+          if (pending.standbyUnconfirmed) reject(new Unavailable())
+          else resolve(rows)
+        },
+        (error) => {
+          answered()
+          // It was not executed. The driver prepares it anew when it is sent again.
+          if (isStalePlan(error) && batch === undefined && !this.isEnding) {
+            return resolve(this.send(statement, now, sending))
+          }
+          if (isReadOnly(error)) this.events.onReadOnly()
+          reject(isOutage(error) ? new Unavailable({ cause: error }) : error)
+        }
+      )
+    })
+  }
+
+  #afterAnswer(): void {
+    const now = performance.now()
+    if (this.#pending.size === 0) this.#idleSince = now
+    // The next one starts to run now, and gets its full time before it counts as slow.
+    else (this.#pending.values().next().value as Pending).sentAt = now
+    if (this.#timedOut > 0) this.#cancelTimedOut(now)
+    if (!this.isEnding) this.events.onAnswer()
+    else if (this.#pending.size === 0) this.close()
+  }
+
+  /** To be called every `TICK_MS`. */
+  tick(now: number): void {
+    for (const pending of this.#pending) {
+      if (pending.reject === undefined || now < pending.until) continue
+      pending.reject(new Unavailable())
+      pending.reject = undefined
+      this.#timedOut++
+    }
+    if (this.#timedOut > 0) this.#cancelTimedOut(now)
+    const isOverdue = this.#retiredAt !== undefined && now >= this.#retiredAt + RETIRE_MS
+    if (isOverdue && !this.#isReserved) this.close()
+  }
+
+  /** Cancels the running statement if it has timed out. Those behind it still have their turn. */
+  #cancelTimedOut(now: number): void {
+    const [head] = this.#pending
+    if (head === undefined || head.reject !== undefined) return
+    if (head.cancelledAt === undefined) {
+      head.cancelledAt = now
+      this.connection.cancel()
+    } else if (now >= head.cancelledAt + SILENCE_MS) this.close(undefined, true)
+  }
+
+  /**
+   * Cancels the running statement if it belongs to this batch.
+   *
+   * @returns whether it did
+   */
+  cancelBatch(batch: object, now: number): boolean {
+    const [head] = this.#pending
+    if (head?.batch !== batch || head.cancelledAt !== undefined) return false
+    head.cancelledAt = now
+    this.connection.cancel()
+    return true
+  }
+
+  /** To be called when PostgreSQL says that the running commit did not wait for its synchronous standby. */
+  markStandbyUnconfirmed(): void {
+    const [head] = this.#pending
+    if (head !== undefined) head.standbyUnconfirmed = true
+  }
+
+  /** Keeps the connection for one caller alone. */
+  reserve(): void {
+    this.#isReserved = true
+  }
+
+  release(now: number): void {
+    this.#isReserved = false
+    this.#idleSince = now
+    if (this.#retiredAt !== undefined) this.close()
+  }
+
+  /** Takes no more statements, and closes when those under way are answered. */
+  retire(now: number): void {
+    if (this.#pending.size === 0 && !this.#isReserved) this.close()
+    else this.#retiredAt ??= now
+  }
+
+  /** Ends the connection now; statements under way fail. */
+  close(cause?: unknown, silent = false): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    const error = new Unavailable({ cause })
+    for (const { reject } of this.#pending) reject?.(error)
+    this.#pending.clear()
+    this.connection.destroy()
+    this.events.onClosed(this, silent)
+  }
+
+  /** @param milliseconds how long statements under way may take to finish */
+  async end(milliseconds: number): Promise<void> {
+    if (this.#isClosed) return
+    await this.connection.end(milliseconds)
+    this.close()
+  }
+}
+
+/** How long the event loop has waited for something to happen, in milliseconds, since the process began. */
+export const loopIdleMs = () => performance.eventLoopUtilization().idle

@@ -1,0 +1,239 @@
+import { Unavailable } from '../../src/errors.js'
+import type { LockTarget } from '../driver.js'
+import { isStalePlan, isStopped, isUnfinished } from '../outage.js'
+import { batchSize, MIN_COMMIT_MS, maxBatches, Pace } from './pacing.js'
+import type { Pool, Ticket } from './pool.js'
+import type { Rows, Session, Statement } from './session.js'
+
+/** A batch that runs longer is cancelled, and each of its writes is tried alone: one of them waits for a lock. */
+const BATCH_MS = 500
+/** While writes are too slow to share, every so many of them still is a batch, to time a write without its commit. */
+const PROBE_INTERVAL = 16
+
+const BEGIN: Statement = { text: 'begin', parameters: [] }
+const COMMIT: Statement = { text: 'commit', parameters: [] }
+
+interface Write {
+  statement: Statement
+  target: LockTarget
+  until: number
+  /** Must not share again: a batch that it was part of has failed. */
+  isolated: boolean
+  resolve(rows: Rows): void
+  reject(reason: unknown): void
+}
+
+interface Batch {
+  session: Session
+  since: number
+  /** The session was asked to cancel one of its statements. */
+  isCancelled: boolean
+}
+
+/**
+ * Group commit: writes of different requests that wait at the same time share a transaction, so that the database waits
+ * for its disk, and wakes this process, once for all of them. Each stays as atomic as it would be alone: it is answered
+ * when the transaction has committed. If one write makes it fail, the others are tried again, each alone.
+ *
+ * How many may share, and how many batches are under way, follows from how long writes and commits take (pacing.ts).
+ * When that says that sharing makes writes slower, each is sent by itself.
+ */
+export class WriteBatcher {
+  #queue: Write[] = []
+  readonly #batches = new Set<Batch>()
+  /** Batches that are under way, or wait for a connection. */
+  #claimed = 0
+  /** Those of them that wait. */
+  #unstarted = 0
+  #isScheduled = false
+  #untilProbe = PROBE_INTERVAL
+  readonly #write = new Pace(16)
+  readonly #commit = new Pace(16)
+
+  constructor(private readonly pool: Pool) {}
+
+  /** How many writes are not sent yet. */
+  get waiting(): number {
+    return this.#queue.length
+  }
+
+  /** @throws Unavailable when the database cannot be reached or does not answer in time */
+  run(statement: Statement, target: LockTarget, until: number): Promise<Rows> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ statement, target, until, isolated: false, resolve, reject })
+      if (this.#isScheduled) return
+      this.#isScheduled = true
+      // After all requests that arrived together.
+      setImmediate(() => {
+        this.#isScheduled = false
+        this.#sendAll()
+      })
+    })
+  }
+
+  /** To be called every `TICK_MS`. */
+  tick(now: number): void {
+    for (const batch of this.#batches) {
+      if (now >= batch.since + BATCH_MS && batch.session.cancelBatch(batch, now)) batch.isCancelled = true
+    }
+    if (this.#queue.some(({ until }) => now >= until)) {
+      const late = this.#queue.filter(({ until }) => now >= until)
+      this.#queue = this.#queue.filter(({ until }) => now < until)
+      for (const { reject } of late) reject(new Unavailable())
+    }
+    this.#sendAll()
+  }
+
+  /** Refuses the writes that are not sent yet. */
+  end(): void {
+    for (const { reject } of this.#queue.splice(0)) reject(new Unavailable())
+  }
+
+  #sendAll(): void {
+    const size = batchSize(this.#write.ms, this.#commit.ms)
+    const serviceMs = size * this.#write.ms + this.#commit.ms
+    const most = maxBatches(size, serviceMs, this.pool.roundTrip.ms, this.pool.max)
+    for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
+      if (first.isolated || (size === 1 && --this.#untilProbe > 0)) {
+        this.#queue.shift()
+        this.#runSingle(first)
+      } else {
+        if (this.#claimed >= most || this.#unstarted * size >= this.#queue.length) return
+        if (size === 1) this.#untilProbe = PROBE_INTERVAL
+        this.#runBatch(size)
+      }
+    }
+  }
+
+  #runSingle({ statement, isolated, until, resolve, reject }: Write): void {
+    const costMs = this.#write.ms + this.#commit.ms
+    const start = (session: Session, now: number) =>
+      void session.send(statement, now, { until, costMs, isWrite: true }).then(resolve, reject)
+    this.pool.run({ costMs, isolated, until, start, reject }, performance.now())
+  }
+
+  /** Asks for a connection. The batch is what waits when there is one. */
+  #runBatch(size: number): void {
+    this.#claimed++
+    this.#unstarted++
+    const ticket: Ticket = {
+      costMs: Math.min(size, this.#queue.length) * this.#write.ms + Math.max(this.#commit.ms, MIN_COMMIT_MS),
+      isolated: false,
+      // Each write has a deadline of its own.
+      until: Number.POSITIVE_INFINITY,
+      start: (session) => {
+        this.#unstarted--
+        const { batch: writes, rest } = takeBatch(this.#queue, size)
+        this.#queue = rest
+        void this.#send(session, writes, size === 1).finally(() => {
+          this.#claimed--
+          this.#sendAll()
+        })
+      },
+      reject: (reason) => {
+        this.#unstarted--
+        this.#claimed--
+        for (const write of this.#queue.splice(0)) write.reject(reason)
+      }
+    }
+    this.pool.run(ticket, performance.now())
+  }
+
+  /** Never throws. */
+  async #send(session: Session, writes: Write[], isProbe: boolean): Promise<void> {
+    const [first] = writes
+    if (first === undefined) return
+    if (writes.length === 1 && !isProbe) {
+      const costMs = this.#write.ms + this.#commit.ms
+      return session
+        .send(first.statement, performance.now(), { until: first.until, costMs, isWrite: true })
+        .then(first.resolve, first.reject)
+    }
+    const batch: Batch = { session, since: performance.now(), isCancelled: false }
+    this.#batches.add(batch)
+    const outcome = await this.#transact(batch, writes)
+    this.#batches.delete(batch)
+    if (outcome.kind === 'committed') {
+      for (const [index, { resolve }] of writes.entries()) resolve(outcome.rows[index] as Rows)
+    } else if (outcome.kind === 'unknown') {
+      for (const { reject } of writes) reject(new Unavailable({ cause: outcome.reason }))
+    } else {
+      if (outcome.failedIndex !== undefined) writes[outcome.failedIndex]?.reject(outcome.reason)
+      const others = writes.filter((_, index) => index !== outcome.failedIndex)
+      this.#queue.unshift(...others.map((write) => ({ ...write, isolated: true })))
+    }
+  }
+
+  /** Sends the whole transaction at once, and waits for every answer. */
+  async #transact(batch: Batch, writes: Write[]): Promise<Outcome> {
+    const { session, since: now } = batch
+    const until = Math.max(...writes.map((write) => write.until))
+    const begin = session.send(BEGIN, now, { until, costMs: 0, isWrite: true })
+    const one = { costMs: this.#write.ms, pace: this.#write, isWrite: true, batch }
+    const answers = writes.map(({ statement, until }) => session.send(statement, now, { ...one, until }))
+    const commit = session.send(COMMIT, now, {
+      until,
+      costMs: this.#commit.ms,
+      pace: this.#commit,
+      isWrite: true
+    })
+    const [[began, ended], results] = await Promise.all([
+      Promise.allSettled([begin, commit]),
+      Promise.allSettled(answers)
+    ])
+
+    const failedIndex = results.findIndex(({ status }) => status === 'rejected')
+    const { reason } = (results[failedIndex] ?? {}) as { reason?: unknown }
+    if (began.status === 'rejected') return { kind: 'unknown', reason: began.reason }
+    if (ended.status === 'rejected') return { kind: 'unknown', reason: reason ?? ended.reason }
+    if (ended.value.command === 'COMMIT') {
+      // A cancelled commit stops waiting for its standby.
+      if (batch.isCancelled) return { kind: 'unknown', reason: undefined }
+      return { kind: 'committed', rows: results.map((result) => (result as { value: Rows }).value) }
+    }
+    if (isStopped(reason) || isStalePlan(reason))
+      return { kind: 'rolled back', failedIndex: undefined, reason }
+    // The statement that failed must come before those that failed because of it.
+    if (failedIndex === -1 || reason instanceof Unavailable || isUnfinished(reason))
+      return { kind: 'unknown', reason }
+    return { kind: 'rolled back', failedIndex, reason }
+  }
+}
+
+type Outcome =
+  | { kind: 'committed'; rows: Rows[] }
+  /** Nothing was done, because of one write, or of none in particular when `failedIndex` is undefined. */
+  | { kind: 'rolled back'; failedIndex: number | undefined; reason: unknown }
+  /** It may have been committed or not. */
+  | { kind: 'unknown'; reason: unknown }
+
+/**
+ * Splits waiting writes into those that share the next transaction, and the rest. Locks are taken in one order, by user
+ * and then by task, so that no two transactions wait for each other. That would be possible if a write that may lock any
+ * of a user's tasks shared with another write of that user, so it does not.
+ */
+export function takeBatch<W extends Pick<Write, 'target' | 'isolated'>>(
+  queue: readonly W[],
+  size: number
+): { batch: W[]; rest: W[] } {
+  const batch: W[] = []
+  const rest: W[] = []
+  const users = new Map<string, LockTarget>()
+  for (const write of queue) {
+    const { user, task } = write.target
+    const other = users.get(user)
+    const fits = other === undefined || (other.task !== undefined && task !== undefined)
+    if (batch.length === size || write.isolated || !fits) rest.push(write)
+    else {
+      users.set(user, write.target)
+      batch.push(write)
+    }
+  }
+  return { batch: batch.sort(byTarget), rest }
+}
+
+function byTarget({ target: a }: { target: LockTarget }, { target: b }: { target: LockTarget }): number {
+  if (a.user !== b.user) return a.user < b.user ? -1 : 1
+  if (a.task === undefined || b.task === undefined || a.task === b.task) return 0
+  return a.task < b.task ? -1 : 1
+}
