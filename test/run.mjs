@@ -24,6 +24,7 @@ const { status } = spawnSync(
     ...args.filter((arg) => !isTest(arg)),
     ...files.map(compiled)
   ],
-  { stdio: 'inherit' }
+  // Even with its coverage off, tap would measure and report that of what it runs before the tests.
+  { stdio: 'inherit', env: { ...process.env, _TAPJS_PROCESSINFO_COVERAGE_: '0' } }
 )
 process.exitCode = status ?? 1

@@ -1,8 +1,7 @@
 import { spawn } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { PGlite } from '@electric-sql/pglite'
 import { EMBEDDED, SERVER } from './state.js'
 
 // tap runs this once before the tests: it prepares what they share. A process of its own keeps the PostgreSQL server,
@@ -17,8 +16,21 @@ const started = new Promise<void>((resolve, reject) => {
   keeper.once('message', () => resolve())
   keeper.once('exit', () => reject(new Error('the PostgreSQL server for the tests did not start')))
 })
-const embedded = await PGlite.create({ dataDir: EMBEDDED })
-await embedded.close()
+if (!existsSync(EMBEDDED)) await makeEmbedded()
 await started
 keeper.disconnect()
 keeper.unref()
+
+/** Another run may do the same at this moment: the folder gets its name when it is complete. */
+async function makeEmbedded(): Promise<void> {
+  const { PGlite } = await import('@electric-sql/pglite')
+  const draft = `${EMBEDDED}.${process.pid}`
+  const embedded = await PGlite.create({ dataDir: draft })
+  await embedded.close()
+  try {
+    renameSync(draft, EMBEDDED)
+  } catch (error) {
+    if (!existsSync(EMBEDDED)) throw error
+    rmSync(draft, { recursive: true })
+  }
+}
