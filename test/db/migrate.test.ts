@@ -5,13 +5,16 @@ import { openDatabase } from '../../db/index.js'
 import { migrate } from '../../db/migrate.js'
 import { loadConfig } from '../../src/config.js'
 import { startApp } from '../support/api.js'
-import { type DatabaseKind, databaseEnv, emptyDatabase, KINDS, sqlClient } from '../support/databases.js'
+import { type DatabaseKind, emptyDatabase, KINDS, sqlClient } from '../support/databases.js'
+import { emptyFolder } from '../support/process.js'
 
 const MIGRATIONS = readMigrationFiles({ migrationsFolder: 'db/migrations' })
 const HASHES = MIGRATIONS.map(({ hash }) => hash)
 
 async function open(t: Test, kind: DatabaseKind = 'postgres', env?: Record<string, string>) {
-  const { database } = loadConfig(env ?? (await databaseEnv(t, kind)))
+  const { database } = loadConfig(
+    env ?? (kind === 'postgres' ? { DATABASE_URL: await emptyDatabase(t) } : { DATA_DIR: emptyFolder(t) })
+  )
   const db = await openDatabase(database)
   t.teardown(() => db.close())
   return db

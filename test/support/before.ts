@@ -23,9 +23,9 @@ keeper.unref()
 
 /** Another run may do the same at this moment: the folder gets its name when it is complete. */
 async function makeEmbedded(): Promise<void> {
-  const { PGlite } = await import('@electric-sql/pglite')
+  const { openMigrated } = await import('../../db/migrate.js')
   const draft = `${EMBEDDED}.${process.pid}`
-  const embedded = await PGlite.create({ dataDir: draft })
+  const embedded = await openMigrated({ kind: 'embedded', directory: draft })
   await embedded.close()
   try {
     renameSync(draft, EMBEDDED)

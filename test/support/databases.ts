@@ -47,10 +47,10 @@ export async function emptyDatabase(t: Test, transport: Transport = 'plain'): Pr
   return urlOver(transport, serverUrl(name))
 }
 
-/** Environment variables that name a new, empty database of the given kind, which ends with the test. */
+/** Environment variables that name a database without tasks of the given kind, which ends with the test. */
 export async function databaseEnv(t: Test, kind: DatabaseKind): Promise<Record<string, string>> {
   if (kind === 'postgres') return { DATABASE_URL: await emptyDatabase(t) }
   const directory = t.testdir()
-  cpSync(EMBEDDED, join(directory, 'postgres', 'pgdata'), { recursive: true })
+  cpSync(EMBEDDED, join(directory, 'postgres'), { recursive: true })
   return { DATA_DIR: directory }
 }

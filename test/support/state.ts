@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { ROOT } from './root.js'
 
@@ -9,10 +9,14 @@ import { ROOT } from './root.js'
  */
 export const SERVER = join(ROOT, '.tap', 'prepared', String(process.ppid), 'server.json')
 
-const lock = createHash('sha256').update(readFileSync(join(ROOT, 'package-lock.json')))
+const sources = createHash('sha256')
+const migrations = readdirSync(join(ROOT, 'db', 'migrations')).filter((name) => name.endsWith('.sql'))
+for (const file of ['package-lock.json', ...migrations.map((name) => join('db', 'migrations', name))]) {
+  sources.update(readFileSync(join(ROOT, file)))
+}
 
 /**
- * The data folder of a new embedded database, to be copied. Making one takes seconds, so it is kept for later runs until
- * a package changes.
+ * The data folder of an embedded database that is migrated and has no tasks, to be copied. Making one takes seconds, so
+ * it is kept for later runs until a package or a migration changes.
  */
-export const EMBEDDED = join(ROOT, 'dist-test', `embedded-${lock.digest('hex').slice(0, 8)}`)
+export const EMBEDDED = join(ROOT, 'dist-test', `embedded-${sources.digest('hex').slice(0, 8)}`)
