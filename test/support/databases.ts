@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto'
-import { cpSync, readFileSync } from 'node:fs'
+import { cpSync } from 'node:fs'
 import { join } from 'node:path'
 import postgres from 'postgres'
 import type { Test } from 'tap'
 import type { DatabaseConfig } from '../../src/config.js'
-import { EMBEDDED, SERVER } from './state.js'
+import { prepared } from './prepared.js'
 
 export type DatabaseKind = DatabaseConfig['kind']
 export const KINDS: DatabaseKind[] = ['postgres', 'embedded']
@@ -13,11 +13,9 @@ export const KINDS: DatabaseKind[] = ['postgres', 'embedded']
 export type Transport = 'plain' | 'tls'
 export const TRANSPORTS: Transport[] = ['plain', 'tls']
 
-const server = (): { port: number; authority: string } => JSON.parse(readFileSync(SERVER, 'utf8'))
-
 /** The URL of a database on the test run's server. */
 const serverUrl = (database: string) =>
-  `postgres://postgres@127.0.0.1:${server().port}/${database}?sslmode=disable`
+  `postgres://postgres@127.0.0.1:${prepared().postgres.port}/${database}?sslmode=disable`
 
 /** The URL for the given transport. Over TLS the server's certificate is not looked at. */
 export function urlOver(transport: Transport, url: string): string {
@@ -25,7 +23,7 @@ export function urlOver(transport: Transport, url: string): string {
 }
 
 /** The file with the certificate of the authority that the test run's server has its own from. */
-export const authorityFile = () => server().authority
+export const authorityFile = () => prepared().postgres.authority
 
 /** A client for whatever a test wants to see or do behind the service's back; ends with the test. */
 export function sqlClient(t: Pick<Test, 'teardown'>, url: string): postgres.Sql {
@@ -51,6 +49,6 @@ export async function emptyDatabase(t: Test, transport: Transport = 'plain'): Pr
 export async function databaseEnv(t: Test, kind: DatabaseKind): Promise<Record<string, string>> {
   if (kind === 'postgres') return { DATABASE_URL: await emptyDatabase(t) }
   const directory = t.testdir()
-  cpSync(EMBEDDED, join(directory, 'postgres'), { recursive: true })
+  cpSync(prepared().embedded, join(directory, 'postgres'), { recursive: true })
   return { DATA_DIR: directory }
 }
