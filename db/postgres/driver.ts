@@ -51,7 +51,8 @@ export async function openClient(
   let isUsed = false
   const sql = postgres({
     user: target.user,
-    password: target.password,
+    // Instead of an empty text the driver would take PGPASSWORD.
+    password: () => target.password,
     database: target.database,
     host: 'host' in address ? address.host : 'localhost',
     max: 1,

@@ -47,8 +47,8 @@ const noRevocation = refused('is not supported: revocation lists are not checked
 const TLS_VERSION: Rule = [/^TLSv1(\.[123])?$/, 'must be TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3']
 
 /**
- * Every parameter that a URL may have: the values that are right, and what to say of any other. A parameter that
- * `parseDatabaseUrl` does not read is passed over, which is safe for the values that are right here.
+ * Every parameter that a URL may have: the accepted values, and the message for any other. A parameter that nothing below
+ * reads is passed over, which is harmless for the values that are accepted here.
  *
  * https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
  */
@@ -66,7 +66,10 @@ const PARAMETERS: Record<string, Rule> = {
     /^(disable|allow|prefer|require|verify-ca|verify-full|no-verify)$/,
     'must be disable, allow, prefer, require, verify-ca or verify-full'
   ],
-  ssl: [/^(true|1|false|0)$/, 'must be true or false; sslmode says more'],
+  ssl: [
+    /^(true|1|false|0|disable|allow|prefer|require|verify-ca|verify-full|no-verify)$/,
+    'must be true, false or a value of sslmode'
+  ],
   sslrootcert: anything,
   sslcert: anything,
   sslkey: anything,
@@ -76,19 +79,19 @@ const PARAMETERS: Record<string, Rule> = {
   sslnegotiation: [/^(postgres|direct)$/, 'must be postgres or direct'],
   channel_binding: [/^(disable|prefer|require)$/, 'must be disable, prefer or require'],
 
-  // The service always works with the primary: it drops a connection whose server takes no changes.
+  // The service always looks for the primary: it drops a connection whose server is read-only.
   target_session_attrs: [
     /^(any|read-write|primary)$/,
     'must be read-write, primary or any, because the service writes'
   ],
   client_encoding: [/^(utf-?8|unicode|auto)$/i, 'must be UTF8, because the service stores any Unicode text'],
-  // Every statement has a time limit of its own, which finds a dead connection whatever TCP is told.
+  // Every statement has a deadline, so a dead connection is found whatever TCP is told.
   keepalives: anything,
   keepalives_idle: anything,
   keepalives_interval: anything,
   keepalives_count: anything,
   tcp_user_timeout: anything,
-  // Addresses may be tried in any order when the order is to be random.
+  // A random order includes the order of the URL.
   load_balance_hosts: [/^(disable|random)$/, 'must be disable or random'],
   replication: [/^(false|off|no|0)$/i, 'is not supported, because the service does not replicate'],
   gssencmode: [/^(disable|prefer)$/, 'must be disable or prefer, because the driver has no GSSAPI'],
@@ -133,9 +136,9 @@ const PARAMETERS: Record<string, Rule> = {
   max_idle_connection_lifetime: anything,
   sslaccept: [/^accept_invalid_certs$/, 'is not supported: sslmode=verify-full checks the certificate'],
   sslidentity: refused('is not supported: sslcert and sslkey name the same as PEM files'),
-  // node-postgres' switch to the meaning that sslmode has here anyway.
+  // Gives sslmode libpq's meaning in node-postgres. Here it always has that.
   uselibpqcompat: anything,
-  // Marks that Supabase and Vercel put on their URLs for themselves.
+  // Supabase and Vercel add these to recognise their own URLs.
   supa: anything,
   workaround: anything
 }
@@ -146,8 +149,8 @@ const ENCODING =
   'in a user name or password characters that mean something in a URL must be percent-encoded, such as / (%2F), ? (%3F) and @ (%40)'
 
 /**
- * Reads a connection URL as libpq, PostgreSQL's own client library, does: the same parameters, the same defaults. No
- * environment variable and no file beside those that the URL names counts. Those are read here and now.
+ * Reads a connection URL as libpq, PostgreSQL's own client library, does: the same parameters, the same defaults. It reads
+ * no environment variables, and no files but those that the URL names.
  *
  * https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
  *
@@ -183,11 +186,11 @@ export function parseDatabaseUrl(url: string): PostgresTarget {
 function partsOf(url: string) {
   const rest = url.replace(/^postgres(ql)?:\/\//, '')
   const [authority = ''] = rest.split('/', 1)
-  // A password may have an @ that nobody encoded, a host has none.
+  // A password may hold an @ that was not encoded. A host cannot.
   const at = authority.lastIndexOf('@')
   const [, hosts = '', path, query = ''] =
     /^([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(rest.slice(at + 1)) ?? []
-  // Nor has a database: what was cut at a slash is a password, which no message may show.
+  // The password holds a slash, so its end would be taken for a database or a parameter, and be shown in a message.
   if (at === -1 && `${path}${query}`.includes('@')) throw new Error(ENCODING)
   const [user, ...password] = at === -1 ? [] : authority.slice(0, at).split(':')
   return {
@@ -213,7 +216,7 @@ function decode(what: string, text: string | undefined): string | undefined {
   return decoded || undefined
 }
 
-/** As in libpq, the last of several with one name counts, and an empty text counts as none. */
+/** As in libpq, the last of several with one name counts, and an empty name or path counts as none. */
 function parametersOf(query: string): Values {
   const parameters: Values = {}
   for (const pair of query.split('&')) {
@@ -240,7 +243,7 @@ function osUser(): string {
   try {
     return userInfo().username
   } catch {
-    throw new Error('the user name is missing, and the one that this process runs as has no name either')
+    throw new Error('the user name is missing, and the user of this process has no name to use instead')
   }
 }
 
@@ -298,7 +301,7 @@ function tlsOf(parameters: Values, addresses: DatabaseAddress[]): TlsTarget | un
   if (mode === 'disable' || addresses.every((address) => 'path' in address)) return undefined
 
   let check: Check = 'none'
-  // The driver has no channel binding. What it is for, to know that nobody sits in between, a certificate shows too.
+  // The driver has no channel binding. A certificate rules out a man in the middle as well.
   if (mode === 'verify-full' || isBound) check = 'host'
   // libpq's require checks the issuer as soon as it has a certificate to trust.
   else if (mode === 'verify-ca' || (mode === 'require' && sslrootcert !== undefined)) check = 'issuer'
@@ -318,11 +321,12 @@ function tlsOf(parameters: Values, addresses: DatabaseAddress[]): TlsTarget | un
   }
 }
 
-/** As JDBC and node-postgres have it; libpq reads `ssl=true` in the same way. */
-const sslModeOf = (ssl: string | undefined) => ssl && (/^(true|1)$/.test(ssl) ? 'require' : 'disable')
+/** The `ssl` of JDBC, node-postgres and postgres.js as an `sslmode`. libpq reads `ssl=true` in the same way. */
+const sslModeOf = (ssl: string | undefined) =>
+  ssl?.replace(/^(true|1)$/, 'require').replace(/^(false|0)$/, 'disable')
 
 function identityError(host: string, certificate: PeerCertificate): Error | undefined {
-  // As libpq does, and Node does not, an address may be the common name where there are no alternative names.
+  // Unlike Node, libpq accepts an IP address as the common name if the certificate has no alternative names.
   const isCommonName = certificate.subjectaltname === undefined && certificate.subject.CN === host
   return isIP(host) !== 0 && isCommonName ? undefined : checkServerIdentity(host, certificate)
 }
@@ -342,7 +346,7 @@ function secureContextOf({
   }
   const ca = sslrootcert === 'system' ? undefined : read('sslrootcert', sslrootcert)
   try {
-    // Node takes whatever it is given here, and then trusts nobody.
+    // Node accepts any text here, and then trusts nobody.
     if (ca !== undefined) new X509Certificate(ca)
   } catch {
     throw new Error(`sslrootcert must be a file with certificates in PEM, and ${sslrootcert} is not`)
@@ -364,6 +368,7 @@ function read(parameter: string, file: string | undefined): string | undefined {
   try {
     return file === undefined ? undefined : readFileSync(file, 'utf8')
   } catch (error) {
-    throw new Error(`${parameter} cannot be read: ${(error as Error).message}`)
+    // Without the path: some people put the key itself there.
+    throw new Error(`${parameter} must be a file that can be read (${(error as { code?: string }).code})`)
   }
 }

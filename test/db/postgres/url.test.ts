@@ -153,6 +153,7 @@ t.test('every row of the table of parameters on the page', async (t) => {
     'sslmode=verify-full': ['', { tls: VERIFIED }],
     'ssl=true': ['', { tls: 'required, unchecked' }],
     'ssl=1': ['&sslmode=verify-full', { tls: VERIFIED }],
+    'ssl=require': ['', { tls: 'required, unchecked' }],
     'ssl=false': ['', { tls: 'no' }],
     'ssl=0': ['', { tls: 'no' }],
     'sslrootcert=system': ['', { tls: VERIFIED }],
@@ -219,12 +220,12 @@ t.test('the parts of a URL', async (t) => {
   const me = userInfo().username
   const cases: [url: string, meaning: object][] = [
     ['postgresql://app:s3cretpassword@db.example.com/tasks', {}],
-    // What stands for itself when it is percent-encoded.
+    // Percent-encoded characters stand for themselves.
     [
       'postgres://us%3Aer%40a%2Fb:p%40ss%2Fw%3Frd%23%25%3A+%C3%A9%20@db.example.com/my%2Ftasks',
       { user: 'us:er@a/b', password: 'p@ss/w?rd#%:+é ', database: 'my/tasks' }
     ],
-    // What people forget to encode, where it can only mean one thing.
+    // Characters that were not encoded, where they can only mean one thing.
     [
       'postgres://app@server:p@ss:w?rd#1[2]@db.example.com/tasks',
       { user: 'app@server', password: 'p@ss:w?rd#1[2]' }
@@ -295,7 +296,6 @@ t.test('what cannot be used is refused in one sentence, which shows no password'
     ['postgres://app:s3cret%FF@h/d', /^the password has a %/],
     ['postgres://app:s3cret%00@h/d', /^the password has a NUL/],
     ['postgres://app:s3cretpassword@h/%zz', /^the name of the database has a %/],
-    // Which characters those are is for the reader to see: a message must not show any of it.
     ['postgres://app:pass/s3cret@h/d', /must be percent-encoded, such as \//],
     ['postgres://app:12/s3cret@h/d', /must be percent-encoded, such as \//],
     ['postgres://app:12/?s3cret=x@h/d', /must be percent-encoded, such as \//],
@@ -331,7 +331,7 @@ t.test('what cannot be used is refused in one sentence, which shows no password'
       `${URL}?sslmode=verify_full`,
       /^sslmode must be disable, allow, prefer, require, verify-ca or verify-full$/
     ],
-    [`${URL}?ssl=yes`, /^ssl must be true or false/],
+    [`${URL}?ssl=yes`, /^ssl must be true, false or a value of sslmode$/],
     [`${URL}?connect_timeout=1.5`, /^connect_timeout must be a whole number of seconds/],
     [`${URL}?channel_binding=yes`, /^channel_binding must be/],
     [`${URL}?ssl_min_protocol_version=1.2`, /^ssl_min_protocol_version must be/],
@@ -344,15 +344,19 @@ t.test('what cannot be used is refused in one sentence, which shows no password'
     [`${URL}?sslnegotiation=direct&sslmode=allow`, /^sslnegotiation=direct needs/],
     [`${URL}?channel_binding=require&sslmode=disable`, /^channel_binding=require needs TLS/],
     ['postgres://%2Fvar%2Frun/d?channel_binding=require', /^channel_binding=require needs TLS/],
-    // Files.
+    // Files. Some people write the key itself.
+    [
+      `${URL}?sslcert=${CERT}&sslkey=-----BEGIN%20s3cret%0A`,
+      /^sslkey must be a file that can be read \(ENOENT\)$/
+    ],
     [
       `${URL}?sslmode=verify-full&sslrootcert=/nowhere/ca.crt`,
-      /^sslrootcert cannot be read: ENOENT.*\/nowhere\/ca\.crt/
+      /^sslrootcert must be a file that can be read \(ENOENT\)$/
     ],
     [`${URL}?sslrootcert=${files}/garbage.pem`, /^sslrootcert must be a file with certificates in PEM/],
     [`${URL}?sslcert=${CERT}`, /^sslcert and sslkey must be given together/],
     [`${URL}?sslkey=${KEY}`, /^sslcert and sslkey must be given together/],
-    [`${URL}?sslcert=${CERT}&sslkey=/nowhere/key`, /^sslkey cannot be read: ENOENT/],
+    [`${URL}?sslcert=${CERT}&sslkey=/nowhere/key`, /^sslkey must be a file that can be read \(ENOENT\)$/],
     [`${URL}?sslcert=${CA}&sslkey=${KEY}`, /^sslcert, sslkey and sslpassword do not fit together: /],
     [
       `${URL}?sslmode=disable&sslcert=${files}/garbage.pem&sslkey=${KEY}`,
