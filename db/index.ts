@@ -51,8 +51,6 @@ const MAX_PENDING = 1_000
 const CLOSE_MS = 5_000
 /** Connections that requests may use unless the configuration says otherwise. */
 const DEFAULT_POOL_MAX = 10
-/** A statement's pace follows its last 64 runs: long enough to remember that one in a hundred is slow. */
-const PACE_WINDOW = 64
 
 /**
  * @param variable the setting that holds the URL
@@ -76,7 +74,7 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
   return {
     prepareRead<Row>(statement: BuiltStatement<Row>) {
       const bind = compile(statement)
-      const pace = new Pace(PACE_WINDOW)
+      const pace = new Pace()
       return (values: Values) => read(bind(values), pace, STATEMENT_MS) as Promise<Row[]>
     },
     prepareWrite<Row>(statement: BuiltStatement<Row>, lockTarget: (values: Values) => LockTarget) {
@@ -108,7 +106,7 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
 }
 
 const PING: Statement = { text: 'select 1', parameters: [] }
-const PING_PACE = new Pace(PACE_WINDOW)
+const PING_PACE = new Pace()
 
 /** A function that puts values into the places of a statement's placeholders. */
 function compile(statement: BuiltStatement<unknown>): (values: Values) => Statement {

@@ -8,28 +8,39 @@
  * statements are slower than that, each connection has one running and one queued, and the rest waits for whichever
  * connection answers first.
  *
- * Only the time that the event loop was idle counts as running time. While the process is busy with other requests,
- * an answer lies ready in the socket: the database was not what took the time.
+ * Running time is measured between two answers of a connection, because the first answer also waits for the network and
+ * for processes to wake up. Only time in which the event loop was idle counts: while the process is busy with other
+ * requests, an answer lies ready in the socket. What is left of a busy machine shows in the mean, and not in the median:
+ * there most answers of a quick statement still come together with the one before.
  */
 
 /** The work that one connection may have queued, in milliseconds. */
 const PIPELINE_MS = 0.5
 /** One statement runs, and the next one has already arrived when it ends. */
 const MIN_DEPTH = 2
+/** A slow statement holds up no more than these; more in one packet save nothing. */
+const MAX_DEPTH = 16
 
-/** How long a statement has lately run, in milliseconds: an exponential moving average. */
+/** Below this a statement counts as instant. */
+const INSTANT_MS = 0.01
+/** A statement that runs longer holds up those behind it even if it is rare, so such ones count by their mean. */
+const OUTLIER_MS = 25
+/** How many runs it takes to forget two thirds of an outlier. */
+const OUTLIER_WINDOW = 64
+
+/** How long a statement has lately run, in milliseconds: the median, and the share of outliers. */
 export class Pace {
-  #ms = 0
-
-  /** @param window how many observations it takes to forget two thirds of what was before */
-  constructor(private readonly window: number) {}
+  #median = 0
+  #outliers = 0
 
   get ms(): number {
-    return this.#ms
+    return (this.#median > INSTANT_MS ? this.#median : 0) + this.#outliers
   }
 
   observe(ms: number): void {
-    this.#ms += (Math.max(0, ms) - this.#ms) / this.window
+    // Equal steps up and down meet where half of the runs are longer.
+    this.#median = ms > this.#median ? Math.max(this.#median, INSTANT_MS) * 1.1 : this.#median / 1.1
+    this.#outliers += ((ms > OUTLIER_MS ? ms : 0) - this.#outliers) / OUTLIER_WINDOW
   }
 }
 
@@ -72,7 +83,8 @@ export function chooseConnection<C extends Candidate>(
       if (costMs <= PIPELINE_MS) return { candidate, wantsMore: false }
       idle ??= candidate
     } else if (!isolated && !candidate.isSlow(now)) {
-      if (candidate.owedMs + costMs <= PIPELINE_MS) return { candidate, wantsMore: false }
+      const isQuick = candidate.owedMs + costMs <= PIPELINE_MS
+      if (isQuick && candidate.pending < MAX_DEPTH) return { candidate, wantsMore: false }
       const isShort = candidate.pending < MIN_DEPTH
       if (isShort && (queued === undefined || candidate.owedMs < queued.owedMs)) queued = candidate
     }

@@ -160,7 +160,7 @@ export class Session {
         if (!this.#pending.delete(pending)) return
         const idle = loopIdleMs()
         const ran = idle - Math.max(sentIdle, this.#answeredIdle)
-        pace?.observe(isAlone ? ran - this.roundTrip.ms : ran)
+        if (!isAlone) pace?.observe(ran)
         this.#answeredIdle = idle
         this.#owedMs = this.#pending.size === 0 ? 0 : this.#owedMs - costMs
         if (isWrite) this.#writes--

@@ -47,8 +47,8 @@ export class WriteBatcher {
   #unstarted = 0
   #isScheduled = false
   #untilProbe = PROBE_INTERVAL
-  readonly #write = new Pace(16)
-  readonly #commit = new Pace(16)
+  readonly #write = new Pace()
+  readonly #commit = new Pace()
 
   constructor(private readonly pool: Pool) {}
 

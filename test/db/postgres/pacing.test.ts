@@ -25,7 +25,8 @@ const choose = (connections: ReturnType<typeof connection>[], costMs: number, is
 
 t.test('quick statements share the first connection as long as it answers them soon', async (t) => {
   t.strictSame(choose([connection('a', 5, 0.02), connection('b')], 0.02), ['a', false])
-  t.strictSame(choose([connection('a', 50, 0.02), connection('b')], 0.02), ['b', false])
+  t.strictSame(choose([connection('a', 5, 0.1), connection('b')], 0.1), ['b', false])
+  t.strictSame(choose([connection('a', 16), connection('b')], 0), ['b', false], 'and not without end')
 })
 
 t.test('a slow statement gets an idle connection', async (t) => {
@@ -74,13 +75,24 @@ t.test('few large batches are under way, or many small ones', async (t) => {
   t.ok(maxBatches(32, 1, 20, 10) >= 30, 'the network takes most of the time')
 })
 
-t.test('a pace follows what it observes, and forgets', async (t) => {
-  const pace = new Pace(4)
-  t.equal(pace.ms, 0)
-  pace.observe(8)
-  t.equal(pace.ms, 2)
-  pace.observe(-1)
-  t.equal(pace.ms, 1.5, 'less than nothing is nothing')
-  for (let i = 0; i < 50; i++) pace.observe(3)
-  t.ok(Math.abs(pace.ms - 3) < 0.001)
+const observed = (...runs: number[]) => {
+  const pace = new Pace()
+  for (let i = 0; i < 400; i++) pace.observe(runs[i % runs.length] as number)
+  return pace.ms
+}
+
+t.test('a pace is the median of what a statement has lately taken', async (t) => {
+  t.equal(new Pace().ms, 0, 'at first it is taken for instant')
+  t.ok(Math.abs(observed(3) - 3) < 0.4)
+  t.equal(observed(0, 0, 8), 0, 'on a busy machine most answers come together with the one before')
+  t.ok(observed(0, 8, 8) > 5)
+})
+
+t.test('a pace remembers that one in a hundred is slow, and forgets it when there are none', async (t) => {
+  const runs = Array.from({ length: 100 }, (_, i) => (i === 50 ? 200 : 0))
+  t.ok(observed(...runs) > 0.5)
+  const pace = new Pace()
+  pace.observe(200)
+  for (let i = 0; i < 500; i++) pace.observe(0)
+  t.ok(pace.ms < 0.01)
 })
