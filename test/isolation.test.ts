@@ -2,17 +2,22 @@ import { METHODS } from 'node:http'
 import { sql } from 'drizzle-orm'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
+import type { Task } from '../db/schema.js'
 import {
   type Answer,
   addToNextApp,
+  type Client,
   clientOf,
   isProblem,
   onNextApp,
+  problem,
+  problemIn,
   request,
   rowsOf,
   sign,
   startApp
 } from './support/api.js'
+import { holdsFor } from './support/cases.js'
 import { KINDS } from './support/databases.js'
 import { UNKNOWN_ID } from './support/refusals.js'
 
@@ -57,6 +62,39 @@ const comparable = ({ status, headers, text }: Answer) => {
   return { status, headers: rest, text }
 }
 
+/** Users of whom each looks like the next to some comparison: without case, trimmed, decoded once more, as a pattern. */
+const ALIKE = [
+  'alice2',
+  'Alice2',
+  'ALICE2',
+  'alice2 ',
+  ' alice2',
+  'alice2%20',
+  'alice2%2520',
+  'alice2+',
+  'alice2\u200b',
+  'caf\u00e9',
+  'cafe\u0301',
+  'straße',
+  'strasse',
+  'a',
+  'a/b',
+  'a%2Fb',
+  'a%2fb',
+  'a_',
+  'a%',
+  "a' or '1'='1",
+  '*',
+  'b',
+  'null',
+  'undefined',
+  '__proto__',
+  'me',
+  '1',
+  '01'
+]
+
+const OTHER_SECRET = 'another secret, of a length that is enough'
 const ORIGIN = { origin: 'http://localhost:5173' }
 
 for (const kind of KINDS) {
@@ -101,33 +139,33 @@ for (const kind of KINDS) {
       })
 
       t.test(`${route}: another user's path is 403, and nothing changes`, async (t) => {
-        const id = await create()
+        const ids = [await create(), UNKNOWN_ID, 'no-uuid']
         const before = await rowsOf(app)
-        isProblem(t, await send(bob, 'alice', id), 'forbidden', undefined, isHead)
-        isProblem(t, await send(bob, 'alice', UNKNOWN_ID), 'forbidden', undefined, isHead)
-        isProblem(t, await send(bob, 'alice', 'no-uuid'), 'forbidden', undefined, isHead)
+        await holdsFor(t, 'is 403', ids, async (id) => [
+          problemIn(await send(bob, 'alice', id), isHead),
+          problem('forbidden', isHead)
+        ])
         t.strictSame(await rowsOf(app), before)
       })
 
       t.test(`${route}: without a valid token it is 401, and nothing changes`, async (t) => {
-        const id = await create()
+        const { method, url } = fill(route, 'alice', await create())
+        const token = await sign({ sub: 'alice' })
         const before = await rowsOf(app)
-        const { method, url } = fill(route, 'alice', id)
-        for (const headers of [
-          {},
-          { authorization: '' },
-          { authorization: 'Bearer' },
-          { authorization: 'Bearer x.y.z' },
-          {
-            authorization: `Bearer ${await sign({ sub: 'alice' }, 'another secret, of a length that is enough')}`
-          },
-          { authorization: `Bearer ${await sign({ sub: 'alice', exp: 1 })}` },
-          { cookie: `token=${await sign({ sub: 'alice' })}` }
-        ] as Record<string, string>[]) {
-          isProblem(t, await request(app, method, url, body, headers), 'unauthorized', undefined, isHead)
-        }
-        const inQuery = `${url}?access_token=${await sign({ sub: 'alice' })}`
-        isProblem(t, await request(app, method, inQuery, body), 'unauthorized', undefined, isHead)
+        const requests: [url: string, headers: Record<string, string>][] = [
+          [url, {}],
+          [url, { authorization: '' }],
+          [url, { authorization: 'Bearer' }],
+          [url, { authorization: 'Bearer x.y.z' }],
+          [url, { authorization: `Bearer ${await sign({ sub: 'alice' }, OTHER_SECRET)}` }],
+          [url, { authorization: `Bearer ${await sign({ sub: 'alice', exp: 1 })}` }],
+          [url, { cookie: `token=${token}` }],
+          [`${url}?access_token=${token}`, {}]
+        ]
+        await holdsFor(t, 'is 401', requests, async ([url, headers]) => [
+          problemIn(await request(app, method, url, body, headers), isHead),
+          problem('unauthorized', isHead)
+        ])
         t.strictSame(await rowsOf(app), before)
       })
 
@@ -142,119 +180,121 @@ for (const kind of KINDS) {
 
       t.test(`${route}: no answer tells another user's task from none, or from no UUID`, async (t) => {
         const id = await create()
-        for (const headers of [{}, ORIGIN]) {
+        await holdsFor(t, 'the answers are the same', [{}, ORIGIN], async (headers) => {
           const [foreign, unknown, noUuid] = await Promise.all(
             [id, UNKNOWN_ID, 'no-uuid'].map(async (taskId) => {
               const { method, url } = fill(route, 'bob', taskId)
               return comparable(await bob(method, url, body, headers))
             })
           )
-          t.equal(foreign?.status, 404)
-          t.strictSame(unknown, foreign)
-          t.strictSame(noUuid, foreign)
-        }
+          return [
+            [unknown, noUuid],
+            [foreign, { ...foreign, status: 404 }]
+          ]
+        })
       })
     }
 
     t.test('no method reaches anything without a token, or changes anything of another user', async (t) => {
       const id = await create()
       const before = await rowsOf(app)
-      for (const path of new Set(Object.keys(OPERATIONS).map((route) => route.split(' ')[1]))) {
-        for (const method of METHODS) {
-          // CONNECT never becomes a request.
-          if (method === 'CONNECT') continue
-          const { url } = fill(`${method} ${path}`, 'alice', id)
-          const isHead = method === 'HEAD'
-          isProblem(t, await request(app, method, url), 'unauthorized', `${method} ${url}`, isHead)
-          const exists = `${method} ${path}` in OPERATIONS
-          const answer = await bob(
-            method,
-            url,
-            method === 'POST' || method === 'PUT' ? { title: 'b' } : undefined
-          )
-          // A PATCH without a body breaks its schema before it is asked whose path it is.
-          if (exists && answer.status === 422) t.equal(method, 'PATCH')
-          else isProblem(t, answer, exists ? 'forbidden' : 'method_not_allowed', `${method} ${url}`, isHead)
-        }
-      }
+      const paths = new Set(Object.keys(OPERATIONS).map((route) => route.split(' ')[1]))
+      // CONNECT never becomes a request.
+      const methods = METHODS.filter((method) => method !== 'CONNECT')
+      const routes = [...paths].flatMap((path) => methods.map((method) => `${method} ${path}`))
+      await holdsFor(t, '401, then 403 or 405', routes, async (route) => {
+        const { method, url } = fill(route, 'alice', id)
+        const isHead = method === 'HEAD'
+        const body = OPERATIONS[route]?.body
+        return [
+          [
+            problemIn(await request(app, method, url), isHead),
+            problemIn(await bob(method, url, body), isHead)
+          ],
+          [
+            problem('unauthorized', isHead),
+            problem(route in OPERATIONS ? 'forbidden' : 'method_not_allowed', isHead)
+          ]
+        ]
+      })
       t.strictSame(await rowsOf(app), before)
     })
 
     t.test('users whose names look alike each see their own tasks and no others', async (t) => {
-      const users = [
-        'alice2',
-        'Alice2',
-        'alice2 ',
-        ' alice2',
-        'alice2%20',
-        'alice2%2520',
-        'alice2+',
-        'alice2\u200b',
-        'ALICE2',
-        'a',
-        'b',
-        'a/b',
-        'a%2fb',
-        'a%2Fb',
-        'caf\u00e9',
-        'cafe\u0301',
-        'straße',
-        'strasse',
-        "a' or '1'='1",
-        'a_',
-        'a%',
-        '*',
-        'null',
-        'undefined',
-        '__proto__',
-        'me',
-        '1',
-        '01'
-      ]
-      const all = await Promise.all(
-        users.map(async (user) => {
-          const client = await clientOf(app, user)
-          const tasks = []
-          for (const completed of [false, true]) {
-            tasks.unshift((await client('POST', '', { title: `of ${user}`, completed })).json)
-          }
-          return { user, client, tasks }
-        })
-      )
-      for (const { user, client, tasks } of all) {
-        t.strictSame((await client('GET')).json, tasks, user)
-        t.strictSame((await client('GET', '?status=completed')).json, [tasks[0]])
-        t.strictSame((await client('GET', '?status=pending')).json, [tasks[1]])
-        for (const other of all) {
-          if (other === all.find((one) => one.user === user)) continue
-          const theirs = other.tasks[0].id
-          const answers = [
-            [404, await client('GET', `/${theirs}`)],
-            [404, await client('PATCH', `/${theirs}`, { title: 'stolen' })],
-            [404, await client('PUT', `/${theirs}`, { title: 'stolen' })],
-            [404, await client('PATCH', `/${theirs}/complete`)],
-            [404, await client('DELETE', `/${theirs}`)],
-            [403, await client('GET', `/api/${encodeURIComponent(other.user)}/tasks`)],
-            [403, await client('GET', `/api/${encodeURIComponent(other.user)}/tasks/${theirs}`)]
-          ] as const
-          t.strictSame(
-            answers.map(([, { status }]) => status),
-            answers.map(([status]) => status),
-            `${user} asks for what is ${other.user}'s`
-          )
-          t.notOk(answers.some(([, { text }]) => text.includes(theirs) || text.includes(`of ${other.user}`)))
-        }
+      const clients = new Map<string, Client>()
+      // Of each user one that is completed, and one that is not.
+      const tasks = new Map<string, Task[]>()
+      for (const user of ALIKE) {
+        const client = await clientOf(app, user)
+        const create = async (completed: boolean): Promise<Task> =>
+          (await client('POST', '', { title: `of ${user}`, completed })).json
+        clients.set(user, client)
+        tasks.set(user, [await create(false), await create(true)].reverse())
       }
-      for (const { client, tasks } of all) t.strictSame((await client('GET')).json, tasks, 'all is as it was')
+      const lists = async (user: string) => {
+        const client = clients.get(user) as Client
+        const all = await Promise.all(
+          ['', '?status=completed', '?status=pending'].map((query) => client('GET', query))
+        )
+        return all.map(({ json }) => json)
+      }
+      const own = (user: string) => {
+        const [completed, pending] = tasks.get(user) as Task[]
+        return [[completed, pending], [completed], [pending]]
+      }
+      await holdsFor(t, 'every list holds the own tasks only', ALIKE, async (user) => [
+        await lists(user),
+        own(user)
+      ])
+
+      const ring = ALIKE.flatMap((user, at) => {
+        const next = ALIKE[(at + 1) % ALIKE.length] as string
+        return [
+          [user, next],
+          [next, user]
+        ] as [string, string][]
+      })
+      await holdsFor(
+        t,
+        'no user reaches a task of the next, or of the one before',
+        ring,
+        async ([user, other]) => {
+          const client = clients.get(user) as Client
+          const theirs = tasks.get(other)?.[0]?.id as string
+          const path = `/api/${encodeURIComponent(other)}/tasks`
+          const requests: [status: number, ...Parameters<Client>][] = [
+            [404, 'GET', `/${theirs}`],
+            [404, 'PATCH', `/${theirs}`, { title: 'stolen' }],
+            [404, 'PUT', `/${theirs}`, { title: 'stolen' }],
+            [404, 'PATCH', `/${theirs}/complete`],
+            [404, 'DELETE', `/${theirs}`],
+            [403, 'GET', path],
+            [403, 'GET', `${path}/${theirs}`]
+          ]
+          const found = []
+          for (const [, ...request] of requests) {
+            const { status, text } = await client(...request)
+            found.push([status, text.includes(theirs) || text.includes(`of ${other}`)])
+          }
+          return [
+            [found, await lists(other)],
+            [requests.map(([status]) => [status, false]), own(other)]
+          ]
+        }
+      )
     })
 
     t.test("another user's path is 403 before the database is asked anything", async (t) => {
       await app.db.administer((orm) => orm.execute(sql`alter table tasks rename to elsewhere`))
-      for (const [route, { body }] of Object.entries(OPERATIONS)) {
+      const operations = Object.entries(OPERATIONS)
+      await holdsFor(t, 'bob gets 403 where alice gets an error', operations, async ([route, { body }]) => {
         const { method, url } = fill(route, 'alice', UNKNOWN_ID)
-        t.equal((await bob(method, url, body)).status, 403, route)
-        t.equal((await alice(method, url, body)).status, 503, 'it would have failed')
-      }
+        const [other, owner] = [await bob(method, url, body), await alice(method, url, body)]
+        return [
+          [other.status, owner.status >= 500],
+          [403, true]
+        ]
+      })
     })
   })
 }

@@ -34,6 +34,9 @@ const files =
         .map((file) => join('test', file))
         .sort()
 
+// Each file has its own.
+t.setTimeout(0)
+
 /** The PostgreSQL server of this run ends when the channel to its process closes, however this process ends. */
 const server = fork(fileURLToPath(new URL('support/server.js', import.meta.url)))
 const notStarted = once(server, 'exit').then(() => {
@@ -47,7 +50,6 @@ const prepared: Prepared = { postgres, embedded }
 
 t.register()
 t.resume()
-t.setTimeout(0)
 t.jobs = Number(values.jobs)
 reportOn(t)
 for (const file of files) {

@@ -115,43 +115,43 @@ export function addToNextApp(add: (app: FastifyInstance) => void): void {
 
 const REQUEST_ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
-/**
- * Checks that the answer is exactly one of the documented errors.
- *
- * @param isHead an answer to HEAD has no body to check
- */
+/** What the answer has of a documented error, to be compared with `problem`. An answer to HEAD has no body. */
+export function problemIn({ status, headers, json }: Answer, isHead = false) {
+  const { detail, errors, ...rest } = json ?? {}
+  return {
+    status,
+    type: headers['content-type'],
+    hasRequestId: REQUEST_ID.test(headers['x-request-id'] ?? ''),
+    hasDetail: isHead || (typeof detail === 'string' && detail !== ''),
+    hasErrors: Array.isArray(errors),
+    challenge: headers['www-authenticate']?.slice(0, 20),
+    body: isHead ? undefined : rest
+  }
+}
+
+/** What `problemIn` finds in an answer that is exactly this error. */
+export function problem(code: ErrorCode, isHead = false): ReturnType<typeof problemIn> {
+  const status = STATUS_OF[code]
+  return {
+    status,
+    type: 'application/problem+json; charset=utf-8',
+    hasRequestId: true,
+    hasDetail: true,
+    hasErrors: !isHead && code === 'validation_failed',
+    challenge: code === 'unauthorized' ? 'Bearer realm="tasks"' : undefined,
+    body: isHead ? undefined : { type: 'about:blank', title: STATUS_CODES[status], status, code }
+  }
+}
+
+/** Checks that the answer is exactly one of the documented errors. */
 export function isProblem(
   t: Test,
-  { status, headers, json }: Answer,
+  answer: Answer,
   code: ErrorCode,
   message: string = code,
   isHead = false
 ): void {
-  const expected = STATUS_OF[code]
-  const { detail, errors, ...rest } = json ?? {}
-  t.strictSame(
-    {
-      status,
-      type: headers['content-type'],
-      hasRequestId: REQUEST_ID.test(headers['x-request-id'] ?? ''),
-      hasDetail: isHead || (typeof detail === 'string' && detail !== ''),
-      hasErrors: isHead || Array.isArray(errors) === (code === 'validation_failed'),
-      challenge: headers['www-authenticate']?.slice(0, 20),
-      body: isHead ? undefined : rest
-    },
-    {
-      status: expected,
-      type: 'application/problem+json; charset=utf-8',
-      hasRequestId: true,
-      hasDetail: true,
-      hasErrors: true,
-      challenge: code === 'unauthorized' ? 'Bearer realm="tasks"' : undefined,
-      body: isHead
-        ? undefined
-        : { type: 'about:blank', title: STATUS_CODES[expected], status: expected, code }
-    },
-    message
-  )
+  t.strictSame(problemIn(answer, isHead), problem(code, isHead), message)
 }
 
 /** Runs the same tests on a real PostgreSQL server and on the embedded database. */

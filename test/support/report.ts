@@ -47,10 +47,13 @@ function commentsOf(parser: Base['parser'], comments: string[] = []): string[] {
 
 /** Where it is and what was expected come first. */
 function textOf({ fullname, diag }: Failure): string {
-  const { at, diff, source, stack, compare, ...rest } = diag ?? {}
+  const { at, diff, source, stack = '', compare, ...rest } = diag ?? {}
   const { fileName, lineNumber } = (at ?? {}) as { fileName?: string; lineNumber?: number }
+  // The line of the test, rather than of a helper that it calls.
+  const [where = fileName ? `${fileName}:${lineNumber}` : ''] =
+    /test\/[^:]+\.test\.ts:\d+/.exec(String(stack)) ?? []
   const parts = [
-    `${fileName ? `${fileName}:${lineNumber}  ` : ''}${fullname}`,
+    `${where}  ${fullname}`,
     diff && `expected (-) and received (+):\n${String(diff).replaceAll(/^(---|\+\+\+|@@) .*\n/gm, '')}`,
     source,
     stack,
