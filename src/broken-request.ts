@@ -1,12 +1,13 @@
-import { STATUS_CODES } from 'node:http'
+import { type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { ConnectionError } from 'fastify'
 import { PROBLEM_JSON, problem } from '../plugins/errors.js'
 import { SECURITY_HEADERS } from '../plugins/security-headers.js'
+import { closeInStages } from './lingering-close.js'
 
 /** Answers input that cannot be parsed as HTTP, or that did not come in time. The connection ends with it. */
 export function refuseConnection(error: ConnectionError, socket: Socket): void {
-  if (!socket.writable) {
+  if (!socket.writable || isAnswering(socket)) {
     socket.destroy()
     return
   }
@@ -18,7 +19,16 @@ export function refuseConnection(error: ConnectionError, socket: Socket): void {
     ...Object.entries(SECURITY_HEADERS).map(([name, value]) => `${name}: ${value}`),
     'Connection: close'
   ]
-  socket.end(`${headers.join('\r\n')}\r\n\r\n${body}`)
+  socket.write(`${headers.join('\r\n')}\r\n\r\n${body}`)
+  closeInStages(socket)
+}
+
+/**
+ * Whether part of another answer was sent, in which this one would end up. Node's own handler asks the same way, and
+ * there is no public one.
+ */
+function isAnswering(socket: Socket & { _httpMessage?: ServerResponse }): boolean {
+  return socket._httpMessage?.headersSent === true
 }
 
 function answerTo(code: string) {

@@ -1,6 +1,7 @@
 import type { Server } from 'node:http'
 import Fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify'
 import { refuseConnection } from './broken-request.js'
+import { lingerOnClose } from './lingering-close.js'
 import { decorateListen } from './listen.js'
 
 /** How long a client may take to send a request, in milliseconds. */
@@ -26,6 +27,8 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
 
   // Node would answer an unknown Expect with an empty 417, before anything here is asked.
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
+  // First, for the other's hook on closing waits for connections, whose answers must say by then that they are the last.
+  lingerOnClose(app)
   decorateListen(app)
   return app
 }

@@ -109,7 +109,7 @@ t.test('a host of two addresses is served alike on both', async (t) => {
     for (const { socket } of opened) socket.write(body.slice(5))
     for (const { address, ended, received } of opened) {
       await ended
-      t.match(parseRaw(received()), { status: 201 }, address)
+      t.match(parseRaw(received()), { status: 201, headers: { connection: 'close' } }, address)
     }
     t.match(await exit, { code: 0, signal: null })
     t.equal(service.err(), '')

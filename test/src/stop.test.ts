@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net'
+import { text } from 'node:stream/consumers'
 import { setTimeout } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { SECRET, sign } from '../support/api.js'
@@ -102,6 +103,25 @@ t.test('SIGTERM', async (t) => {
     const { code, milliseconds } = await service.stop()
     t.equal(code, 0)
     t.ok(milliseconds >= 1_000 && milliseconds < 8_000, `${milliseconds} ms`)
+  })
+
+  t.test('a refused upload that is still coming gets its answer', async (t) => {
+    const service = await (await startProcess(t, env)).ready()
+    const size = 20_000_000
+    const socket = await socketTo(
+      t,
+      service.api,
+      `POST /api/alice/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: ${size}\r\n\r\n`
+    )
+    const send = (bytes: number) => new Promise((resolve) => socket.write(Buffer.alloc(bytes), resolve))
+    await send(1_000_000)
+    const exit = service.stop()
+    await until(async () => (await statusOf(`${service.ops}/ready`)) !== 200)
+    // Time in which a stop that does not wait would have ended the connection.
+    await setTimeout(500)
+    t.notOk(await send(size - 1_000_000), 'everything was sent')
+    t.match(await text(socket), /^HTTP\/1\.1 401 /)
+    t.match(await exit, { code: 0, signal: null })
   })
 
   t.test('ends in order although the database says nothing', async (t) => {
