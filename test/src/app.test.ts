@@ -5,6 +5,7 @@ import t from 'tap'
 import { STATUS_OF } from '../../src/errors.js'
 import {
   type Answer,
+  addToNextApp,
   clientOf,
   isProblem,
   onEachDatabase,
@@ -218,6 +219,11 @@ t.test('routing', async (t) => {
 t.test(
   'every answer has the security headers, and a request id of its own, never the client’s',
   async (t) => {
+    addToNextApp((app) => {
+      app.get('/api/bug', async () => {
+        throw new Error('a bug')
+      })
+    })
     const app = await startApp(t)
     const alice = await clientOf(app, 'alice')
     const own = { 'x-request-id': 'mine', 'request-id': 'mine' }
@@ -244,8 +250,7 @@ t.test(
       answers.map(([, { status }]) => status),
       answers.map(([status]) => status)
     )
-    await app.db.administer((orm) => orm.execute('drop table tasks'))
-    answers.push([500, await alice('GET', '', undefined, own)])
+    answers.push([500, await alice('GET', '/api/bug', undefined, own)])
     await app.db.close()
     answers.push([503, await alice('GET', '', undefined, own)])
     for (const [status, answer] of answers) {
