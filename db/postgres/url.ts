@@ -326,9 +326,9 @@ const sslModeOf = (ssl: string | undefined) =>
   ssl?.replace(/^(true|1)$/, 'require').replace(/^(false|0)$/, 'disable')
 
 function identityError(host: string, certificate: PeerCertificate): Error | undefined {
-  // Unlike Node, libpq accepts an IP address as the common name if the certificate has no alternative names.
-  const isCommonName = certificate.subjectaltname === undefined && certificate.subject.CN === host
-  return isIP(host) !== 0 && isCommonName ? undefined : checkServerIdentity(host, certificate)
+  // Unlike Node, libpq also accepts an IP address as the common name, if the certificate has no alternative names.
+  if (certificate.subjectaltname === undefined && certificate.subject.CN === host) return undefined
+  return checkServerIdentity(host, certificate)
 }
 
 function secureContextOf({
