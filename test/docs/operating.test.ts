@@ -3,7 +3,8 @@ import t, { type Test } from 'tap'
 import { clientOf, SECRET, startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { blocksOf } from '../support/markdown.js'
-import { emptyFolder, runScript, startProcess } from '../support/process.js'
+import { startProcess } from '../support/process.js'
+import { migrateWith, migrationRefusal, startRefusal } from '../support/start.js'
 
 const [ROLES, ...others] = blocksOf('docs/operating.md').filter(({ language }) => language === 'sql')
 
@@ -28,8 +29,7 @@ async function withRoles(t: Test) {
 /** As the page says: once, before the service starts. */
 async function migrated(t: Test) {
   const roles = await withRoles(t)
-  const env = { DATABASE_URL: roles.serviceUrl, MIGRATION_DATABASE_URL: roles.ownerUrl }
-  t.strictSame(await runScript(emptyFolder(t), 'migrate', env), { code: 0, out: '', err: '' })
+  await migrateWith({ DATABASE_URL: roles.serviceUrl, MIGRATION_DATABASE_URL: roles.ownerUrl })
   return roles
 }
 
@@ -144,17 +144,15 @@ t.test(
     const { admin, ownerUrl, serviceUrl } = await withRoles(t)
     const refused = async (t: Test, what: RegExp) => {
       const env = { JWT_SECRET: SECRET, DATABASE_URL: serviceUrl, NODE_ENV: 'production' }
-      const service = await startProcess(t, env)
-      t.equal((await service.exit()).code, 1)
-      t.match(service.err(), /^DATABASE_URL: [^\n]*run npm run db:migrate as the owner[^\n]*\n$/)
-      t.match(service.err(), what)
-      t.notMatch(service.err(), 's3cretpassword')
-      t.equal(service.out(), '')
+      const line = await startRefusal(env)
+      t.match(line, /^DATABASE_URL: [^\n]*run npm run db:migrate as the owner[^\n]*$/)
+      t.match(line, what)
+      t.notMatch(line, 's3cretpassword')
     }
     t.test('on an empty database', (t) => refused(t, /permission denied for database/))
 
     t.test('when the migrations cannot be seen', async (t) => {
-      t.equal((await runScript(emptyFolder(t), 'migrate', { DATABASE_URL: ownerUrl })).code, 0)
+      await migrateWith({ DATABASE_URL: ownerUrl })
       await refused(t, /permission denied for schema drizzle/)
     })
 
@@ -176,12 +174,9 @@ t.test('what is wrong with the role that migrates names its variable, and no pas
       /the database cannot be used: .*"nobody_here" does not exist/
     ]
   ] as const) {
-    const env = { DATABASE_URL: serviceUrl, MIGRATION_DATABASE_URL }
-    const { code, out, err } = await runScript(emptyFolder(t), 'migrate', env)
-    t.equal(code, 1, what)
-    t.equal(out, '')
-    t.match(err, /^MIGRATION_DATABASE_URL: [^\n]+\n$/, what)
-    t.match(err, line)
-    t.notMatch(err, 's3cretpassword')
+    const refusal = await migrationRefusal({ DATABASE_URL: serviceUrl, MIGRATION_DATABASE_URL })
+    t.match(refusal, /^MIGRATION_DATABASE_URL: [^\n]+$/, what)
+    t.match(refusal, line)
+    t.notMatch(refusal, 's3cretpassword')
   }
 })
