@@ -138,8 +138,7 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
   )
 
   async function get(user_id: string, id: string): Promise<VersionedTask | undefined> {
-    const [task] = await getStatement({ user_id, id })
-    return task
+    return ownRow(user_id, await getStatement({ user_id, id }))
   }
 
   /** Why a change of one task changed none: there is none, or it has another version than asked for. */
@@ -161,12 +160,13 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
       const values = { user_id, completed: completed ?? null }
       const rows = await listStatement({ ...values, limit: LONGEST_ARRAY + 1 })
       // From the start again, because what came after those read was written down at another moment.
-      return rows.length > LONGEST_ARRAY ? streamStatement(values) : rows
+      return rows.length > LONGEST_ARRAY
+        ? ownBatches(user_id, streamStatement(values))
+        : ownRows(user_id, rows)
     },
 
     async create(user_id: string, task: NewTask): Promise<VersionedTask> {
-      const [created] = await createStatement(valuesOf(user_id, task))
-      return created as VersionedTask
+      return ownRow(user_id, await createStatement(valuesOf(user_id, task))) as VersionedTask
     },
 
     /**
@@ -181,7 +181,7 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
       task: NewTask
     ): Promise<{ task: VersionedTask; replayed: boolean }> {
       const values = { ...valuesOf(user_id, task), key, digest: digestOf(task) }
-      const [row] = await createOnceStatement(values)
+      const row = ownRow(user_id, await createOnceStatement(values))
       const { idempotency_digest, ...found } = row as VersionedTask & { idempotency_digest: string }
       if (idempotency_digest !== values.digest) throw new IdempotencyKeyReused()
       return { task: found, replayed: found.id !== values.id }
@@ -198,14 +198,14 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
       const { title = null, description = null, completed = null } = changes
       const has_description = changes.description !== undefined
       const values = { user_id, id, title, description, has_description, completed, ...expected(versions) }
-      const [task] = await updateStatement(values)
+      const task = ownRow(user_id, await updateStatement(values))
       return task ?? unchanged(user_id, id, versions)
     },
 
     /** Flips `completed`, or sets it when given; otherwise as `update`. */
     async toggle(user_id: string, id: string, completed?: boolean, versions?: number[]) {
       const values = { user_id, id, completed: completed ?? null, ...expected(versions) }
-      const [task] = await toggleStatement(values)
+      const task = ownRow(user_id, await toggleStatement(values))
       return task ?? unchanged(user_id, id, versions)
     },
 
@@ -225,6 +225,31 @@ export const oneTask = ({ user_id, id }: Values): LockTarget => ({
 
 /** A repeated create with its key locks the task that the first one made. */
 const anyTask = ({ user_id }: Values): LockTarget => ({ user: String(user_id), task: undefined })
+
+/**
+ * Every statement names the user, so a row of somebody else means that a driver or a pooler has mixed up answers. It
+ * reaches nobody.
+ *
+ * @throws Error (500) when a row is another user's
+ */
+function ownRows<Row extends { user_id: string }>(user_id: string, rows: Row[]): Row[] {
+  for (const row of rows) {
+    if (row.user_id !== user_id) throw new Error("the database answered with another user's row")
+  }
+  return rows
+}
+
+/** As `ownRows`, for a statement of one task. */
+const ownRow = <Row extends { user_id: string }>(user_id: string, rows: Row[]): Row | undefined =>
+  ownRows(user_id, rows)[0]
+
+/** As `ownRows`, for a stream. */
+async function* ownBatches<Row extends { user_id: string }>(
+  user_id: string,
+  batches: AsyncIterable<Row[]>
+): AsyncIterable<Row[]> {
+  for await (const rows of batches) yield ownRows(user_id, rows)
+}
 
 const valuesOf = (user_id: string, { title, description = null, completed = false }: NewTask) => ({
   user_id,

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import { sql } from 'drizzle-orm'
 import t from 'tap'
-import { openDatabase } from '../../db/index.js'
+import { type Database, openDatabase } from '../../db/index.js'
 import { migrate } from '../../db/migrate.js'
 import type { Task, VersionedTask } from '../../db/schema.js'
-import { type TaskChanges, taskRepository } from '../../db/tasks.js'
+import { LONGEST_ARRAY, type TaskChanges, taskRepository } from '../../db/tasks.js'
 import { loadConfig } from '../../src/config.js'
 import { databaseEnv, KINDS } from '../support/databases.js'
 
@@ -206,3 +206,37 @@ for (const kind of KINDS) {
     })
   })
 }
+
+/** A database whose driver has mixed up answers: whatever is asked, the rows are bob's. */
+function mixedUpDatabase(count: number): Database {
+  const row = { user_id: 'bob', id: '', title: 'A secret', version: 1 }
+  const rows = Array.from({ length: count }, () => row)
+  return {
+    prepareRead: () => async () => rows,
+    prepareWrite: () => async () => rows,
+    prepareStream: () =>
+      async function* stream() {
+        yield rows
+      }
+  } as unknown as Database
+}
+
+t.test('rows of another user reach nobody, even if the driver has mixed up answers', async (t) => {
+  const message = "the database answered with another user's row"
+  const tasks = taskRepository(mixedUpDatabase(1))
+  await t.rejects(tasks.get('alice', ''), { message })
+  await t.rejects(tasks.list('alice'), { message })
+  await t.rejects(tasks.create('alice', { title: 'Mine' }), { message })
+  await t.rejects(tasks.createOnce('alice', 'key', { title: 'Mine' }), { message })
+  await t.rejects(tasks.update('alice', '', { title: 'Mine' }), { message })
+  await t.rejects(tasks.toggle('alice', ''), { message })
+  const streamed = (await taskRepository(mixedUpDatabase(LONGEST_ARRAY + 1)).list(
+    'alice'
+  )) as AsyncIterable<unknown>
+  await t.rejects(
+    async () => {
+      for await (const _ of streamed);
+    },
+    { message }
+  )
+})
