@@ -13,6 +13,7 @@ import {
   InvalidToken,
   STATUS_OF,
   TaskNotFound,
+  UnsupportedContentCoding,
   UnsupportedMediaType,
   ValidationFailed
 } from '../src/errors.js'
@@ -83,6 +84,8 @@ async function answer(
     logRefusal(request, error)
     reply.header('Retry-After', '1')
   }
+  // RFC 9110, section 12.5.3: on this 415, and on no other.
+  if (error.constructor === UnsupportedContentCoding) reply.header('Accept-Encoding', 'identity')
   if (code === 'unauthorized') reply.header('WWW-Authenticate', challenge(error))
   return reply
     .code(STATUS_OF[code])

@@ -1,6 +1,7 @@
 import { isUtf8 } from 'node:buffer'
+import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { BadRequest, UnsupportedMediaType } from '../src/errors.js'
+import { BadRequest, UnsupportedContentCoding, UnsupportedMediaType } from '../src/errors.js'
 
 /** JSON is the only body. An empty one is none, whatever its Content-Type: many clients send the header always. */
 export default fp(
@@ -9,14 +10,22 @@ export default fp(
     app.removeAllContentTypeParsers()
     app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) => {
       if (body.length === 0) return done(null, undefined)
+      if (isEncoded(request)) return done(new UnsupportedContentCoding(), undefined)
       // Node would silently replace what it cannot decode, and the client would not get back what it sent.
       if (!isUtf8(body as Buffer))
         return done(new BadRequest('The request body is not valid UTF-8.'), undefined)
       void parseJson(request, body.toString(), done)
     })
-    app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => {
-      done(body.length === 0 ? null : new UnsupportedMediaType(), undefined)
+    app.addContentTypeParser('*', { parseAs: 'buffer' }, (request, body, done) => {
+      if (body.length === 0) return done(null, undefined)
+      done(isEncoded(request) ? new UnsupportedContentCoding() : new UnsupportedMediaType(), undefined)
     })
   },
   { name: 'json-body' }
 )
+
+/** Whether the body has a content coding. `identity` is none, though it does not belong there: RFC 9110, section 12.5.3. */
+function isEncoded({ headers }: FastifyRequest): boolean {
+  const codings = (headers['content-encoding'] ?? '').toLowerCase().split(',')
+  return codings.some((coding) => !['', 'identity'].includes(coding.trim()))
+}

@@ -51,6 +51,10 @@ export const UnsupportedMediaType = define(
   'unsupported_media_type',
   'The request body must be sent as application/json.'
 )
+export const UnsupportedContentCoding = define(
+  'unsupported_media_type',
+  'The request body must be sent without a Content-Encoding.'
+)
 export const ValidationFailed = define('validation_failed', '%s')
 export const IdempotencyKeyReused = define(
   'idempotency_key_reused',

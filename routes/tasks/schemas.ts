@@ -130,7 +130,7 @@ const REASONS: Partial<Record<ErrorCode, string>> = {
   not_found: 'The user has no such task.',
   precondition_failed: 'The task has none of the versions in `If-Match`; nothing was changed.',
   body_too_large: 'The body is larger than 64 KiB.',
-  unsupported_media_type: 'The body is not JSON.',
+  unsupported_media_type: 'The body is not JSON, or has a `Content-Encoding`.',
   validation_failed: 'The query, the body or the `Idempotency-Key` breaks its schema; `errors` says where.',
   internal: 'A bug. It was logged with the request id.',
   unavailable: 'The database or the key server does not answer in time, or too much work is waiting.'

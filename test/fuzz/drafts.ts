@@ -67,7 +67,7 @@ const OTHER_TYPES = [
 /** What an empty body may say that it is. */
 const EMPTY_TYPES = [undefined, ...JSON_TYPES, 'text/plain']
 
-/** Header fields that must change nothing. */
+/** Header fields that must change nothing, but for a content coding of a body. */
 const NOISE: [string, string][] = [
   ['Accept', 'text/html'],
   ['Accept', 'application/xml;q=0.1'],

@@ -45,7 +45,7 @@ export function expectedOf(
       faults.add(422)
   }
   if (draft.method !== 'GET' && draft.method !== 'HEAD') {
-    expected.body = readBody(draft.body, operation, validate, faults) as Fields
+    expected.body = readBody(draft, operation, validate, faults) as Fields
   }
   const field = (name: string) => parameters.find((one) => one.in === 'header' && one.name === name)
   checkCondition(draft.condition, field, known, faults)
@@ -55,7 +55,7 @@ export function expectedOf(
 
 /** Adds to the faults what is wrong with a body. */
 function readBody(
-  body: Draft['body'],
+  { body, noise }: Draft,
   { operationId, requestBody }: Operation,
   validate: Validate,
   faults: Set<number>
@@ -66,6 +66,7 @@ function readBody(
     return {}
   }
   if (body.bytes.length > MAX_BODY_BYTES) faults.add(413)
+  if (noise.some(([name, value]) => name === 'Content-Encoding' && value !== 'identity')) faults.add(415)
   if (!/^application\/json(;|$)/i.test(body.type ?? '')) faults.add(415)
   if (!isUtf8(body.bytes)) faults.add(400)
   let value: unknown

@@ -1,0 +1,64 @@
+import { gzipSync } from 'node:zlib'
+import t from 'tap'
+import { clientOf, isProblem, rowsOf, startApp } from '../support/api.js'
+import { JSON_TYPE } from '../support/refusals.js'
+
+t.test('a body with a content coding', async (t) => {
+  const app = await startApp(t)
+  const alice = await clientOf(app, 'alice')
+  const { json: task } = await alice('POST', '', { title: 'a' })
+  const body = '{"title":"b","completed":true}'
+
+  t.test('is 415 and told what is accepted, whatever the coding and whether it is there', async (t) => {
+    const before = await rowsOf(app)
+    for (const [coding, bytes] of [
+      ['gzip', gzipSync(body)],
+      ['gzip', body],
+      ['GZIP', body],
+      ['br', body],
+      ['deflate', body],
+      ['zstd', body],
+      ['aws-chunked', body],
+      ['identity, gzip', body],
+      ['gzip, gzip', body],
+      ['utf-8', body]
+    ] as const) {
+      for (const [method, path] of [
+        ['POST', ''],
+        ['PATCH', `/${task.id}`],
+        ['PUT', `/${task.id}`],
+        ['PATCH', `/${task.id}/complete`]
+      ] as const) {
+        for (const type of [JSON_TYPE, { 'content-type': 'text/plain' }]) {
+          const answer = await alice(method, path, bytes, { ...type, 'content-encoding': coding })
+          isProblem(t, answer, 'unsupported_media_type', `${coding} to ${method} ${path}`)
+          t.equal(answer.headers['accept-encoding'], 'identity')
+          t.equal(answer.json.detail, 'The request body must be sent without a Content-Encoding.')
+        }
+      }
+    }
+    t.strictSame(await rowsOf(app), before)
+  })
+
+  t.test('is read when the coding changes nothing', async (t) => {
+    for (const coding of ['identity', 'Identity', '', ' ', 'identity, identity']) {
+      const { status } = await alice('POST', '', body, { ...JSON_TYPE, 'content-encoding': coding })
+      t.equal(status, 201, JSON.stringify(coding))
+    }
+  })
+
+  t.test('is none when it is empty', async (t) => {
+    const { status } = await alice('PATCH', `/${task.id}/complete`, '', {
+      ...JSON_TYPE,
+      'content-encoding': 'gzip'
+    })
+    t.equal(status, 200)
+  })
+
+  t.test('is not what a 415 is about when only the media type is wrong', async (t) => {
+    const answer = await alice('POST', '', body, { 'content-type': 'text/plain' })
+    isProblem(t, answer, 'unsupported_media_type')
+    t.equal(answer.headers['accept-encoding'], undefined, 'RFC 9110, section 12.5.3')
+    t.match(answer.json.detail, 'application/json')
+  })
+})
