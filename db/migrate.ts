@@ -1,31 +1,23 @@
 import { createRequire } from 'node:module'
 import { dirname } from 'node:path'
 import { sql } from 'drizzle-orm'
-import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
-import { bigint, pgSchema, serial, text } from 'drizzle-orm/pg-core'
+import { readMigrationFiles } from 'drizzle-orm/migrator'
 import type { DatabaseConfig } from '../src/config.js'
 import { StartError, Unavailable } from '../src/errors.js'
 import type { Orm } from './driver.js'
 import { type Database, openDatabase } from './index.js'
+import { journal, makeJournal, missing } from './journal.js'
 import { causeOf } from './outage.js'
-import { tasks } from './schema.js'
+import { closeToOthers, grantToService, openedByDefault } from './privileges.js'
 
 /** Resolved through package.json's "imports", so that the built tree finds the same folder as the source. */
 const migrationsFolder = dirname(
   dirname(createRequire(import.meta.url).resolve('#migrations/meta/_journal.json'))
 )
 
-/** Any constant does, as long as every replica takes the same: "tasksmig" in ASCII. */
+/** Any constant does, as long as every replica of every version takes the same: "tasksmig" in ASCII. */
 const ADVISORY_LOCK = 0x7461736b736d6967n
 
-/** Where drizzle-kit notes what was applied; kept as it does, so that its own tools go on working. */
-const applied = pgSchema('drizzle').table('__drizzle_migrations', {
-  id: serial().primaryKey(),
-  hash: text().notNull(),
-  created_at: bigint({ mode: 'number' })
-})
-
-const UNDEFINED_TABLE = '42P01'
 const INSUFFICIENT_PRIVILEGE = '42501'
 
 /** As in `server_version_num`: 150000 is version 15.0. */
@@ -119,8 +111,8 @@ function reason(error: unknown): string {
 
 /**
  * Brings the schema up to date, once, however many processes start at the same time: all that is missing, in one
- * transaction. A database that is up to date is only read, so a role that may not change the schema can start the
- * service.
+ * transaction, and closed to whom default privileges would let in. A database that is up to date is only read, so a role
+ * that may not change the schema can start the service.
  *
  * Drizzle's own migrator takes no lock, and skips without a word what is older than the newest migration applied.
  *
@@ -129,32 +121,18 @@ function reason(error: unknown): string {
  */
 export async function migrate(orm: Orm, service?: string): Promise<void> {
   const migrations = readMigrationFiles({ migrationsFolder })
-  if (service === undefined && (await missing(orm, migrations)).length === 0) return
+  const isUpToDate = async () =>
+    (await missing(orm, migrations)).length === 0 && (await openedByDefault(orm)).length === 0
+  if (service === undefined && (await isUpToDate())) return
   await orm.transaction(async (tx) => {
     // Ends with the transaction, so it works through PgBouncer and nothing can leave it behind.
     await tx.execute(sql`select pg_advisory_xact_lock(${ADVISORY_LOCK})`)
-    await tx.execute(sql`create schema if not exists drizzle`)
-    await tx.execute(
-      sql`create table if not exists ${applied} (id serial primary key, hash text not null, created_at bigint)`
-    )
+    await makeJournal(tx, migrations)
     for (const migration of await missing(tx, migrations)) {
       for (const statement of migration.sql) await tx.execute(sql.raw(statement))
-      await tx.insert(applied).values({ hash: migration.hash, created_at: migration.folderMillis })
+      await tx.insert(journal).values({ hash: migration.hash })
     }
-    if (service === undefined) return
-    const role = sql.identifier(service)
-    await tx.execute(sql`grant usage on schema drizzle to ${role}`)
-    await tx.execute(sql`grant select on ${applied} to ${role}`)
-    await tx.execute(sql`grant select, insert, update, delete on ${tasks} to ${role}`)
+    if (service !== undefined) await grantToService(tx, service)
+    await closeToOthers(tx, service)
   })
-}
-
-async function missing(orm: Orm, migrations: MigrationMeta[]): Promise<MigrationMeta[]> {
-  try {
-    const hashes = new Set((await orm.select({ hash: applied.hash }).from(applied)).map(({ hash }) => hash))
-    return migrations.filter(({ hash }) => !hashes.has(hash))
-  } catch (error) {
-    if ((causeOf(error) as { code?: string }).code === UNDEFINED_TABLE) return migrations
-    throw error
-  }
 }

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
 import t, { type Test } from 'tap'
 import { openDatabase } from '../../db/index.js'
+import { journal } from '../../db/journal.js'
 import { migrate } from '../../db/migrate.js'
 import { loadConfig } from '../../src/config.js'
 import { startApp } from '../support/api.js'
@@ -9,7 +10,7 @@ import { type DatabaseKind, emptyDatabase, KINDS, sqlClient } from '../support/d
 import { emptyFolder } from '../support/process.js'
 
 const MIGRATIONS = readMigrationFiles({ migrationsFolder: 'db/migrations' })
-const HASHES = MIGRATIONS.map(({ hash }) => hash)
+const HASHES = MIGRATIONS.map(({ hash }) => hash).sort()
 
 async function open(t: Test, kind: DatabaseKind = 'postgres', env?: Record<string, string>) {
   const { database } = loadConfig(
@@ -21,7 +22,7 @@ async function open(t: Test, kind: DatabaseKind = 'postgres', env?: Record<strin
 }
 
 const appliedTo = async (sql: ReturnType<typeof sqlClient>) =>
-  (await sql`select hash from drizzle.__drizzle_migrations order by id`).map(({ hash }) => hash)
+  (await sql`select hash from tasks_migrations`).map(({ hash }) => hash).sort()
 
 for (const kind of KINDS) {
   t.test(
@@ -29,18 +30,8 @@ for (const kind of KINDS) {
     async (t) => {
       const db = await open(t, kind)
       for (let times = 0; times < 3; times++) await db.administer(migrate)
-      const rows = await db.administer((orm) =>
-        orm.execute('select hash, created_at::float8 as at from drizzle.__drizzle_migrations order by id')
-      )
-      // The two drivers return different shapes.
-      const found = ('rows' in (rows as object) ? (rows as { rows: unknown }).rows : rows) as {
-        hash: string
-        at: number
-      }[]
-      t.strictSame(
-        found.map(({ hash, at }) => [hash, at]),
-        MIGRATIONS.map(({ hash, folderMillis }) => [hash, folderMillis])
-      )
+      const rows = await db.administer((orm) => orm.select({ hash: journal.hash }).from(journal))
+      t.strictSame(rows.map(({ hash }) => hash).sort(), HASHES)
     }
   )
 }
@@ -57,11 +48,11 @@ t.test('a migration that is missing is applied, although a newer one was applied
   await db.administer(migrate)
   const sql = sqlClient(t, DATABASE_URL)
   // As after the merge of a branch whose migration is older.
-  await sql`delete from drizzle.__drizzle_migrations`
-  await sql`insert into drizzle.__drizzle_migrations (hash, created_at) values ('newer', ${Date.now() + 1e9})`
+  await sql`delete from tasks_migrations`
+  await sql`insert into tasks_migrations (hash) values ('newer')`
   await sql`drop table tasks`
   await db.administer(migrate)
-  t.ok((await appliedTo(sql)).includes(HASHES.at(-1)))
+  t.strictSame(await appliedTo(sql), [...HASHES, 'newer'].sort())
   t.equal((await sql`select * from tasks`).length, 0)
 })
 
@@ -71,7 +62,7 @@ t.test('a migration that fails leaves nothing behind, and works once its cause i
   const sql = sqlClient(t, DATABASE_URL)
   await sql`create table tasks (mine int)`
   await t.rejects(db.administer(migrate), { cause: { code: '42P07' } })
-  t.equal((await sql`select from information_schema.schemata where schema_name = 'drizzle'`).length, 0)
+  t.equal((await sql`select from pg_tables where tablename = 'tasks_migrations'`).length, 0)
   await sql`drop table tasks`
   await db.administer(migrate)
   t.strictSame(await appliedTo(sql), HASHES)
@@ -86,8 +77,7 @@ t.test(
     const role = `app_${randomUUID().replaceAll('-', '')}`
     await admin.unsafe(`
     create role ${role} login;
-    grant usage on schema drizzle to ${role};
-    grant select on drizzle.__drizzle_migrations to ${role};
+    grant select on tasks_migrations to ${role};
     grant select, insert, update, delete on tasks to ${role}`)
     t.teardown(() => admin.unsafe(`drop owned by ${role}; drop role ${role}`))
     const limited = { DATABASE_URL: DATABASE_URL.replace('postgres@', `${role}@`) }
@@ -95,7 +85,7 @@ t.test(
     await app.db.ping(5_000)
     await app.close()
 
-    await admin`delete from drizzle.__drizzle_migrations`
+    await admin`delete from tasks_migrations`
     await t.rejects(startApp(t, 'postgres', limited), { message: /^DATABASE_URL: .*permission denied/ })
   }
 )

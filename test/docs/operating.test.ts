@@ -67,7 +67,7 @@ t.test('the role of the service', async (t) => {
       order by 1, 2`
     t.strictSame(
       rights.map(({ table, right }) => `${right} ${table}`),
-      ['SELECT __drizzle_migrations', 'DELETE tasks', 'INSERT tasks', 'SELECT tasks', 'UPDATE tasks']
+      ['DELETE tasks', 'INSERT tasks', 'SELECT tasks', 'UPDATE tasks', 'SELECT tasks_migrations']
     )
     const [sequences] = await admin`
       select count(*)::int as count from pg_class c
@@ -118,8 +118,8 @@ t.test('the role of the service', async (t) => {
       "copy tasks to program 'cat'",
       "copy tasks to '/tmp/tasks'",
       "copy tasks from program 'id'",
-      'delete from drizzle.__drizzle_migrations',
-      "insert into drizzle.__drizzle_migrations (id, hash) values (0, 'mine')",
+      'delete from tasks_migrations',
+      "insert into tasks_migrations (hash) values ('mine')",
       `set role ${owner}`,
       'set session authorization postgres',
       `alter role ${service} bypassrls`,
@@ -149,17 +149,17 @@ t.test(
       t.match(line, what)
       t.notMatch(line, 's3cretpassword')
     }
-    t.test('on an empty database', (t) => refused(t, /permission denied for database/))
+    t.test('on an empty database', (t) => refused(t, /permission denied for schema public/))
 
     t.test('when the migrations cannot be seen', async (t) => {
       await migrateWith({ DATABASE_URL: ownerUrl })
-      await refused(t, /permission denied for schema drizzle/)
+      await refused(t, /permission denied for table tasks_migrations/)
     })
 
-    t.test('when one is missing', async (t) => {
+    t.test('when some are missing', async (t) => {
       await startApp(t, 'postgres', { DATABASE_URL: serviceUrl, MIGRATION_DATABASE_URL: ownerUrl })
-      await admin`delete from drizzle.__drizzle_migrations where id = (select max(id) from drizzle.__drizzle_migrations)`
-      await refused(t, /permission denied for database/)
+      await admin`delete from tasks_migrations`
+      await refused(t, /permission denied for schema public/)
     })
   }
 )

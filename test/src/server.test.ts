@@ -203,7 +203,7 @@ t.test('five processes that start at once on an empty database all serve, and mi
   await (await aliceAt(services[0] as Service))('POST', '', { title: 'Buy milk' })
   for (const service of services) t.strictSame(await titlesOf(service), ['Buy milk'])
   const sql = sqlClient(t, DATABASE_URL)
-  const rows = await sql`select hash, count(*)::int as times from drizzle.__drizzle_migrations group by hash`
+  const rows = await sql`select hash, count(*)::int as times from tasks_migrations group by hash`
   t.ok(rows.length > 0)
   t.ok(rows.every(({ times }) => times === 1))
 })
