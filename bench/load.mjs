@@ -4,7 +4,7 @@ import autocannon from 'autocannon'
 
 process.once('disconnect', () => process.exit())
 
-process.once('message', ({ url, connections, warmup, seconds, requests }) => {
+process.on('message', ({ url, connections, warmup, seconds, requests }) => {
   const statuses = {}
   const latencies = []
   const others = []
@@ -49,7 +49,7 @@ process.once('message', ({ url, connections, warmup, seconds, requests }) => {
       const elapsed = (performance.now() - started) / 1000
       process.send({ event: 'ended' })
       tracker.stop()
-      tracker.then(() => process.send({ event: 'result', ...result(elapsed) }, () => process.disconnect()))
+      tracker.then(() => process.send({ event: 'result', ...result(elapsed) }))
     }, seconds * 1000)
   }, warmup * 1000)
 

@@ -28,44 +28,53 @@ export const makeRequests = (operation: Operation, users: Users, slow?: Users): 
     slow && Math.random() < 0.01 ? { ...operation.request(slow), slow: true } : operation.request(users)
   )
 
-/**
- * Drives a server with autocannon from another process.
- *
- * @param warmup seconds before the window that counts
- * @param onWindow called when the window begins and when it ends
- * @throws Error when an answer had another status than it should, or none came
- */
-export async function load(
-  options: {
-    url: string
-    connections: number
-    warmup: number
-    seconds: number
-    requests: Request[]
-  },
-  { statuses }: Operation,
-  onWindow: (event: 'started' | 'ended') => void,
-  signal: AbortSignal
-): Promise<Load> {
+export interface LoadGenerator {
+  /**
+   * Drives a server.
+   *
+   * @param warmup seconds before the window that counts
+   * @param onWindow called when the window begins and when it ends
+   * @throws Error when an answer had another status than it should, or none came
+   */
+  drive(
+    options: {
+      url: string
+      connections: number
+      warmup: number
+      seconds: number
+      requests: Request[]
+    },
+    operation: Operation,
+    onWindow?: (event: 'started' | 'ended') => void
+  ): Promise<Load>
+  stop(): void
+}
+
+/** Starts autocannon in another process. */
+export function startLoadGenerator(signal: AbortSignal): LoadGenerator {
   const child = fork(join(import.meta.dirname, 'load.mjs'), { execArgv: [], signal })
-  try {
-    const result = await new Promise<Extract<Message, { event: 'result' }>>((resolve, reject) => {
-      child.on('message', (message: Message) => {
-        if (message.event === 'result') resolve(message)
-        else onWindow(message.event)
+  const ended = new Promise<never>((_, reject) => {
+    child.once('error', reject)
+    child.once('exit', (code) => reject(new Error(`the load generator ended (${code})`)))
+  })
+  ended.catch(() => {})
+  return {
+    async drive(options, { statuses }, onWindow) {
+      const answer = new Promise<Extract<Message, { event: 'result' }>>((resolve) => {
+        child.on('message', function receive(message: Message) {
+          if (message.event !== 'result') return onWindow?.(message.event)
+          child.off('message', receive)
+          resolve(message)
+        })
       })
-      child.once('error', reject)
-      child.once('exit', (code) => reject(new Error(`the load generator ended (${code})`)))
       child.send(options)
-    })
-    const wrong = Object.keys(result.statuses).filter((status) => !statuses.includes(Number(status)))
-    if (wrong.length > 0 || result.failed !== undefined || result.count === 0) {
-      const counts = JSON.stringify(result.statuses)
-      throw new Error(`expected only ${statuses.join(', ')}, got ${counts} ${result.failed ?? ''}`)
-    }
-    const { event, statuses: _, failed, ...measured } = result
-    return measured
-  } finally {
-    child.kill()
+      const { event: _, statuses: counts, failed, ...result } = await Promise.race([answer, ended])
+      const wrong = Object.keys(counts).filter((status) => !statuses.includes(Number(status)))
+      if (wrong.length > 0 || failed !== undefined || result.count === 0) {
+        throw new Error(`expected only ${statuses.join(', ')}, got ${JSON.stringify(counts)} ${failed ?? ''}`)
+      }
+      return result
+    },
+    stop: () => child.kill()
   }
 }

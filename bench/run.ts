@@ -7,7 +7,7 @@ import postgres from 'postgres'
 import { drawChart } from './chart.js'
 import { type BenchDatabase, openBenchDatabase } from './database.js'
 import { makeUsers, seed, tidy, type Users } from './dataset.js'
-import { load, makeRequests } from './load.js'
+import { type LoadGenerator, makeRequests, startLoadGenerator } from './load.js'
 import { type OperationName, operations } from './operations.js'
 import { canPgbench, findPgbench, PGBENCH, PGBENCH_LABEL, pgbench } from './pgbench.js'
 import { type CpuTimes, cpuSeconds, cpuTimes, peakMemory } from './processes.js'
@@ -43,16 +43,29 @@ async function main(): Promise<void> {
   const plan = readOptions()
   prepare()
   const database = await openBenchDatabase()
+  const generator = startLoadGenerator(stop.signal)
   const sql = postgres(database.url, { max: 1, onnotice: () => {} })
   try {
     const [{ server_version }] = (await sql`show server_version`) as unknown as [{ server_version: string }]
     console.log(`Node ${process.version}, PostgreSQL ${server_version}; filling the table`)
     await seed(sql)
-    report(plan, server_version, await measureAll(plan, database, sql))
+    report(
+      plan,
+      server_version,
+      await measureAll(plan, { database, sql, generator, users: await makeUsers() })
+    )
   } finally {
+    generator.stop()
     await sql.end()
     await database.close()
   }
+}
+
+interface Bench {
+  database: BenchDatabase
+  sql: postgres.Sql
+  generator: LoadGenerator
+  users: Users
 }
 
 /** @throws Error for what is not an option, a server, a regime or an operation, or cannot run here though asked for */
@@ -190,13 +203,12 @@ function prepare(): void {
  * case begins: so the servers are compared within seconds of each other. A new round starts them anew, because two
  * starts of one program are not equally fast either.
  */
-async function measureAll(plan: Plan, database: BenchDatabase, sql: postgres.Sql): Promise<Measurement[]> {
-  const users = await makeUsers()
+async function measureAll(plan: Plan, bench: Bench): Promise<Measurement[]> {
   const measurements: Measurement[] = []
   const total = plan.rounds * plan.cases.reduce((sum, one) => sum + participants(plan, one).length, 0)
   const began = Date.now()
   for (let round = 1; round <= plan.rounds; round++) {
-    for await (const measured of measureRound(round, plan, users, database, sql)) {
+    for await (const measured of measureRound(round, plan, bench)) {
       measurements.push(measured)
       const left = ((Date.now() - began) / measurements.length) * (total - measurements.length)
       const { server, regime, operation, connections, rate } = measured
@@ -209,13 +221,8 @@ async function measureAll(plan: Plan, database: BenchDatabase, sql: postgres.Sql
   return measurements
 }
 
-async function* measureRound(
-  round: number,
-  plan: Plan,
-  users: Users,
-  database: BenchDatabase,
-  sql: postgres.Sql
-): AsyncGenerator<Measurement> {
+async function* measureRound(round: number, plan: Plan, bench: Bench): AsyncGenerator<Measurement> {
+  const { database, sql, users } = bench
   const regimes = new Map(plan.cases.map(({ regime }) => [regime, REGIMES[regime] as Regime]))
   const isFar = ({ network }: Regime) => network !== undefined
   const stops: (() => unknown)[] = []
@@ -229,7 +236,7 @@ async function* measureRound(
       running.set(name, server)
       const used = new Set(plan.cases.map(({ operation }) => operation))
       await named(name, verify(server.url, sql, users, [...used]))
-      await named(name, breakIn(server, users, 2 * plan.warmup))
+      await named(name, breakIn(server, bench, 2 * plan.warmup))
     }
     return running
   }
@@ -256,7 +263,7 @@ async function* measureRound(
         const requests = makeRequests(operation, regime.users?.(users) ?? users, regime.slow?.(users))
         for (const server of rotated(participants(plan, one), turn++)) {
           const running = (isFar(regime) ? far : near).get(server)
-          const measured = measure(plan, one, requests, running, { ...database, url })
+          const measured = measure(plan, one, requests, running, url, bench)
           yield { round, server, ...(await named(`${server}, ${name}, ${one.operation}`, measured)) }
           if (operation.writes && !regime.keepsDeadRows) await tidy(sql)
         }
@@ -270,10 +277,14 @@ async function* measureRound(
 }
 
 /** Gives the code of a server that was just started some seconds to become compiled, before its first turn. */
-async function breakIn(server: RunningServer, users: Users, seconds: number): Promise<void> {
+async function breakIn(
+  { url, failed }: RunningServer,
+  { generator, users }: Bench,
+  seconds: number
+): Promise<void> {
   const requests = makeRequests(operations.mix, users)
-  const options = { url: server.url, connections: 50, warmup: seconds, seconds: 0.1, requests }
-  await Promise.race([load(options, operations.mix, () => {}, stop.signal), server.failed])
+  const options = { url, connections: 50, warmup: 0, seconds, requests }
+  await Promise.race([generator.drive(options, operations.mix), failed])
 }
 
 const participants = ({ servers }: Plan, { operation }: Case) =>
@@ -284,7 +295,8 @@ async function measure(
   one: Case,
   requests: ReturnType<typeof makeRequests>,
   server: RunningServer | undefined,
-  { url, pid }: BenchDatabase
+  databaseUrl: string,
+  { database: { pid }, generator }: Bench
 ) {
   const { operation, connections } = one
   const cpu = (root: number | undefined) => (root === undefined ? undefined : cpuTimes(root))
@@ -297,8 +309,8 @@ async function measure(
   }
   const options = { url: server?.url ?? '', connections, warmup, seconds, requests }
   const result = server
-    ? await Promise.race([load(options, operations[operation], onWindow, stop.signal), server.failed])
-    : await pgbench(pgbenchProgram, url, operation, connections, seconds, stop.signal)
+    ? await Promise.race([generator.drive(options, operations[operation], onWindow), server.failed])
+    : await pgbench(pgbenchProgram, databaseUrl, operation, connections, seconds, stop.signal)
   if (!server) after = now()
   const perRequest = (from: CpuTimes | undefined, to: CpuTimes | undefined) => {
     const used = cpuSeconds(from, to)
