@@ -3,6 +3,20 @@ import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { CorsOrigins } from '../src/config.js'
 
+/** The request headers that mean something here. */
+const UNDERSTOOD = ['Authorization', 'Content-Type', 'Idempotency-Key', 'If-Match', 'If-None-Match']
+
+/** The headers of answers that a page may read, besides those that every page may. */
+const EXPOSED = [
+  'Allow',
+  'ETag',
+  'Idempotency-Replayed',
+  'Location',
+  'Retry-After',
+  'WWW-Authenticate',
+  'X-Request-Id'
+]
+
 /**
  * Sets the CORS headers on every answer, errors included, and answers preflights. Registered before authentication: a
  * preflight carries no token, and a browser shows a 401 as such only when it has the headers.
@@ -15,14 +29,16 @@ export default fp<{ origins: CorsOrigins }>(
       // Browsers refuse credentials together with "*".
       credentials: origins !== '*',
       methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
-      allowedHeaders: ['Authorization', 'Content-Type', 'Idempotency-Key', 'If-Match', 'If-None-Match'],
-      exposedHeaders: ['ETag', 'Idempotency-Replayed', 'Location', 'Retry-After', 'X-Request-Id'],
+      exposedHeaders: EXPOSED,
       maxAge: 600
     }
     const withoutPreflight = { ...options, preflight: false }
     await app.register(cors, {
       delegator: (request: FastifyRequest, done) =>
-        done(null, isPreflight(request) ? options : withoutPreflight)
+        done(
+          null,
+          isPreflight(request) ? { ...options, allowedHeaders: allowedHeaders(request) } : withoutPreflight
+        )
     })
   },
   { name: 'cors' }
@@ -33,3 +49,19 @@ function isPreflight({ method, headers }: FastifyRequest): boolean {
   // Empty headers are none: @fastify/cors would answer such a "preflight" itself, with a 400.
   return method === 'OPTIONS' && !!headers.origin && !!headers['access-control-request-method']
 }
+
+/**
+ * Ours, and whatever else the page asks for. Its tooling adds headers (`baggage`, `traceparent`, `X-Requested-With`), and
+ * one that is not allowed blocks every request of the page. They open nothing: the origin is checked, no other header is
+ * read here, and the credential is a bearer token, which a browser never adds by itself.
+ */
+function allowedHeaders({ headers }: FastifyRequest): string[] {
+  const asked = headers['access-control-request-headers']?.split(',').map((name) => name.trim()) ?? []
+  return [...UNDERSTOOD, ...asked.filter((name) => FIELD_NAME.test(name) && !isUnderstood(name))]
+}
+
+/** RFC 9110, section 5.1. */
+const FIELD_NAME = /^[!#$%&'*+.^_`|~0-9a-z-]+$/i
+
+const isUnderstood = (name: string) =>
+  UNDERSTOOD.some((understood) => understood.toLowerCase() === name.toLowerCase())

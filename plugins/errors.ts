@@ -18,7 +18,7 @@ import {
   ValidationFailed
 } from '../src/errors.js'
 import { AT_LEAST_ONE_OF, VISIBLE_ASCII } from '../src/validation.js'
-import { isOwner } from './auth.js'
+import { isOwner } from './auth/index.js'
 
 export const PROBLEM_JSON = 'application/problem+json'
 

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { type FastifyInstance, LogController } from 'fastify'
-import auth from '../plugins/auth.js'
+import auth from '../plugins/auth/index.js'
 import cors from '../plugins/cors.js'
 import database from '../plugins/database.js'
 import errors from '../plugins/errors.js'

@@ -57,7 +57,10 @@ export const Environment = Type.Object({
   JWT_ISSUER: Type.Optional(Type.String({ minLength: 1, description: 'the exact `iss` of the tokens' })),
   JWT_AUDIENCE: Type.Optional(Type.String({ minLength: 1, description: 'the exact `aud` of the tokens' })),
   CORS_ORIGIN: Type.Optional(
-    Type.String({ description: 'a comma-separated list of origins such as https://app.example.com, or *' })
+    Type.String({
+      description:
+        'a comma-separated list of origins such as https://app.example.com or capacitor://localhost, without a path and without *, or only *'
+    })
   ),
   LOG_LEVEL: Type.Union(
     (['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const).map((level) =>
@@ -236,11 +239,23 @@ function corsOrigins(value: string | undefined, production: boolean): CorsOrigin
   if (value === undefined) return production ? false : [LOCAL_ORIGIN]
   const origins = value.split(',').map((origin) => origin.trim())
   if (origins.length === 1 && origins[0] === '*') return '*'
-  for (const origin of origins) {
-    // An origin has no path, not even the slash that people copy from the address bar: browsers compare text.
-    if (!URL.canParse(origin) || new URL(origin).origin !== origin) {
-      throw wrong('CORS_ORIGIN', Environment.properties.CORS_ORIGIN, value)
-    }
-  }
+  if (!origins.every(isOrigin)) throw wrong('CORS_ORIGIN', Environment.properties.CORS_ORIGIN, value)
   return origins
+}
+
+/** The host of a web page: names between dots, an IPv4 or an IPv6 address; never a placeholder. */
+const WEB_ORIGIN = /^https?:\/\/([a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:]+\])(:\d+)?$/
+/** Apps and browser extensions have schemes of their own. */
+const APP_ORIGIN = /^([a-z][a-z0-9+.-]*):\/\/[a-zA-Z0-9._-]+(:\d+)?$/
+/** No page has an origin of these schemes: browsers send "null" for theirs, or no Origin at all. */
+const NEVER_AN_ORIGIN = ['http', 'https', 'ws', 'wss', 'ftp', 'file', 'data', 'blob', 'about', 'javascript']
+
+/**
+ * Whether a browser can send this text as `Origin`. Browsers compare text, so it has no path, not even the slash that
+ * people copy from the address bar, and no port where that is the scheme's own.
+ */
+function isOrigin(text: string): boolean {
+  if (WEB_ORIGIN.test(text)) return URL.canParse(text) && new URL(text).origin === text
+  const scheme = APP_ORIGIN.exec(text)?.[1]
+  return scheme !== undefined && !NEVER_AN_ORIGIN.includes(scheme)
 }

@@ -14,7 +14,15 @@ const preflight = (origin: string, method = 'PATCH') => ({
 const words = (header: string | undefined) => (header ?? '').toLowerCase().split(/, */)
 
 const REQUEST_HEADERS = ['authorization', 'content-type', 'idempotency-key', 'if-match', 'if-none-match']
-const RESPONSE_HEADERS = ['etag', 'idempotency-replayed', 'location', 'retry-after', 'x-request-id']
+const RESPONSE_HEADERS = [
+  'allow',
+  'etag',
+  'idempotency-replayed',
+  'location',
+  'retry-after',
+  'www-authenticate',
+  'x-request-id'
+]
 
 /** No header that tells a browser that a page may read the answer. */
 function isHidden(t: Test, headers: Record<string, string | undefined>, name: string) {
@@ -45,6 +53,41 @@ t.test('with a list of origins', async (t) => {
         t.ok(words(headers.vary).includes('origin'))
       }
     }
+  })
+
+  t.test('a preflight allows whatever else the tooling of a page adds', async (t) => {
+    const tooling = [
+      'baggage',
+      'sentry-trace',
+      'traceparent',
+      'tracestate',
+      'X-Request-Id',
+      'X-Requested-With',
+      'x-b3-traceid',
+      'x-datadog-trace-id',
+      "!#$%&'*+.^_`|~-9"
+    ]
+    const allowed = async (asked: string) => {
+      const headers = { ...preflight(APP), 'access-control-request-headers': asked }
+      const answer = await request(app, 'OPTIONS', PATH, undefined, headers)
+      t.equal(answer.status, 204, asked)
+      return words(answer.headers['access-control-allow-headers'])
+    }
+    const names = tooling.map((name) => name.toLowerCase())
+    t.strictSame(await allowed(tooling.join()), [...REQUEST_HEADERS, ...names], 'all at once')
+    t.strictSame(await allowed(['Authorization', ...tooling].join(', ')), [...REQUEST_HEADERS, ...names])
+    for (const name of names) t.strictSame(await allowed(name), [...REQUEST_HEADERS, name], name)
+    for (const none of ['', ',', ' , ,', 'a b', 'ä', 'a;b', '"a"', 'a:b', 'IF-MATCH,authorization']) {
+      t.strictSame(await allowed(none), REQUEST_HEADERS, `${JSON.stringify(none)} is no header more`)
+    }
+  })
+
+  t.test('a request with such headers is answered as one without', async (t) => {
+    const headers = { ...origin, baggage: 'a=b', traceparent: '00-1-1-01', 'x-request-id': 'mine' }
+    const answer = await alice('GET', '', undefined, headers)
+    t.equal(answer.status, 200)
+    t.equal(answer.headers['access-control-allow-origin'], APP)
+    t.not(answer.headers['x-request-id'], 'mine', 'an id of its own')
   })
 
   t.test('a page from any other origin may not read anything', async (t) => {
@@ -118,6 +161,32 @@ t.test('with a list of origins', async (t) => {
       t.equal((await alice('OPTIONS', '/api', undefined, headers)).status, 404, name)
     }
   })
+})
+
+t.test('apps and browser extensions have origins of their own', async (t) => {
+  const apps = [
+    'capacitor://localhost',
+    'tauri://localhost',
+    'chrome-extension://abcdefghijklmnop',
+    'app://My.App'
+  ]
+  const app = await startApp(t, 'postgres', { CORS_ORIGIN: apps.join(), NODE_ENV: 'production' })
+  const alice = await clientOf(app, 'alice')
+  for (const origin of apps) {
+    const asked = await request(app, 'OPTIONS', PATH, undefined, preflight(origin))
+    t.equal(asked.status, 204, origin)
+    t.equal(asked.headers['access-control-allow-origin'], origin)
+    t.equal((await alice('GET', '', undefined, { origin })).headers['access-control-allow-origin'], origin)
+  }
+  for (const other of [
+    'capacitor://localhost:1',
+    'capacitor://localhost.evil',
+    'ionic://localhost',
+    'app://my.app'
+  ]) {
+    isHidden(t, (await request(app, 'OPTIONS', PATH, undefined, preflight(other))).headers, other)
+    isHidden(t, (await alice('GET', '', undefined, { origin: other })).headers, `GET from ${other}`)
+  }
 })
 
 t.test('with * every page may ask, but none with credentials', async (t) => {

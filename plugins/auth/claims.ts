@@ -1,0 +1,65 @@
+import type { ResolvedAuth } from '../../src/development-secret.js'
+import { Refusal, shown } from './refusals.js'
+
+/** What the service keeps of a valid token. */
+export interface Claims {
+  sub: string
+  /** Seconds since 1970, with fractions. */
+  exp: number
+}
+
+/** Tolerated difference between the issuer's clock and ours. */
+export const CLOCK_TOLERANCE_MS = 5_000
+
+const MAX_SUB_CHARACTERS = 255
+
+/**
+ * Checks the claims of a token whose signature is valid: RFC 7519, section 4.1. `exp` and `sub` must be there, and `iss`
+ * and `aud` where the operator named them.
+ */
+export function checkClaims(
+  { exp, nbf, iss, aud, sub }: Record<string, unknown>,
+  { issuer, audience }: Pick<ResolvedAuth, 'issuer' | 'audience'>
+): Claims | Refusal {
+  const now = Date.now()
+  if (!isNumber(exp)) return new Refusal('expired', `exp is ${shown(exp)}, not a number`)
+  if (now > exp * 1000 + CLOCK_TOLERANCE_MS) return new Refusal('expired', `it expired at ${instant(exp)}`)
+  if (nbf !== undefined) {
+    if (!isNumber(nbf)) return new Refusal('not yet valid', `nbf is ${shown(nbf)}, not a number`)
+    if (now < nbf * 1000 - CLOCK_TOLERANCE_MS) {
+      return new Refusal('not yet valid', `it is valid from ${instant(nbf)}`)
+    }
+  }
+  if (issuer !== undefined && iss !== issuer) {
+    return new Refusal('issuer', `iss is ${shown(iss)}, JWT_ISSUER is ${shown(issuer)}`)
+  }
+  // One audience, or a list of them.
+  if (audience !== undefined && aud !== audience && !(Array.isArray(aud) && aud.includes(audience))) {
+    return new Refusal('audience', `aud is ${shown(aud)}, JWT_AUDIENCE is ${shown(audience)}`)
+  }
+  return isUserId(sub)
+    ? { sub, exp }
+    : // The log holds no user ids.
+      new Refusal('subject', `sub is not a text of 1 to ${MAX_SUB_CHARACTERS} characters that can be stored`)
+}
+
+const isNumber = (value: unknown): value is number => Number.isFinite(value)
+
+function instant(seconds: number): string {
+  const date = new Date(seconds * 1000)
+  return Number.isNaN(date.getTime()) ? `second ${seconds}` : date.toISOString()
+}
+
+/**
+ * PostgreSQL stores neither NUL nor lone surrogates as they are; two users whose ids differ in nothing else would
+ * become one.
+ */
+function isUserId(sub: unknown): sub is string {
+  return (
+    typeof sub === 'string' &&
+    sub !== '' &&
+    (sub.length <= MAX_SUB_CHARACTERS || [...sub].length <= MAX_SUB_CHARACTERS) &&
+    !sub.includes('\0') &&
+    sub.isWellFormed()
+  )
+}

@@ -1,0 +1,77 @@
+import type { FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import type { ResolvedAuth } from '../../src/development-secret.js'
+import { Forbidden, InvalidToken, MissingToken } from '../../src/errors.js'
+import { type Claims, checkClaims } from './claims.js'
+import { Refusal, refusalLog } from './refusals.js'
+import { signatureCheck } from './signatures.js'
+import { verifiedTokens } from './verified-tokens.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** An onRequest hook: 401 unless the request carries a valid token. Sets `request.user`. */
+    authenticate(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void
+    /** A preHandler hook: 403 unless the path's `userId` is the token's `sub`. */
+    requireOwner(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void
+  }
+}
+
+declare module '@fastify/jwt' {
+  interface FastifyJWT {
+    payload: Record<string, unknown>
+    user: { sub: string }
+  }
+}
+
+/** Decorates `app.authenticate` and `app.requireOwner`. */
+export default fp<{ auth: ResolvedAuth }>(
+  async (app, { auth }) => {
+    const checkSignature = await signatureCheck(app, auth)
+    const verified = verifiedTokens()
+    const logRefusal = refusalLog()
+
+    async function verify(authorization: string): Promise<Claims | Refusal> {
+      const token = bearerToken(authorization)
+      if (token === undefined) return new Refusal('no bearer token', 'Authorization is not "Bearer <token>"')
+      const payload = await checkSignature(token)
+      return payload instanceof Refusal ? payload : checkClaims(payload, auth)
+    }
+
+    app.decorate('authenticate', (request, _reply, done) => {
+      const { authorization } = request.headers
+      if (authorization === undefined) {
+        request.log.debug('no token: there is no Authorization header')
+        return done(new MissingToken())
+      }
+      const claims = verified.get(authorization)
+      if (claims !== undefined) {
+        request.user = claims
+        return done()
+      }
+      verify(authorization).then((result) => {
+        if (result instanceof Refusal) {
+          logRefusal(request.log, result)
+          return done(result.reason === 'no bearer token' ? new MissingToken() : new InvalidToken())
+        }
+        verified.add(authorization, result)
+        request.user = result
+        done()
+      }, done)
+    })
+
+    app.decorate('requireOwner', (request, _reply, done) => {
+      done(isOwner(request) ? undefined : new Forbidden())
+    })
+  },
+  { name: 'auth' }
+)
+
+/** Whether the path names the token's own user: exact equality, after the router's one percent-decoding. */
+export function isOwner({ params, user }: FastifyRequest): boolean {
+  return (params as { userId: string }).userId === user.sub
+}
+
+/** The scheme is case-insensitive, one or more spaces follow, and the token is base64url with dots: RFC 9110, section 11.4, and RFC 6750, section 2.1. */
+function bearerToken(header: string): string | undefined {
+  return /^bearer +(\S+) *$/i.exec(header)?.[1]
+}

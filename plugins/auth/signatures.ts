@@ -1,0 +1,139 @@
+import jwt from '@fastify/jwt'
+import type { FastifyInstance } from 'fastify'
+import type { ResolvedAuth } from '../../src/development-secret.js'
+import { checkClaims } from './claims.js'
+import { type KeyHint, remoteKeys } from './jwks.js'
+import { Refusal, shown } from './refusals.js'
+
+export type Payload = Record<string, unknown>
+
+const SYMMETRIC = ['HS256']
+/** `Ed25519` is the name that RFC 9864 gives to `EdDSA` with that curve. */
+const ASYMMETRIC = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519']
+
+/**
+ * Registers @fastify/jwt for the source of keys.
+ *
+ * @returns what checks a token's signature and `crit`. It throws Unavailable when there are no keys
+ */
+export async function signatureCheck(
+  app: FastifyInstance,
+  auth: ResolvedAuth
+): Promise<(token: string) => Payload | Refusal | Promise<Payload | Refusal>> {
+  const { keys } = auth
+  await app.register(jwt, {
+    // Keys from a URL are given with each token instead.
+    secret: keys.kind === 'secret' ? keys.secret : () => Promise.reject(new Error('no key was given')),
+    decode: { complete: true },
+    verify: {
+      // The library verifies Ed25519, but its types do not know the name.
+      algorithms: (keys.kind === 'secret' ? SYMMETRIC : ASYMMETRIC) as 'HS256'[],
+      // checkClaims does this. The library lets tokens without `exp` pass, and throws untyped errors for odd ones.
+      ignoreExpiration: true,
+      ignoreNotBefore: true
+    }
+  })
+  return keys.kind === 'secret'
+    ? (token) => verifyWith(app, token, 'JWT_SECRET')
+    : verifyWithKeysAt(app, keys.url, auth)
+}
+
+/** Checks signatures by the keys at the one URL that the operator named. Nothing in a token can name another. */
+function verifyWithKeysAt(app: FastifyInstance, url: string, auth: ResolvedAuth) {
+  const keys = remoteKeys(url)
+  app.addHook('onReady', (done) => {
+    // Nothing waits for it: the service may start before its issuer.
+    void keys.check(ASYMMETRIC).then((warning) => {
+      if (warning !== undefined) app.log.warn(`${warning}; tokens cannot be verified until that changes`)
+    })
+    done()
+  })
+
+  function verifyWithEach(token: string, pems: string[], { alg, kid }: KeyHint): Payload | Refusal {
+    const fitting = `key at JWKS_URL that fits kid ${shown(kid)} and alg ${shown(alg)}`
+    let result: Payload | Refusal = new Refusal('unknown key', `there is no ${fitting}`)
+    for (const key of pems) {
+      result = verifyWith(app, token, `any ${fitting}`, { key })
+      if (!(result instanceof Refusal && result.reason === 'signature')) break
+    }
+    return result
+  }
+
+  return async (token: string): Promise<Payload | Refusal> => {
+    const since = performance.now()
+    const decoded = decode(app, token)
+    if (decoded instanceof Refusal) return decoded
+    const { alg, kid } = decoded.header
+    // Before any key is fetched for it.
+    if (!isAsymmetric(alg)) return wrongAlgorithm(alg, ASYMMETRIC)
+    if (kid !== undefined && typeof kid !== 'string') {
+      return new Refusal('unknown key', `kid is ${shown(kid)}, not a text`)
+    }
+    const hint: KeyHint = { alg, ...(kid !== undefined && { kid }) }
+    for (;;) {
+      const result = verifyWithEach(token, await keys.find(hint, since), hint)
+      if (!(result instanceof Refusal)) return result
+      // The key may be newer than those at hand. Without a kid an older one seems to fit.
+      const mayBeNew = result.reason === 'unknown key' || (result.reason === 'signature' && kid === undefined)
+      // Newer keys are no help to a token whose claims are refused: clients may repeat an expired one for long.
+      if (!mayBeNew || checkClaims(decoded.payload, auth) instanceof Refusal) return result
+      if (!(await keys.renew(since))) return result
+    }
+  }
+}
+
+const isAsymmetric = (alg: unknown): alg is string => ASYMMETRIC.some((one) => one === alg)
+
+/** @param signer whose signature is expected, in the words of the log */
+function verifyWith(
+  app: FastifyInstance,
+  token: string,
+  signer: string,
+  options?: { key: string }
+): Payload | Refusal {
+  try {
+    return withoutStack(() => app.jwt.verify<Payload>(token, options))
+  } catch (error) {
+    switch ((error as { code?: string }).code) {
+      case 'FAST_JWT_INVALID_SIGNATURE':
+      case 'FAST_JWT_MISSING_SIGNATURE':
+      case 'FAST_JWT_VERIFY_ERROR':
+        return new Refusal('signature', `it is not signed by ${signer}`)
+      case 'FAST_JWT_INVALID_CRIT_HEADER':
+        return new Refusal('critical header', 'its crit names an extension that is not supported')
+      case 'FAST_JWT_INVALID_ALGORITHM': {
+        const decoded = decode(app, token)
+        return decoded instanceof Refusal ? decoded : wrongAlgorithm(decoded.header.alg, SYMMETRIC)
+      }
+      default:
+        return NO_JWT
+    }
+  }
+}
+
+function decode(app: FastifyInstance, token: string) {
+  try {
+    return withoutStack(() => app.jwt.decode<{ header: Payload; payload: Payload }>(token)) ?? NO_JWT
+  } catch {
+    return NO_JWT
+  }
+}
+
+const NO_JWT = new Refusal('malformed', 'it is not a JWT')
+
+const wrongAlgorithm = (alg: unknown, accepted: string[]) =>
+  new Refusal('algorithm', `alg is ${shown(alg)}, accepted: ${accepted.join(', ')}`)
+
+/**
+ * Calls a function whose errors need no stack. The JWT library makes an error of each bad token, and unwinding the stack
+ * for it took a quarter of the time that the whole refusal takes.
+ */
+function withoutStack<T>(call: () => T): T {
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0
+  try {
+    return call()
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit
+  }
+}
