@@ -154,7 +154,12 @@ export class WriteBatcher {
     const outcome = await this.#transact(batch, writes)
     this.#batches.delete(batch)
     if (outcome.kind === 'committed') {
-      for (const [index, { resolve }] of writes.entries()) resolve(outcome.rows[index] as Rows)
+      for (const [index, { resolve, reject }] of writes.entries()) {
+        const answer = outcome.answers[index] as PromiseSettledResult<Rows>
+        // The write's own deadline may have passed before the commit.
+        if (answer.status === 'fulfilled') resolve(answer.value)
+        else reject(answer.reason)
+      }
     } else if (outcome.kind === 'unknown') {
       for (const { reject } of writes) reject(new Unavailable({ cause: outcome.reason }))
     } else {
@@ -189,7 +194,7 @@ export class WriteBatcher {
     if (ended.value.command === 'COMMIT') {
       // A cancelled commit stops waiting for its standby.
       if (batch.isCancelled) return { kind: 'unknown', reason: undefined }
-      return { kind: 'committed', rows: results.map((result) => (result as { value: Rows }).value) }
+      return { kind: 'committed', answers: results }
     }
     if (isStopped(reason) || isStalePlan(reason))
       return { kind: 'rolled back', failedIndex: undefined, reason }
@@ -201,7 +206,7 @@ export class WriteBatcher {
 }
 
 type Outcome =
-  | { kind: 'committed'; rows: Rows[] }
+  | { kind: 'committed'; answers: PromiseSettledResult<Rows>[] }
   /** Nothing was done, because of one write, or of none in particular when `failedIndex` is undefined. */
   | { kind: 'rolled back'; failedIndex: number | undefined; reason: unknown }
   /** It may have been committed or not. */

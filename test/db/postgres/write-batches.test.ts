@@ -1,7 +1,10 @@
 import t, { type Test } from 'tap'
 import { openDatabase } from '../../../db/index.js'
 import { migrate } from '../../../db/migrate.js'
-import { takeBatch } from '../../../db/postgres/write-batches.js'
+import { openClient } from '../../../db/postgres/driver.js'
+import { Pool } from '../../../db/postgres/pool.js'
+import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
+import { takeBatch, WriteBatcher } from '../../../db/postgres/write-batches.js'
 import { oneTask, taskRepository } from '../../../db/tasks.js'
 import { Unavailable } from '../../../src/errors.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
@@ -307,4 +310,25 @@ t.test('nothing is sent after the database was closed', async (t) => {
   // Not that there is no such table.
   await t.rejects(write, Unavailable)
   t.equal(await connections(sqlClient(t, url)), 0)
+})
+
+t.test('a write whose time is over before its batch has committed is answered 503', async (t) => {
+  const target = parseDatabaseUrl(await emptyDatabase(t))
+  const [address] = target.addresses as [DatabaseAddress]
+  const pool = new Pool((events) => openClient(target, address, events), 2)
+  t.teardown(() => pool.end(1_000))
+  const batcher = new WriteBatcher(pool)
+  const write = (text: string, user: string, until: number) =>
+    batcher.run({ text, parameters: [] }, { user, task: '' }, until)
+  const never = Number.POSITIVE_INFINITY
+  await write('select 1', USER, never)
+  // Sent together, in the order of the users.
+  const slow = write('select pg_current_xact_id() from pg_sleep(0.3)', 'alice', never)
+  const late = write('select pg_current_xact_id()', 'bob', performance.now() + 100)
+  const other = write('select pg_current_xact_id()', 'carol', never)
+  late.catch(() => {})
+  await new Promise((resolve) => setTimeout(resolve, 150))
+  pool.tick(performance.now())
+  await t.rejects(late, Unavailable)
+  t.strictSame([...(await slow)], [...(await other)], 'the others have committed, in one transaction')
 })
