@@ -310,7 +310,7 @@ t.test('another user has nothing to do with it', async (t) => {
 t.test('answers by themselves', async (t) => {
   const down = [{ replica: 0, from: 100, to: 200 }]
   const wrong = (t: Test, operation: Operation, expected: RegExp | undefined) => {
-    const [found] = checkAnswers([operation], down)
+    const [found] = checkAnswers([operation], down, 6_000)
     if (expected) t.match(found, expected)
     else t.equal(found, undefined)
   }

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { TcpProxy } from '../support/tcp-proxy.js'
 import type { Fault, FaultKind } from './schedule.js'
-import type { System } from './system.js'
+import { PASSWORD, ROLE, type System } from './system.js'
 
 /** Makes a fault happen, and ends it: resolves when nothing is in the way of the service any more. */
 export async function inject(system: System, fault: Fault): Promise<void> {
@@ -41,8 +41,34 @@ const serviceEnds =
   }
 
 const terminateBackends = ({ administer }: System) =>
-  administer(
-    (sql) => sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'tasks-api'`
+  administer((sql) => sql`select pg_terminate_backend(pid) from pg_stat_activity where usename = ${ROLE}`)
+
+/** Something that only new connections meet, so those that are there end first. */
+const atConnect =
+  (begin: (system: System) => Promise<unknown>, end: (system: System) => Promise<unknown>): Inject =>
+  async (system, { milliseconds }) => {
+    await begin(system)
+    await terminateBackends(system)
+    await sleep(milliseconds)
+    await end(system)
+  }
+
+/** A superuser's statement about the service's role. */
+const alterRole =
+  (change: string) =>
+  ({ administer }: System) =>
+    administer((sql) => sql.unsafe(`alter role ${ROLE} ${change}`))
+
+const tlsHandshakes = (mode: TcpProxy['mode']): Inject =>
+  network(
+    (proxy) => {
+      proxy.mode = mode
+      proxy.cut()
+    },
+    (proxy) => {
+      proxy.mode = 'pass'
+      proxy.cut()
+    }
   )
 
 const FAULTS: Record<FaultKind, Inject> = {
@@ -102,6 +128,14 @@ const FAULTS: Record<FaultKind, Inject> = {
       sql.begin('read write', (tx) => tx`alter database postgres reset default_transaction_read_only`)
     )
   },
+  'connection limit': atConnect(alterRole('connection limit 0'), alterRole('connection limit -1')),
+  'password changed': atConnect(alterRole(`password 'another'`), alterRole(`password '${PASSWORD}'`)),
+  'TLS handshakes silent': tlsHandshakes('silent handshake'),
+  'TLS handshakes cut': tlsHandshakes('cut handshake'),
+  'certificate expired': atConnect(
+    ({ server }) => server.useCertificate({ isExpired: true }),
+    ({ server }) => server.useCertificate()
+  ),
   'service SIGKILL': serviceEnds('SIGKILL'),
   'service SIGTERM': serviceEnds('SIGTERM')
 }

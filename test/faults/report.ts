@@ -12,6 +12,7 @@ const TOTALS: [what: string, kinds: string[]][] = [
   ['out of order', ['disordered']],
   ['two winners of one version', ['two winners']],
   ['not linearizable', ['not linearizable']],
+  ['long lists that were cut short unnoticed', ['long list']],
   ['late, undocumented or missing answers', ['answer']],
   ['slow recoveries', ['slow recovery']],
   ['connections left behind', ['too many connections']],
@@ -26,10 +27,25 @@ export function lineOf({ fault, began, ended, statuses, longest, recovery }: Out
   return `${fault.kind} (${where}, ${seconds(ended - began)}): ${counts.join(', ')}; longest ${seconds(longest)}, recovered after ${seconds(recovery)}`
 }
 
-/** Everything about a run as Markdown. */
-export function render(result: Result, embedded: Result, kills: number): string {
-  const { outcomes, seed } = result
-  const wrong = [...result.wrong, ...embedded.wrong]
+/** Everything about the parts of a run as Markdown. */
+export function render(results: Result[]): string {
+  return [
+    ...results.filter(({ outcomes }) => outcomes.length > 0).flatMap(faultTable),
+    table(
+      ['', ...results.map(({ title }) => title)],
+      [
+        ['acknowledged writes', ...results.map(({ acknowledged }) => acknowledged)],
+        ['writes of which the client cannot know', ...results.map(({ indeterminate }) => indeterminate)],
+        ...TOTALS.map(([what, kinds]) => [what, ...results.map(({ wrong }) => count(wrong, kinds))])
+      ]
+    ),
+    `Seed ${results[0]?.seed}, Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model}.`,
+    ...results.flatMap(({ title, wrong }) => wrong.map(({ kind, text }) => `- ${title}: ${kind}: ${text}`))
+  ].join('\n\n')
+}
+
+/** What came of each kind of fault. */
+function faultTable({ title, outcomes, longLists }: Result): string[] {
   const other = outcomes
     .flatMap(({ statuses }) => Object.keys(statuses))
     .filter((status) => !STATUSES.includes(status))
@@ -45,19 +61,12 @@ export function render(result: Result, embedded: Result, kills: number): string 
       [kind, own.length, ...counts, seconds(longest), seconds(median), seconds(recoveries.at(-1) as number)]
     ]
   })
+  const lists = Object.entries(longLists).map(([end, times]) => `${times.toLocaleString('en')} ${end}`)
   return [
+    `### ${title}`,
     table(['fault', 'count', ...columns, 'longest answer', 'recovery, median', 'max'], rows),
-    table(
-      ['', `PostgreSQL, ${outcomes.length} faults`, `embedded, ${kills} × kill -9`],
-      [
-        ['acknowledged writes', result.acknowledged, embedded.acknowledged],
-        ['writes of which the client cannot know', result.indeterminate, embedded.indeterminate],
-        ...TOTALS.map(([what, kinds]) => [what, count(result.wrong, kinds), count(embedded.wrong, kinds)])
-      ]
-    ),
-    `Seed ${seed}, Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model}.`,
-    ...wrong.map(({ kind, text }) => `- ${kind}: ${text}`)
-  ].join('\n\n')
+    `Long lists: ${lists.sort().join(', ')}.`
+  ]
 }
 
 const count = (wrong: Wrong[], kinds: string[]) => wrong.filter(({ kind }) => kinds.includes(kind)).length

@@ -1,17 +1,21 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
+import type { Transport } from '../support/databases.js'
 import { until } from '../support/process.js'
-import { checkAnswers, DEADLINE_MS, TOLERANCE_MS } from './answers.js'
+import { checkAnswers, DEADLINE_MS } from './answers.js'
 import { check } from './checker.js'
 import { fateOf, isWrite, type Operation } from './history.js'
 import { inject } from './inject.js'
 import { Load } from './load.js'
+import { type Ends, LongLists } from './long-lists.js'
 import { type Outcome, outcomeOf, recoveryOf } from './outcome.js'
-import { type Fault, schedule } from './schedule.js'
+import { type Fault, type FaultKind, faultKindsOver, schedule } from './schedule.js'
 import {
   connectionsOf,
   downtimesOf,
+  POOL,
   type Replica,
+  ROLE,
   type System,
   startEmbedded,
   startSystem
@@ -26,8 +30,12 @@ export interface Wrong {
 }
 
 export interface Result {
+  /** What happened to it. */
+  title: string
   seed: number
   outcomes: Outcome[]
+  /** How long lists ended. */
+  longLists: Ends
   /** How many writes were acknowledged, and of how many the client cannot know. */
   acknowledged: number
   indeterminate: number
@@ -36,13 +44,22 @@ export interface Result {
 
 const REPLICAS = 2
 const WARM_UP_MS = 1_500
-/** How long a recovery is waited for before the next fault; beyond the deadline it is wrong already. */
+/** How long a recovery is waited for before the next fault, at most. */
 const GIVE_UP_MS = 30_000
+/** How long the service may take to be back to the connections that it may have. */
 const CONNECTIONS_MS = 10_000
+const MAX_CONNECTIONS = REPLICAS * POOL
+
+const NAMES: Record<Transport, string> = {
+  plain: 'PostgreSQL over plain text',
+  tls: 'PostgreSQL over TLS (verify-full)'
+}
 
 /**
  * Does one fault after another to a service of two replicas under load, and checks what became of it.
  *
+ * @param kinds of faults; all that are possible unless given
+ * @param tolerance what a busy machine may add to the deadline of answers and recoveries, in milliseconds
  * @param longest a limit for the time that faults last, in milliseconds
  * @param goesOn asked before each fault, with how many there were
  * @param tell called with each fault's outcome
@@ -51,39 +68,48 @@ export async function runFaults(
   t: Scope,
   options: {
     seed: number
+    transport: Transport
+    kinds?: FaultKind[]
     clients: number
+    tolerance: number
     longest: number
     goesOn: (faults: number) => boolean
     tell?: (outcome: Outcome) => void
   }
 ): Promise<Result> {
-  const { seed, clients, longest, goesOn, tell = () => {} } = options
-  const system = await startSystem(t, REPLICAS)
+  const { seed, transport, kinds = faultKindsOver(transport), clients, longest, goesOn } = options
+  const { tolerance, tell = () => {} } = options
+  const latest = DEADLINE_MS + tolerance
+  const system = await startSystem(t, REPLICAS, transport)
+  const lists = await LongLists.start(system, seed)
   const load = new Load({ clients, seed, apis: system.replicas.map(({ api }) => api) })
   await sleep(WARM_UP_MS)
-  const before = (await connectionsOf(system)).length
   const wrong: Wrong[] = []
   const outcomes: Outcome[] = []
-  for (const fault of schedule(seed, REPLICAS, longest)) {
+  for (const fault of schedule(seed, kinds, REPLICAS, longest)) {
     if (!goesOn(outcomes.length)) break
     const outcome = await undergo(system, load, fault)
     outcomes.push(outcome)
     tell(outcome)
     const what = `${fault.kind}, the ${outcomes.length}. fault`
-    if (outcome.recovery > DEADLINE_MS + TOLERANCE_MS)
+    if (outcome.recovery > latest)
       wrong.push({ kind: 'slow recovery', text: `${what}: ${outcome.recovery.toFixed(0)} ms` })
-    const after = await settled(system, before)
-    if (after.length > before) {
-      const text = `${what}: ${after.length}, before all faults ${before}\n  ${after.join('\n  ')}`
+    const after = await settled(system)
+    if (after.length > MAX_CONNECTIONS) {
+      const text = `${what}: ${after.length}, more than ${MAX_CONNECTIONS}\n  ${after.join('\n  ')}`
       wrong.push({ kind: 'too many connections', text })
     }
     await sleep(fault.pause)
   }
-  await load.stop()
+  await Promise.all([load.stop(), lists.stop()])
   await untilQuiet(system)
   await load.listAll()
-  wrong.push(...(await endedWell(system.replicas)), ...wrongIn(load.history, system.replicas))
-  return { seed, outcomes, ...countWrites(load.history), wrong }
+  wrong.push(...(await endedWell(system.replicas)), ...wrongIn(load.history, system.replicas, latest))
+  const late = checkAnswers(lists.operations, downtimesOf(system.replicas), latest)
+  wrong.push(...late.map((text) => ({ kind: 'answer', text })))
+  wrong.push(...lists.wrong.map((text) => ({ kind: 'long list', text })))
+  const title = `${NAMES[transport]}, ${outcomes.length} faults`
+  return { title, seed, outcomes, longLists: lists.ends, ...countWrites(load.history), wrong }
 }
 
 /**
@@ -93,8 +119,9 @@ export async function runFaults(
  */
 export async function runEmbedded(
   t: Scope,
-  { seed, clients, kills }: { seed: number; clients: number; kills: number }
+  options: { seed: number; clients: number; tolerance: number; kills: number }
 ): Promise<Result> {
+  const { seed, clients, tolerance, kills } = options
   const replica = await startEmbedded(t)
   const load = new Load({ clients, seed, apis: [replica.api] })
   for (let kill = 0; kill < kills; kill++) {
@@ -105,8 +132,12 @@ export async function runEmbedded(
   await sleep(300)
   await load.stop()
   await load.listAll()
-  const wrong = [...(await endedWell([replica])), ...wrongIn(load.history, [replica])]
-  return { seed, outcomes: [], ...countWrites(load.history), wrong }
+  const wrong = [
+    ...(await endedWell([replica])),
+    ...wrongIn(load.history, [replica], DEADLINE_MS + tolerance)
+  ]
+  const title = `embedded database, ${kills} × kill -9`
+  return { title, seed, outcomes: [], longLists: {}, ...countWrites(load.history), wrong }
 }
 
 async function undergo(system: System, { history }: Load, fault: Fault): Promise<Outcome> {
@@ -121,12 +152,12 @@ async function undergo(system: System, { history }: Load, fault: Fault): Promise
   return outcomeOf(history, fault, { began, ended, recovery: recovery ?? Number.POSITIVE_INFINITY })
 }
 
-/** The connections there are, once they are not more than `before`, or after a while. */
-async function settled(system: System, before: number): Promise<string[]> {
+/** The connections there are, once they are not more than may be, or after a while. */
+async function settled(system: System): Promise<string[]> {
   const end = performance.now() + CONNECTIONS_MS
   for (;;) {
     const connections = await connectionsOf(system)
-    if (connections.length <= before || performance.now() > end) return connections
+    if (connections.length <= MAX_CONNECTIONS || performance.now() > end) return connections
     await sleep(100)
   }
 }
@@ -136,7 +167,7 @@ async function untilQuiet({ administer }: System): Promise<void> {
   await until(async () => {
     const active = await administer(
       (sql) => sql`
-        select from pg_stat_activity where application_name = 'tasks-api' and state <> 'idle'`
+        select from pg_stat_activity where usename = ${ROLE} and state <> 'idle'`
     )
     return active.length === 0
   })
@@ -148,8 +179,8 @@ async function endedWell(replicas: Replica[]): Promise<Wrong[]> {
   return replicas.flatMap(({ failures }) => failures.map((text) => ({ kind: 'process', text })))
 }
 
-function wrongIn(history: Operation[], replicas: Replica[]): Wrong[] {
-  const answers = checkAnswers(history, downtimesOf(replicas))
+function wrongIn(history: Operation[], replicas: Replica[], latest: number): Wrong[] {
+  const answers = checkAnswers(history, downtimesOf(replicas), latest)
   return [...answers.map((text) => ({ kind: 'answer', text })), ...check(history)]
 }
 

@@ -1,3 +1,4 @@
+import type { Transport } from '../support/databases.js'
 import { type Random, randomOf } from './random.js'
 
 /** How long each kind of fault lasts, in milliseconds, from and to. Those with 0 happen in a moment. */
@@ -12,6 +13,11 @@ const DURATIONS = {
   'backends terminated': [0, 0],
   'table locked': [500, 6_000],
   'database read-only': [500, 4_000],
+  'connection limit': [300, 3_000],
+  'password changed': [300, 3_000],
+  'TLS handshakes silent': [500, 4_000],
+  'TLS handshakes cut': [300, 3_000],
+  'certificate expired': [300, 3_000],
   'service SIGKILL': [0, 1_000],
   'service SIGTERM': [0, 1_000]
 } as const
@@ -20,6 +26,16 @@ export type FaultKind = keyof typeof DURATIONS
 
 export const FAULT_KINDS = Object.keys(DURATIONS) as FaultKind[]
 
+const OF_TLS: ReadonlySet<FaultKind> = new Set([
+  'TLS handshakes silent',
+  'TLS handshakes cut',
+  'certificate expired'
+])
+
+/** Those that can happen to a service that reaches its database in this way. */
+export const faultKindsOver = (transport: Transport): FaultKind[] =>
+  FAULT_KINDS.filter((kind) => transport === 'tls' || !OF_TLS.has(kind))
+
 /** Those that happen to a replica or its network, and not to all at once by their nature. */
 const OF_REPLICAS: ReadonlySet<FaultKind> = new Set([
   'connections refused',
@@ -27,6 +43,8 @@ const OF_REPLICAS: ReadonlySet<FaultKind> = new Set([
   'network silent',
   'network late',
   'connections closed at once',
+  'TLS handshakes silent',
+  'TLS handshakes cut',
   'service SIGKILL',
   'service SIGTERM'
 ])
@@ -44,13 +62,18 @@ export interface Fault {
 }
 
 /**
- * Faults without end, the same for the same seed: rounds of all kinds, each in an order of its own.
+ * Faults without end, the same for the same seed: rounds of these kinds, each in an order of its own.
  *
  * @param longest a limit for the time that faults last, in milliseconds
  */
-export function* schedule(seed: number, replicas: number, longest: number): Generator<Fault> {
+export function* schedule(
+  seed: number,
+  kinds: FaultKind[],
+  replicas: number,
+  longest: number
+): Generator<Fault> {
   const random = randomOf(seed)
-  for (;;) for (const kind of random.shuffled(FAULT_KINDS)) yield faultOf(kind, replicas, longest, random)
+  for (;;) for (const kind of random.shuffled(kinds)) yield faultOf(kind, replicas, longest, random)
 }
 
 function faultOf(kind: FaultKind, replicas: number, longest: number, random: Random): Fault {

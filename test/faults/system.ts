@@ -1,12 +1,20 @@
 import postgres from 'postgres'
 import type { Test } from 'tap'
-import { freePort, type PostgresServer, startPostgres } from '../support/postgres-server.js'
+import type { Transport } from '../support/databases.js'
+import { freePort, type PostgresServer, SECURED, startPostgres } from '../support/postgres-server.js'
 import { emptyFolder, type Service, startProcess } from '../support/process.js'
 import { SECRET } from '../support/sign.js'
 import { startProxy, type TcpProxy } from '../support/tcp-proxy.js'
 import type { Downtime } from './answers.js'
 
 type Scope = Pick<Test, 'teardown'>
+
+/** The service's role, which has to give its password. */
+export const ROLE = `${SECURED}tasks`
+export const PASSWORD = 'secret'
+
+/** How many connections a replica may have. */
+export const POOL = 10
 
 /** One process of the service at a time, always at the same address. */
 export interface Replica {
@@ -81,25 +89,29 @@ export interface System {
 }
 
 /** Replicas of the service on one PostgreSQL server of their own, each through a network of its own. */
-export async function startSystem(t: Scope, count: number): Promise<System> {
-  const server = await startPostgres()
+export async function startSystem(t: Scope, count: number, transport: Transport): Promise<System> {
+  const server = await startPostgres({ fsync: 'on' })
   t.teardown(() => server.stop())
-  const url = server.url('postgres')
-  const proxies = await Promise.all(Array.from({ length: count }, () => startProxy(t, url)))
-  const replicas = await Promise.all(proxies.map((proxy) => replicaOf(t, { DATABASE_URL: proxy.url })))
-  return {
-    server,
-    replicas,
-    proxies,
-    async administer(work) {
-      const sql = postgres(url, { max: 1, onnotice: () => {} })
-      try {
-        return await work(sql)
-      } finally {
-        await sql.end({ timeout: 1 })
-      }
+  const direct = server.url('postgres')
+  const administer: System['administer'] = async (work) => {
+    const sql = postgres(direct, { max: 1, onnotice: () => {} })
+    try {
+      return await work(sql)
+    } finally {
+      await sql.end({ timeout: 1 })
     }
   }
+  await administer((sql) => sql.unsafe(`create role ${ROLE} login password '${PASSWORD}'`))
+  const url = new URL(direct)
+  url.username = ROLE
+  url.password = PASSWORD
+  if (transport === 'tls') url.search = `?sslmode=verify-full&sslrootcert=${server.authority}`
+  const proxies = await Promise.all(Array.from({ length: count }, () => startProxy(t, url.href)))
+  const env = { MIGRATION_DATABASE_URL: direct, DATABASE_POOL_MAX: String(POOL) }
+  const replicas = await Promise.all(
+    proxies.map((proxy) => replicaOf(t, { ...env, DATABASE_URL: proxy.url }))
+  )
+  return { server, replicas, proxies, administer }
 }
 
 /** Each connection of the service that the database has, in one line. */
@@ -107,6 +119,6 @@ export const connectionsOf = ({ administer }: System): Promise<string[]> =>
   administer(async (sql) => {
     const rows = await sql`
       select pid, client_port, state, wait_event_type, wait_event, now() - backend_start as age, query
-      from pg_stat_activity where application_name = 'tasks-api' order by backend_start`
+      from pg_stat_activity where usename = ${ROLE} order by backend_start`
     return rows.map((row) => JSON.stringify(row))
   })

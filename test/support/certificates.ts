@@ -27,6 +27,8 @@ export interface Authority {
 /** A new certificate authority that nobody trusts yet. Node itself can read X.509 certificates, not make them. */
 export function makeAuthority(): Authority {
   const keys = forge.pki.rsa.generateKeyPair(2048)
+  // One pair for all servers: making another takes long, and a test's other clients would wait for it.
+  const server = forge.pki.rsa.generateKeyPair(2048)
   const name = [{ name: 'commonName', value: 'Test authority' }]
   let serial = 1
 
@@ -51,7 +53,6 @@ export function makeAuthority(): Authority {
   return {
     certificate: sign(name, keys.publicKey, [{ name: 'basicConstraints', cA: true, critical: true }]),
     issue({ names = ['localhost'], addresses = ['127.0.0.1'], isExpired = false } = {}) {
-      const { publicKey, privateKey } = forge.pki.rsa.generateKeyPair(2048)
       const altNames = [
         ...names.map((value) => ({ type: 2, value })),
         ...addresses.map((ip) => ({ type: 7, ip }))
@@ -59,11 +60,11 @@ export function makeAuthority(): Authority {
       return {
         certificate: sign(
           [{ name: 'commonName', value: 'Test server' }],
-          publicKey,
+          server.publicKey,
           [{ name: 'subjectAltName', altNames }],
           isExpired ? Date.now() - DAY_MS : undefined
         ),
-        key: forge.pki.privateKeyToPem(privateKey)
+        key: forge.pki.privateKeyToPem(server.privateKey)
       }
     }
   }

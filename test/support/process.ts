@@ -12,7 +12,7 @@ import { sign } from './sign.js'
 const SERVER = fileURLToPath(new URL('../../src/server.js', import.meta.url))
 
 /** How long anything here may take before the test fails; nothing that works comes near it. */
-const PATIENCE_MS = 90_000
+const PATIENCE_MS = 150_000
 
 /** How the service logs an error that nothing caught, and how Node ends after one. */
 const UNCAUGHT = /an error that nothing caught|^Node\.js v\d/m
@@ -93,10 +93,11 @@ export async function startProcess(
     out: () => out,
     err: () => err,
     async ready() {
-      await until(async () => {
-        if (ended()) throw new Error(`ended before it was ready:\n${out}${err}`)
-        return (await statusOf(`${service.ops}/ready`)) === 200
+      const isReady = async () => ended() || (await statusOf(`${service.ops}/ready`)) === 200
+      await until(isReady).catch((error) => {
+        throw new Error(`${error.message}\n${out}${err}`)
       })
+      if (ended()) throw new Error(`ended before it was ready:\n${out}${err}`)
       return service
     },
     async exit() {

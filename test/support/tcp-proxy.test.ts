@@ -38,3 +38,22 @@ t.test('a delay makes everything later, on connections there are too, and nothin
   })
   socket.destroy()
 })
+
+t.test('after the agreement to TLS a handshake hangs or is cut', async (t) => {
+  const proxy = await startProxy(t, 'tcp://127.0.0.1:1')
+  for (const mode of ['silent handshake', 'cut handshake'] as const) {
+    proxy.mode = mode
+    const socket = tcp(Number(new URL(proxy.url).port), '127.0.0.1')
+    socket.write('request for TLS')
+    t.equal(String(...(await once(socket, 'data'))), 'S')
+    const closed = once(socket, 'close').then(() => 'closed')
+    socket.write('first message of a handshake')
+    // One that hangs says nothing, and is not closed until the proxy cuts it.
+    const waited = new Promise((resolve) => setTimeout(resolve, 200))
+    if (mode === 'silent handshake') {
+      t.equal(await Promise.race([closed, waited]), undefined)
+      proxy.cut()
+    }
+    t.equal(await closed, 'closed')
+  }
+})

@@ -2,8 +2,11 @@ import { createServer, type Server, type Socket, connect as tcp } from 'node:net
 import { Transform } from 'node:stream'
 import type { Test } from 'tap'
 
-/** What a proxy does with the connections that come: pass them on, close each at once, or take them and say nothing. */
-export type Mode = 'pass' | 'close' | 'silent'
+/**
+ * What a proxy does with the connections that come: pass them on, close each at once, or take them and say nothing. Or
+ * it agrees to TLS, as PostgreSQL does, and then says nothing more, or hangs up in the middle of the handshake.
+ */
+export type Mode = 'pass' | 'close' | 'silent' | 'silent handshake' | 'cut handshake'
 
 export interface TcpProxy {
   /** The given URL with this proxy's port in it. */
@@ -36,6 +39,13 @@ type Pair = Connected | { client: Socket; remote?: never; lines?: never }
 function carry({ client, remote, lines }: Connected): void {
   client.pipe(lines[0])
   remote.pipe(lines[1])
+}
+
+function agreeToTls(client: Socket, mode: 'silent handshake' | 'cut handshake'): void {
+  client.once('data', () => {
+    client.write('S')
+    if (mode === 'cut handshake') client.once('data', () => client.destroy())
+  })
 }
 
 /** Passes on each chunk later by as much as `milliseconds` says when it comes, and all in their order. */
@@ -87,10 +97,11 @@ export async function startProxy(t: Pick<Test, 'teardown'>, target: string): Pro
       client.resume().end()
       return
     }
-    if (proxy.mode === 'silent') {
+    if (proxy.mode !== 'pass') {
       const pair = { client }
       pairs.add(pair)
       client.resume().on('close', () => pairs.delete(pair))
+      if (proxy.mode !== 'silent') agreeToTls(client, proxy.mode)
       return
     }
     const remote = tcp(upstream)

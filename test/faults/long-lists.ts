@@ -1,0 +1,133 @@
+import { once } from 'node:events'
+import { get, type IncomingMessage } from 'node:http'
+import { text } from 'node:stream/consumers'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { sign } from '../support/sign.js'
+import type { Operation } from './history.js'
+import { type Random, randomOf } from './random.js'
+import type { System } from './system.js'
+
+const USER = 'reader'
+/** A list of so many tasks is streamed, and is more than fits into the buffers on its way. */
+const TASKS = 600
+const DESCRIPTION = 'x'.repeat(4_000)
+/** For each replica. */
+const READERS = 2
+/** Between two lists of a reader, in milliseconds. */
+const PAUSE_MS = [500, 3_000] as const
+/** When nothing came for so long, nothing will. */
+const PATIENCE_MS = 30_000
+/** How long a slow reader takes nothing; the longest is longer than the service allows. */
+const STOPS_MS = [50, 50, 500, 500, 2_000, 12_000]
+
+/** What readers do with a list that has begun. */
+const HOW = ['whole', 'aborted', 'slow'] as const
+
+/** How many lists came to which end: those above when all was well, or `refused`, `broken off` or `no answer`. */
+export type Ends = Record<string, number>
+
+/** Readers of a long list that never changes: some read it whole, some go away in the middle, some are slow. */
+export class LongLists {
+  readonly ends: Ends = {}
+  /** Each request as it was answered at first, without its tasks. */
+  readonly operations: Operation[] = []
+  /** Lists that were taken for whole and were not. */
+  readonly wrong: string[] = []
+  readonly #running: Promise<void>[]
+  #stopped = false
+
+  private constructor(apis: string[], seed: number, token: string) {
+    this.#running = apis.flatMap((api, replica) =>
+      Array.from({ length: READERS }, (_, reader) =>
+        this.#run(api, replica, token, randomOf(seed + 101 * (replica * READERS + reader) + 7))
+      )
+    )
+  }
+
+  static async start({ administer, replicas }: System, seed: number): Promise<LongLists> {
+    await administer(
+      (sql) => sql`
+        insert into tasks (user_id, id, title, description, completed)
+        select ${USER}, ('01900000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, n::text, ${DESCRIPTION}, false
+        from generate_series(1, ${TASKS}::int) n`
+    )
+    return new LongLists(
+      replicas.map(({ api }) => api),
+      seed,
+      await sign({ sub: USER })
+    )
+  }
+
+  /** Resolves when what is under way has come to its end. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await Promise.all(this.#running)
+  }
+
+  async #run(api: string, replica: number, token: string, random: Random): Promise<void> {
+    while (!this.#stopped) {
+      const how = random.pick(HOW)
+      const end = await this.#read(api, replica, token, random, how)
+      this.ends[end] = (this.ends[end] ?? 0) + 1
+      await sleep(random.between(...PAUSE_MS))
+    }
+  }
+
+  async #read(
+    api: string,
+    replica: number,
+    token: string,
+    random: Random,
+    how: (typeof HOW)[number]
+  ): Promise<string> {
+    const response = await this.#ask(api, replica, token)
+    if (response === undefined) return 'no answer'
+    try {
+      if (response.statusCode !== 200) {
+        await text(response)
+        return 'refused'
+      }
+      await once(response, 'readable')
+      if (how === 'aborted') {
+        response.destroy()
+        return how
+      }
+      if (how === 'slow') await sleep(random.pick(STOPS_MS))
+      const tasks = JSON.parse(await text(response)) as { title: string }[]
+      const isWhole = tasks.length === TASKS && tasks.every(({ title }, n) => title === String(TASKS - n))
+      if (!isWhole) this.wrong.push(`${tasks.length} tasks instead of ${TASKS}, from replica ${replica}`)
+      return how
+    } catch (error) {
+      if (error instanceof SyntaxError) this.wrong.push(`no JSON, from replica ${replica}: ${error.message}`)
+      return 'broken off'
+    }
+  }
+
+  /** @returns undefined when the connection failed before the answer began */
+  async #ask(api: string, replica: number, token: string): Promise<IncomingMessage | undefined> {
+    const began = performance.now()
+    const headers = { authorization: `Bearer ${token}` }
+    const request = get(`${api}/api/${USER}/tasks`, { headers, agent: false, timeout: PATIENCE_MS })
+    request.on('timeout', () => {
+      this.wrong.push(`nothing came for ${PATIENCE_MS} ms, from replica ${replica}`)
+      request.destroy()
+    })
+    const response = await new Promise<IncomingMessage | undefined>((resolve) => {
+      request.on('error', () => resolve(undefined))
+      request.on('response', resolve)
+    })
+    response?.on('error', () => {})
+    const status = response?.statusCode
+    const refused = { code: 'unavailable', hasRetryAfter: response?.headers['retry-after'] !== undefined }
+    this.operations.push({
+      user: USER,
+      client: -1,
+      replica,
+      request: { kind: 'list', status: 'all' },
+      began,
+      ended: performance.now(),
+      ...(status !== undefined && { answer: { status, ...(status === 503 && refused) } })
+    })
+    return response
+  }
+}
