@@ -10,7 +10,8 @@ import { type Prepared, prepareEmbedded } from './support/prepared.js'
 import { reportOn } from './support/report.js'
 import { ROOT } from './support/root.js'
 
-// npm test [-- <test file …>]: runs these test files, or all, compiled, and each in a process of its own.
+// npm test [-- <test file …>]: runs these test files, or all but the long ones, compiled, and each in a process of its
+// own. npm run test:long runs the long ones.
 //
 // tap's command does the same, but loads hooks into each process, for mocks and for TypeScript. They make every import
 // slower: a test file that imports the app then takes more than twice the time to start.
@@ -21,17 +22,28 @@ const { values, positionals } = parseArgs({
     /** How many files run at the same time. */
     jobs: { type: 'string', short: 'j', default: String(availableParallelism()) },
     /** How long a file may take, in seconds. */
-    timeout: { type: 'string', default: '180' }
+    timeout: { type: 'string', default: '180' },
+    long: { type: 'boolean', default: false }
   }
 })
 
-const isTest = (file: string) => file.endsWith('.test.ts')
+/** These make more requests when they are long. */
+const FUZZ = [
+  'test/fuzz/openapi.test.ts',
+  'test/fuzz/framing.test.ts',
+  'test/routes/tasks/validation.test.ts'
+]
+if (values.long) process.env.FUZZ_REQUESTS ??= '3000'
+
+const isWanted = (file: string) =>
+  file.endsWith('.test.ts') &&
+  (file.endsWith('.long.test.ts') === values.long || (values.long && FUZZ.includes(file)))
 const files =
   positionals.length > 0
     ? positionals.map((file) => relative(ROOT, file))
     : readdirSync(join(ROOT, 'test'), { recursive: true, encoding: 'utf8' })
-        .filter(isTest)
         .map((file) => join('test', file))
+        .filter(isWanted)
         .sort()
 
 // Each file has its own.

@@ -45,6 +45,8 @@ function commentsOf(parser: Base['parser'], comments: string[] = []): string[] {
   return comments
 }
 
+const asText = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value))
+
 /** Where it is and what was expected come first. */
 function textOf({ fullname, diag }: Failure): string {
   const { at, diff, source, stack = '', compare, ...rest } = diag ?? {}
@@ -55,9 +57,9 @@ function textOf({ fullname, diag }: Failure): string {
   const parts = [
     `${where}  ${fullname}`,
     diff && `expected (-) and received (+):\n${String(diff).replaceAll(/^(---|\+\+\+|@@) .*\n/gm, '')}`,
+    ...Object.entries(rest).map(([name, value]) => `${name}: ${asText(value)}`),
     source,
-    stack,
-    Object.keys(rest).length > 0 && JSON.stringify(rest, null, 2)
+    stack
   ]
   const text = parts.filter(Boolean).map((part) => String(part).trimEnd())
   return text.join('\n').replaceAll(/^/gm, '  ')
