@@ -10,7 +10,7 @@ const BATCH_ROWS = 200
  * Reads results that are too long for the memory, batch by batch, all from one snapshot. A cursor keeps its connection
  * until the end, however slowly the client reads, so at most half of the pool may do this at once.
  *
- * @throws Unavailable when no connection is free in time, or the database does not send the next batch in time
+ * @throws Unavailable when no connection is free and has sent the first batch in time, or a later batch is late
  */
 export function openCursors(pool: Pool) {
   const most = Math.floor(pool.max / 2)
@@ -18,7 +18,7 @@ export function openCursors(pool: Pool) {
   let reading = 0
 
   /** Waits until fewer than `most` are reading. */
-  async function takeTurn(): Promise<void> {
+  async function takeTurn(until: number): Promise<void> {
     if (reading >= most) {
       await new Promise<void>((resolve, reject) => {
         const turn = () => {
@@ -28,7 +28,7 @@ export function openCursors(pool: Pool) {
         const timer = setTimeout(() => {
           turns.splice(turns.indexOf(turn), 1)
           reject(new Unavailable())
-        }, STATEMENT_MS)
+        }, until - performance.now())
         turns.push(turn)
       })
     } else reading++
@@ -47,11 +47,13 @@ export function openCursors(pool: Pool) {
       return turns.length
     },
     async *stream(text: string, parameters: unknown[]): AsyncGenerator<unknown[]> {
-      await takeTurn()
+      // One deadline for all that comes before the first batch, because the request waits for all of it.
+      const until = performance.now() + STATEMENT_MS
+      await takeTurn(until)
       let session: Session | undefined
       try {
-        session = await pool.reserve()
-        yield* batchesOf(session.connection, text, parameters)
+        session = await pool.reserve(until)
+        yield* batchesOf(session.connection, text, parameters, until)
         pool.release(session)
         session = undefined
       } catch (error) {
@@ -74,7 +76,8 @@ export function openCursors(pool: Pool) {
 async function* batchesOf(
   connection: Connection,
   text: string,
-  parameters: unknown[]
+  parameters: unknown[],
+  until: number
 ): AsyncGenerator<unknown[]> {
   let batch: { rows: unknown[]; next: () => void } | undefined
   let ended = false
@@ -97,10 +100,10 @@ async function* batchesOf(
     )
     .then(() => wake())
 
-  for (;;) {
+  for (let latest = until; ; latest = performance.now() + STATEMENT_MS) {
     if (batch === undefined && !ended && failure === undefined) {
       await new Promise<void>((resolve, reject) => {
-        const timer = setTimeout(() => reject(new Unavailable()), STATEMENT_MS)
+        const timer = setTimeout(() => reject(new Unavailable()), latest - performance.now())
         wake = () => {
           clearTimeout(timer)
           resolve()

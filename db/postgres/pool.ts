@@ -1,7 +1,7 @@
 import { Unavailable } from '../../src/errors.js'
 import type { Client, ConnectionEvents } from './driver.js'
 import { chooseConnection, type Pace } from './pacing.js'
-import { type Rows, Session, type SessionEvents, STATEMENT_MS, type Statement } from './session.js'
+import { type Rows, Session, type SessionEvents, type Statement } from './session.js'
 
 /** After a failed attempt to connect, the next one waits this long: while other connections work, or when none does. */
 const RECONNECT_MS = 1_000
@@ -75,14 +75,14 @@ export class Pool {
    *
    * @throws Unavailable when none is free in time
    */
-  reserve(): Promise<Session> {
+  reserve(until: number): Promise<Session> {
     return new Promise((resolve, reject) => {
       const now = performance.now()
       const start = (session: Session) => {
         session.reserve()
         resolve(session)
       }
-      this.run({ costMs: 0, isolated: true, until: now + STATEMENT_MS, start, reject }, now)
+      this.run({ costMs: 0, isolated: true, until, start, reject }, now)
     })
   }
 

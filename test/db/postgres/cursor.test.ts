@@ -1,0 +1,30 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import { openCursors } from '../../../db/postgres/cursor.js'
+import { openClient } from '../../../db/postgres/driver.js'
+import { Pool } from '../../../db/postgres/pool.js'
+import { STATEMENT_MS } from '../../../db/postgres/session.js'
+import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
+import { Unavailable } from '../../../src/errors.js'
+import { emptyDatabase } from '../../support/databases.js'
+
+t.test('the wait for a turn, for a connection and for the first batch has one deadline', async (t) => {
+  const target = parseDatabaseUrl(await emptyDatabase(t, 'tls'))
+  const [address] = target.addresses as [DatabaseAddress]
+  // Half of the connections may stream: one.
+  const pool = new Pool((events) => openClient(target, address, events), 2)
+  t.teardown(() => pool.end(100))
+  const { stream } = openCursors(pool)
+  const first = stream('select n from generate_series(1, 1000) n', [])
+  await first.next()
+
+  const order: string[] = []
+  const second = stream('select pg_sleep(60)', []).next()
+  const answered = t.rejects(second, Unavailable).then(() => order.push('answered'))
+  // Timers fire in their order, however busy the machine is.
+  const late = sleep(STATEMENT_MS + 500).then(() => order.push('late'))
+  await sleep(STATEMENT_MS / 2)
+  await first.return(undefined)
+  await Promise.all([answered, late])
+  t.strictSame(order, ['answered', 'late'])
+})
