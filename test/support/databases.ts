@@ -34,10 +34,16 @@ export function sqlClient(t: Pick<Test, 'teardown'>, url: string): postgres.Sql 
 }
 
 /** The URL of a new, empty database, which ends with the test. */
-export async function emptyDatabase(t: Test, transport: Transport = 'plain'): Promise<string> {
+export const emptyDatabase = (t: Test, transport: Transport = 'plain') =>
+  createDatabase(t, 'template1', transport)
+
+/** The URL of a database that is migrated and has no tasks, which ends with the test. */
+export const migratedDatabase = (t: Test) => createDatabase(t, prepared().postgres.migrated, 'plain')
+
+async function createDatabase(t: Test, template: string, transport: Transport): Promise<string> {
   const name = `test_${randomUUID().replaceAll('-', '')}`
   const admin = postgres(serverUrl('postgres'), { max: 1, onnotice: () => {} })
-  await admin.unsafe(`create database ${name}`)
+  await admin.unsafe(`create database ${name} template ${template}`)
   t.teardown(async () => {
     await admin.unsafe(`drop database if exists ${name} with (force)`)
     await admin.end({ timeout: 1 })
@@ -47,7 +53,7 @@ export async function emptyDatabase(t: Test, transport: Transport = 'plain'): Pr
 
 /** Environment variables that name a database without tasks of the given kind, which ends with the test. */
 export async function databaseEnv(t: Test, kind: DatabaseKind): Promise<Record<string, string>> {
-  if (kind === 'postgres') return { DATABASE_URL: await emptyDatabase(t) }
+  if (kind === 'postgres') return { DATABASE_URL: await migratedDatabase(t) }
   const directory = t.testdir()
   cpSync(prepared().embedded, join(directory, 'postgres'), { recursive: true })
   return { DATA_DIR: directory }

@@ -5,7 +5,12 @@ import { ROOT } from './root.js'
 
 /** What test/run.ts prepares for all files of a run, which find it in their environment. */
 export interface Prepared {
-  postgres: { port: number; authority: string }
+  postgres: {
+    port: number
+    authority: string
+    /** A database that is migrated and has no tasks, to be a template. */
+    migrated: string
+  }
   /** The folder of an embedded database that is migrated and has no tasks, to be copied. */
   embedded: string
 }

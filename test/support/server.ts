@@ -1,4 +1,9 @@
+import postgres from 'postgres'
+import { openMigrated } from '../../db/migrate.js'
 import { startPostgres } from './postgres-server.js'
+import type { Prepared } from './prepared.js'
+
+const MIGRATED = 'migrated'
 
 // Keeps a PostgreSQL server until the process that forked this one ends, in whatever way.
 process.on('SIGINT', () => {
@@ -9,5 +14,10 @@ process.once('disconnect', async () => {
   process.exit()
 })
 const server = startPostgres()
-const { port, authority } = await server
-process.send?.({ port, authority })
+const { port, authority, url } = await server
+const admin = postgres(url('postgres'), { max: 1 })
+await admin.unsafe(`create database ${MIGRATED}`)
+await admin.end()
+const database = await openMigrated({ kind: 'postgres', url: url(MIGRATED) })
+await database.close()
+process.send?.({ port, authority, migrated: MIGRATED } satisfies Prepared['postgres'])
