@@ -4,6 +4,7 @@ import { drizzle } from 'drizzle-orm/pglite'
 import { StartError, Unavailable } from '../../src/errors.js'
 import type { Driver } from '../driver.js'
 import { toInstant } from '../instant.js'
+import { isOutage } from '../outage.js'
 import type { Statement } from '../postgres/session.js'
 import { PGliteWithBomFix } from './byte-order-mark.js'
 import { lockDirectory } from './directory-lock.js'
@@ -48,7 +49,7 @@ export async function openEmbedded(directory: string): Promise<Driver> {
         const entry = { until, reject }
         pending.add(entry)
         query(text, parameters)
-          .then(resolve, reject)
+          .then(resolve, (error) => reject(isOutage(error) ? new Unavailable({ cause: error }) : error))
           .finally(() => pending.delete(entry))
       })
     return {
