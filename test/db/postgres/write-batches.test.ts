@@ -289,7 +289,8 @@ t.test('what could not be sent in time never is', async (t) => {
   t.strictSame(await stored(observer), [])
   const count = (await rolledBack()) - before
   t.comment(`${count} transactions rolled back`)
-  t.ok(count < 30, 'no transaction for those that were late')
+  // Some on each of ten connections; if late ones were sent, there would be hundreds.
+  t.ok(count < 90, 'no transaction for those that were late')
 })
 
 t.test('what was not sent when the database is closed is refused', async (t) => {
