@@ -73,7 +73,8 @@ export async function openClient(
     // In its documentation, not in its types.
     ...{
       socket: () => {
-        if (isUsed) throw new Error('the connection was closed')
+        // A socket that has closed before the driver listens to it would only time out.
+        if (isUsed || wire.socket.destroyed) throw new Error('the server closed the connection')
         isUsed = true
         return wire.socket
       }

@@ -247,7 +247,8 @@ t.test('broken framing', async (t) => {
       t.fail(`request ${failure}; again: ${AGAIN}`)
     }
     t.ok(
-      [200, 201, 400, 401, 431].every((status) => seen.has(status)),
+      // The short form has too few requests for headers that are too large.
+      [200, 201, 400, 401, ...(REQUESTS < 1_000 ? [] : [431])].every((status) => seen.has(status)),
       'all kinds of answers were seen'
     )
   })
