@@ -66,7 +66,11 @@ t.test('refuses to start with a reason, without a password and without waiting f
   closing.mode = 'close'
   const cases: [string, DatabaseConfig, RegExp][] = [
     ['refused', { kind: 'postgres', url: refusing.url }, /^DATABASE_URL: .*ECONNREFUSED/],
-    ['hung up on', { kind: 'postgres', url: closing.url }, /^DATABASE_URL: .*(closed the connection|ECONNRESET)$/],
+    [
+      'hung up on',
+      { kind: 'postgres', url: closing.url },
+      /^DATABASE_URL: .*(closed the connection|ECONNRESET)$/
+    ],
     ['with an unknown role', { kind: 'postgres', url }, /^DATABASE_URL: .*role "tasks" does not exist/],
     [
       'with an unreadable URL',
