@@ -34,6 +34,7 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
     genReqId: () => randomUUID(),
     requestIdHeader: false,
     bodyLimit: BODY_LIMIT,
+    keepAliveTimeout: config.keepAliveMs,
     // What waits while starting has a limit of its own; making a new embedded database may well take longer than ten
     // seconds on a slow machine.
     pluginTimeout: 0,

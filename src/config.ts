@@ -73,6 +73,12 @@ export const Environment = Type.Object({
     default: '10',
     description: 'a whole number of seconds from 1 to 600'
   }),
+  // Longer than the 600 seconds for which Google Cloud's load balancers keep a connection, and so than most proxies do.
+  KEEP_ALIVE_SECONDS: Type.String({
+    pattern: '^[1-9]\\d{0,3}$',
+    default: '620',
+    description: 'a whole number of seconds from 1 to 9999'
+  }),
   NODE_ENV: Type.Optional(Type.String({ description: 'production, or anything else' }))
 })
 
@@ -121,6 +127,8 @@ export interface Config {
   logLevel: Static<typeof Environment>['LOG_LEVEL']
   /** How long requests in flight may take to finish once the process is told to stop, in milliseconds. */
   graceMs: number
+  /** How long a connection without a request is kept, in milliseconds. */
+  keepAliveMs: number
 }
 
 /** HS256 asks for a key at least as long as its hash: RFC 7518, section 3.2. */
@@ -144,7 +152,8 @@ export function loadConfig(env: Record<string, string | undefined>): Readonly<Co
     auth: { keys: keySource(values, production), issuer: values.JWT_ISSUER, audience: values.JWT_AUDIENCE },
     corsOrigins: corsOrigins(values.CORS_ORIGIN, production),
     logLevel: values.LOG_LEVEL,
-    graceMs: Number(values.GRACE_SECONDS) * 1_000
+    graceMs: Number(values.GRACE_SECONDS) * 1_000,
+    keepAliveMs: Number(values.KEEP_ALIVE_SECONDS) * 1_000
   })
 }
 

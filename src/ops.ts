@@ -30,6 +30,7 @@ declare module 'fastify' {
  */
 export async function buildOps(api: FastifyInstance, apiUrl: string): Promise<FastifyInstance> {
   const ops = httpServer({
+    keepAliveTimeout: api.server.keepAliveTimeout,
     routerOptions: { ignoreTrailingSlash: true },
     // A path that cannot be decoded is answered outside of all hooks.
     frameworkErrors: (error, _request, reply) => reply.headers(SECURITY_HEADERS).send(error as never)

@@ -1,7 +1,7 @@
 import { connect, type Socket } from 'node:net'
 import type { Answer } from '../support/api.js'
 
-/** Longer than every limit of the service, that of idle connections too; when nothing came by then, it hangs. */
+/** Longer than a request or an answer may take; when nothing came by then, it hangs. */
 const PATIENCE_MS = 120_000
 
 /** An answer, and where in what was received it ends. */

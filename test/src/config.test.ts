@@ -48,7 +48,8 @@ t.test('an empty environment is a complete configuration for development', async
     },
     corsOrigins: [/^http:\/\/(localhost|127\.0\.0\.1)(:\d{1,5})?$/],
     logLevel: 'info',
-    graceMs: 10_000
+    graceMs: 10_000,
+    keepAliveMs: 620_000
   })
 })
 
@@ -68,6 +69,7 @@ t.test('every variable is taken as it is written', async (t) => {
     CORS_ORIGIN: 'https://app.example.com',
     LOG_LEVEL: 'warn',
     GRACE_SECONDS: '25',
+    KEEP_ALIVE_SECONDS: '61',
     NODE_ENV: 'production'
   }
   t.strictSame(loadConfig(env), {
@@ -82,7 +84,8 @@ t.test('every variable is taken as it is written', async (t) => {
     },
     corsOrigins: ['https://app.example.com'],
     logLevel: 'warn',
-    graceMs: 25_000
+    graceMs: 25_000,
+    keepAliveMs: 61_000
   })
 })
 
@@ -104,6 +107,7 @@ t.test('an empty value counts as unset, and other variables as none of ours', as
       'CORS_ORIGIN',
       'LOG_LEVEL',
       'GRACE_SECONDS',
+      'KEEP_ALIVE_SECONDS',
       'NODE_ENV'
     ].map((name) => [name, ''])
   )
@@ -179,6 +183,10 @@ t.test('a wrong value is refused in one line that names the variable and what wo
     ['GRACE_SECONDS', '0', /a whole number of seconds from 1 to 600, not "0"/],
     ['GRACE_SECONDS', '601', /from 1 to 600/],
     ['GRACE_SECONDS', '1.5', /from 1 to 600/],
+    ['KEEP_ALIVE_SECONDS', '0', /a whole number of seconds from 1 to 9999, not "0"/],
+    ['KEEP_ALIVE_SECONDS', '10000', /from 1 to 9999/],
+    ['KEEP_ALIVE_SECONDS', '060', /from 1 to 9999/],
+    ['KEEP_ALIVE_SECONDS', '60s', /from 1 to 9999/],
     ['LOG_LEVEL', 'verbose', /one of fatal, error, warn, info, debug, trace, silent/],
     ['LOG_LEVEL', 'INFO', /one of fatal, error, warn, info, debug, trace, silent/],
     ['LOG_LEVEL', 'info\nPORT must be something else', /one of fatal/]
@@ -207,6 +215,7 @@ t.test('white space or quotes at the ends of any value are refused, and no value
     CORS_ORIGIN: 'https://pages.example',
     LOG_LEVEL: 'silent',
     GRACE_SECONDS: '599',
+    KEEP_ALIVE_SECONDS: '3601',
     NODE_ENV: 'production'
   }
   t.strictSame(Object.keys(right), Object.keys(Environment.properties))

@@ -1,0 +1,55 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
+import type { FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import { buildOps } from '../../src/ops.js'
+import { startApp } from '../support/api.js'
+import { parseRaw } from '../support/raw.js'
+
+/** Both listeners, each with a path. */
+async function listeners(t: Test, env: Record<string, string>): Promise<[FastifyInstance, string][]> {
+  const api = await startApp(t, 'postgres', env)
+  const ops = await buildOps(api, 'http://api.test')
+  t.teardown(() => ops.close())
+  for (const app of [api, ops]) await app.listenOnAll({ host: '127.0.0.1', port: 0 })
+  return [
+    [api, '/api/alice/tasks'],
+    [ops, '/live']
+  ]
+}
+
+/** A connection on which each call sends a request and returns its answer. */
+function connection(t: Test, app: FastifyInstance, path: string) {
+  const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1')
+  t.teardown(() => socket.destroy())
+  return {
+    closed: once(socket, 'close'),
+    async ask() {
+      socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`)
+      const [answer] = await once(socket, 'data')
+      return parseRaw(String(answer))
+    }
+  }
+}
+
+t.test('a connection without a request is closed after KEEP_ALIVE_SECONDS, on both listeners', async (t) => {
+  for (const [app, path] of await listeners(t, { KEEP_ALIVE_SECONDS: '1' })) {
+    const { ask, closed } = connection(t, app, path)
+    t.match((await ask()).headers, { connection: 'keep-alive', 'keep-alive': 'timeout=1' }, path)
+    await closed
+  }
+})
+
+t.test('by default a connection is kept for longer than proxies keep it', async (t) => {
+  await Promise.all(
+    (await listeners(t, {})).map(async ([app, path]) => {
+      const { ask } = connection(t, app, path)
+      const { status, headers } = await ask()
+      t.match(headers, { connection: 'keep-alive', 'keep-alive': 'timeout=620' }, path)
+      // Longer than a request may take to arrive: that time must not count from the last answer on.
+      await setTimeout(12_000)
+      t.equal((await ask()).status, status, path)
+    })
+  )
+})
