@@ -131,7 +131,11 @@ t.test('a start that cannot succeed ends with code 1 and one line that names wha
       /^DATABASE_URL: .*(ENOTFOUND|EAI_AGAIN)/
     ],
     ['a database that says nothing', { DATABASE_URL: silent.url }, /^DATABASE_URL: .*CONNECT_TIMEOUT/],
-    ['a database that hangs up', { DATABASE_URL: closing.url }, /^DATABASE_URL: .*not answer/],
+    [
+      'a database that hangs up',
+      { DATABASE_URL: closing.url },
+      /^DATABASE_URL: the database cannot be used: /
+    ],
     ['a role that does not exist', { DATABASE_URL }, /^DATABASE_URL: .*role "tasks" does not exist/],
     ['a DATA_DIR that is a file', { DATA_DIR: join(ROOT, 'package.json') }, /^DATA_DIR: /],
     [
