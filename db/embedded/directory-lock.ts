@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { linkSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { StartError } from '../../src/errors.js'
 
 interface Holder {
@@ -56,7 +56,8 @@ const numbersIn = (directory: string) =>
 const inUse = (directory: string, file: string, { pid, host }: Holder) =>
   new StartError(
     `DATA_DIR: ${directory} is in use by process ${pid} on ${host}. Stop it, choose another DATA_DIR, or set ` +
-      `DATABASE_URL to share one database. (If that process is not this service, empty the file ${basename(file)} there.)`
+      `DATABASE_URL to share one database. If that process no longer runs, as when a container was replaced, empty the ` +
+      `file ${file}.`
   )
 
 /** Gives `from` the second name `to`, complete from the first moment; false when that name is taken. */

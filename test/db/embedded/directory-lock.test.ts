@@ -90,6 +90,22 @@ t.test('a lock that is found', async (t) => {
   }
 })
 
+t.test('the line about a lock of another host tells the way', async (t) => {
+  const directory = emptyFolder(t)
+  const holder = { ...ownLock(t), host: 'replaced-container', pid: 7 }
+  writeFileSync(join(directory, 'lock-1'), JSON.stringify(holder))
+  let line = ''
+  try {
+    lockDirectory(directory)
+  } catch (error) {
+    line = (error as Error).message
+  }
+  t.match(line, `is in use by process 7 on replaced-container.`)
+  const [, named = ''] = /no longer runs, .*, empty the file (.+)\.$/.exec(line) ?? []
+  writeFileSync(named, '')
+  lockDirectory(directory)()
+})
+
 t.test('of many processes that find a stale lock at once exactly one wins', async (t) => {
   const dead = JSON.stringify({ ...ownLock(t), pid: await deadPid() })
   const takers = Array.from({ length: 8 }, () => {
