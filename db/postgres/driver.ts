@@ -1,7 +1,7 @@
 import { types } from '@electric-sql/pglite'
 import postgres from 'postgres'
 import { toInstant } from '../instant.js'
-import { type Connection, loopIdleMs, type Rows } from './session.js'
+import type { Connection, Rows } from './session.js'
 import { connectSocket, requestCancel } from './socket.js'
 import type { DatabaseAddress, PostgresTarget } from './url.js'
 
@@ -91,12 +91,12 @@ export async function openClient(
     if (sql.options.target_session_attrs) throw new Error('PGTARGETSESSIONATTRS must not be set')
     const rows = await sql`select current_setting('transaction_read_only') = 'on' as read_only`
     const { pid, secret } = rows.state
-    const sentIdle = loopIdleMs()
+    const sentAt = performance.now()
     await sql`select 1`.simple()
     return {
       sql,
       isReadOnly: rows[0]?.read_only,
-      roundTripMs: loopIdleMs() - sentIdle,
+      roundTripMs: performance.now() - sentAt,
       query: (text, parameters) => request(text, parameters).forEach(collect) as unknown as Promise<Rows>,
       cursor: (text, parameters, size, onRows) => request(text, parameters).cursor(size, onRows),
       cancel: () => void requestCancel(target, address, { pid, secret }, CANCEL_MS),

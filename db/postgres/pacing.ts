@@ -4,43 +4,61 @@
  * An idle database answers in 40 µs, less than a turn of the event loop. Statements then share one connection: they go
  * out in one packet and come back in one, which costs both ends half as much as a connection for each. As soon as a
  * statement takes longer, those behind it wait, and other connections could work. So every prepared statement
- * remembers how long it has lately run, and a connection takes what it can answer within `PIPELINE_MS`. When
- * statements are slower than that, each connection has one running and one queued, and the rest waits for whichever
- * connection answers first.
+ * remembers how long it has lately run, and a connection takes what it can answer within `PIPELINE_MS`. Slower
+ * statements get an idle connection. When none is idle, a few milliseconds of work are queued on each connection, or one
+ * statement, so that it has the next one while this process is busy. The rest waits for whichever answers first.
  *
- * Running time is measured between two answers of a connection, because the first answer also waits for the network and
- * for processes to wake up. Only time in which the event loop was idle counts: while the process is busy with other
- * requests, an answer lies ready in the socket. What is left of a busy machine shows in the mean, and not in the median:
- * there most answers of a quick statement still come together with the one before.
+ * How long a statement runs is measured by the server's own clock, which is read before and after one of them from time
+ * to time. The clock of this process cannot tell: while the process is busy, answers lie ready in the socket.
  */
 
-/** The work that one connection may have queued, in milliseconds. */
+/** A connection with less work than this is as good as an idle one, in milliseconds. */
 const PIPELINE_MS = 0.5
+/** The work that one connection may have queued while no other is idle, in milliseconds. */
+const QUEUE_MS = 4
 /** One statement runs, and the next one has already arrived when it ends. */
 const MIN_DEPTH = 2
 /** A slow statement holds up no more than these; more in one packet save nothing. */
 const MAX_DEPTH = 16
 
-/** Below this a statement counts as instant. */
-const INSTANT_MS = 0.01
-/** A statement that runs longer holds up those behind it even if it is rare, so such ones count by their mean. */
+/** The time between two measurements of one prepared statement, in milliseconds. */
+const MEASURE_INTERVAL_MS = 25
+/** The latest measurements, of which the upper quartile counts: a busy machine makes few of them longer. */
+const MEASUREMENTS = 9
+/** A statement that takes so much longer holds up those behind it even if it is rare, so such ones count by their mean. */
 const OUTLIER_MS = 25
 /** How many runs it takes to forget two thirds of an outlier. */
 const OUTLIER_WINDOW = 64
 
-/** How long a statement has lately run, in milliseconds: the median, and the share of outliers. */
+/** How long a statement has lately run, in milliseconds: what it usually takes, and the share of outliers. */
 export class Pace {
-  #median = 0
+  #measured: number[] = []
+  #usual = 0
   #outliers = 0
+  #measureAt = Number.NEGATIVE_INFINITY
 
   get ms(): number {
-    return (this.#median > INSTANT_MS ? this.#median : 0) + this.#outliers
+    return this.#usual + this.#outliers
   }
 
-  observe(ms: number): void {
-    // Equal steps up and down meet where half of the runs are longer.
-    this.#median = ms > this.#median ? Math.max(this.#median, INSTANT_MS) * 1.1 : this.#median / 1.1
-    this.#outliers += ((ms > OUTLIER_MS ? ms : 0) - this.#outliers) / OUTLIER_WINDOW
+  /** Whether the statement that is about to be sent is one to measure. */
+  startsMeasuring(now: number): boolean {
+    if (now < this.#measureAt) return false
+    this.#measureAt = now + MEASURE_INTERVAL_MS
+    return true
+  }
+
+  /** Takes the time that the server needed, by its own clock. */
+  measured(ms: number): void {
+    this.#measured = [...this.#measured.slice(1 - MEASUREMENTS), ms]
+    const sorted = this.#measured.toSorted((a, b) => a - b)
+    this.#usual = sorted[(3 * (sorted.length - 1)) >> 2] as number
+  }
+
+  /** Takes the time after which the answer was read. It may have lain ready for a while, so only outliers count. */
+  answered(ms: number): void {
+    const excess = ms - this.#usual
+    this.#outliers += ((excess > OUTLIER_MS ? excess : 0) - this.#outliers) / OUTLIER_WINDOW
   }
 }
 
@@ -85,7 +103,7 @@ export function chooseConnection<C extends Candidate>(
     } else if (!isolated && !candidate.isSlow(now)) {
       const isQuick = candidate.owedMs + costMs <= PIPELINE_MS
       if (isQuick && candidate.pending < MAX_DEPTH) return { candidate, wantsMore: false }
-      const isShort = candidate.pending < MIN_DEPTH
+      const isShort = candidate.pending < MIN_DEPTH || candidate.owedMs + costMs <= QUEUE_MS
       if (isShort && (queued === undefined || candidate.owedMs < queued.owedMs)) queued = candidate
     }
   }

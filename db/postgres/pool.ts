@@ -1,7 +1,7 @@
 import { Unavailable } from '../../src/errors.js'
 import type { Client, ConnectionEvents } from './driver.js'
 import { chooseConnection, type Pace } from './pacing.js'
-import { type Rows, Session, type SessionEvents, type Statement } from './session.js'
+import { laps, type Rows, type Sending, Session, type SessionEvents, type Statement } from './session.js'
 
 /** After a failed attempt to connect, the next one waits this long: while other connections work, or when none does. */
 const RECONNECT_MS = 1_000
@@ -55,10 +55,10 @@ export class Pool {
   read(statement: Statement, pace: Pace, now: number, until: number): Promise<Rows> {
     const session = this.#pick(pace.ms, false, now)
     const sending = { until, costMs: pace.ms, pace, isWrite: false }
-    if (session !== undefined) return session.send(statement, now, sending)
+    if (session !== undefined) return send(session, statement, now, sending)
     return new Promise((resolve, reject) => {
       const start = (session: Session, now: number) =>
-        void session.send(statement, now, sending).then(resolve, reject)
+        void send(session, statement, now, sending).then(resolve, reject)
       this.#wait({ costMs: pace.ms, isolated: false, until, start, reject }, now)
     })
   }
@@ -199,4 +199,19 @@ export class Pool {
   #rejectWaiting(reason: Error): void {
     for (const { reject } of this.#waiting.splice(0)) reject(reason)
   }
+}
+
+/** Sends a statement, and from time to time reads the server's clock twice before and once after it. */
+function send(
+  session: Session,
+  statement: Statement,
+  now: number,
+  sending: Sending & { pace: Pace }
+): Promise<Rows> {
+  const { pace, until } = sending
+  if (!pace.startsMeasuring(now)) return session.send(statement, now, sending)
+  const clocks = [session.clock(now, until), session.clock(now, until)]
+  const answer = session.send(statement, now, sending)
+  void laps([...clocks, session.clock(now, until)]).then((times) => times?.map((ms) => pace.measured(ms)))
+  return answer
 }

@@ -1,4 +1,3 @@
-import { performance } from 'node:perf_hooks'
 import { Unavailable } from '../../src/errors.js'
 import { isOutage, isReadOnly, isStalePlan } from '../outage.js'
 import type { Pace } from './pacing.js'
@@ -42,18 +41,25 @@ const SLOW_MS = 10
 /** A retired connection has this long to finish its statements. */
 const RETIRE_MS = 1_000
 
+const CLOCK: Statement = {
+  text: 'select extract(epoch from clock_timestamp())::float8 * 1000 as ms',
+  parameters: []
+}
+
 /** What a session has to know of a statement. */
 export interface Sending {
   /** When the request must be answered. */
   until: number
   /** How long the statement is expected to run, in milliseconds. */
   costMs: number
-  /** Learns how long it ran. */
+  /** Learns after which time it was answered. */
   pace?: Pace
   /** A write may wait for a lock, so nothing is queued behind it. */
   isWrite: boolean
   /** The batch that it is a part of, which may be cancelled at this statement. */
   batch?: object
+  /** It only reads the server's clock, so it is never cancelled: a late cancel request could hit the next statement. */
+  isClock?: boolean
 }
 
 interface Pending {
@@ -61,6 +67,7 @@ interface Pending {
   costMs: number
   isWrite: boolean
   batch: object | undefined
+  isClock: boolean
   /** When it was sent, or the one before it was answered. */
   sentAt: number
   /** Answers the request; undefined once that has happened. */
@@ -93,7 +100,6 @@ export class Session {
   #timedOut = 0
   #owedMs = 0
   #writes = 0
-  #answeredIdle = 0
   #idleSince = performance.now()
   #retiredAt: number | undefined
   #isClosed = false
@@ -135,18 +141,28 @@ export class Session {
     return this.#pending.size > 0 || this.#isReserved ? 0 : now - this.#idleSince
   }
 
+  /** The server's clock, in milliseconds, when it comes to this statement; undefined when it does not. Never throws. */
+  async clock(now: number, until: number): Promise<number | undefined> {
+    try {
+      const [row] = await this.send(CLOCK, now, { until, costMs: 0, isWrite: false, isClock: true })
+      return (row as { ms: number }).ms
+    } catch {
+      return undefined
+    }
+  }
+
   /** @throws Unavailable when the connection fails, or the statement has no answer in time */
   send(statement: Statement, now: number, sending: Sending): Promise<Rows> {
     const isAlone = this.#pending.size === 0
-    const sentIdle = loopIdleMs()
     const query = this.connection.query(statement.text, statement.parameters)
     return new Promise((resolve, reject) => {
-      const { until, costMs, pace, isWrite, batch } = sending
+      const { until, costMs, pace, isWrite, batch, isClock = false } = sending
       const pending: Pending = {
         until,
         costMs,
         isWrite,
         batch,
+        isClock,
         sentAt: now,
         reject,
         cancelledAt: undefined,
@@ -158,14 +174,12 @@ export class Session {
       const answered = () => {
         // Deleted already when the session was closed.
         if (!this.#pending.delete(pending)) return
-        const idle = loopIdleMs()
-        const ran = idle - Math.max(sentIdle, this.#answeredIdle)
-        if (!isAlone) pace?.observe(ran)
-        this.#answeredIdle = idle
+        const now = performance.now()
+        pace?.answered(now - pending.sentAt - (isAlone ? this.roundTrip.ms : 0))
         this.#owedMs = this.#pending.size === 0 ? 0 : this.#owedMs - costMs
         if (isWrite) this.#writes--
         if (pending.reject === undefined) this.#timedOut--
-        this.#afterAnswer()
+        this.#afterAnswer(now)
       }
       query.then(
         (rows) => {
@@ -186,8 +200,7 @@ export class Session {
     })
   }
 
-  #afterAnswer(): void {
-    const now = performance.now()
+  #afterAnswer(now: number): void {
     if (this.#pending.size === 0) this.#idleSince = now
     // The next one starts to run now, and gets its full time before it counts as slow.
     else (this.#pending.values().next().value as Pending).sentAt = now
@@ -215,7 +228,7 @@ export class Session {
     if (head === undefined || head.reject !== undefined) return
     if (head.cancelledAt === undefined) {
       head.cancelledAt = now
-      this.connection.cancel()
+      if (!head.isClock) this.connection.cancel()
     } else if (now >= head.cancelledAt + SILENCE_MS) this.close(undefined, true)
   }
 
@@ -274,5 +287,17 @@ export class Session {
   }
 }
 
-/** How long the event loop has waited for something to happen, in milliseconds, since the process began. */
-export const loopIdleMs = () => performance.eventLoopUtilization().idle
+/**
+ * How long the server worked between one reading of its clock and the next, in milliseconds, from the second reading on.
+ * A reading takes time by itself: as much as lies between the first two, which follow each other. Undefined when a
+ * reading failed.
+ */
+export async function laps(readings: Promise<number | undefined>[]): Promise<number[] | undefined> {
+  const times: number[] = []
+  for (const time of await Promise.all(readings)) {
+    if (time === undefined) return undefined
+    times.push(time)
+  }
+  const [first, ...others] = times.slice(1).map((time, index) => time - (times[index] as number))
+  return others.map((lap) => Math.max(0, lap - (first as number)))
+}

@@ -3,12 +3,10 @@ import type { LockTarget } from '../driver.js'
 import { isStalePlan, isStopped, isUnfinished } from '../outage.js'
 import { batchSize, MIN_COMMIT_MS, maxBatches, Pace } from './pacing.js'
 import type { Pool, Ticket } from './pool.js'
-import type { Rows, Session, Statement } from './session.js'
+import { laps, type Rows, type Session, type Statement } from './session.js'
 
 /** A batch that runs longer is cancelled, and each of its writes is tried alone: one of them waits for a lock. */
 const BATCH_MS = 500
-/** While writes are too slow to share, every so many of them still is a batch, to time a write without its commit. */
-const PROBE_INTERVAL = 16
 
 const BEGIN: Statement = { text: 'begin', parameters: [] }
 const COMMIT: Statement = { text: 'commit', parameters: [] }
@@ -46,7 +44,6 @@ export class WriteBatcher {
   /** Those of them that wait. */
   #unstarted = 0
   #isScheduled = false
-  #untilProbe = PROBE_INTERVAL
   readonly #write = new Pace()
   readonly #commit = new Pace()
 
@@ -90,16 +87,18 @@ export class WriteBatcher {
   }
 
   #sendAll(): void {
+    const now = performance.now()
     const size = batchSize(this.#write.ms, this.#commit.ms)
     const serviceMs = size * this.#write.ms + this.#commit.ms
     const most = maxBatches(size, serviceMs, this.pool.roundTrip.ms, this.pool.max)
     for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
-      if (first.isolated || (size === 1 && --this.#untilProbe > 0)) {
+      // While writes are too slow to share, one of them still is a batch now and then, to time it without its commit.
+      const isShared = !first.isolated && (size > 1 || this.#write.startsMeasuring(now))
+      if (!isShared) {
         this.#queue.shift()
         this.#runSingle(first)
       } else {
         if (this.#claimed >= most || this.#unstarted * size >= this.#queue.length) return
-        if (size === 1) this.#untilProbe = PROBE_INTERVAL
         this.#runBatch(size)
       }
     }
@@ -151,7 +150,7 @@ export class WriteBatcher {
     }
     const batch: Batch = { session, since: performance.now(), isCancelled: false }
     this.#batches.add(batch)
-    const outcome = await this.#transact(batch, writes)
+    const outcome = await this.#transact(batch, writes, isProbe)
     this.#batches.delete(batch)
     if (outcome.kind === 'committed') {
       for (const [index, { resolve, reject }] of writes.entries()) {
@@ -170,18 +169,21 @@ export class WriteBatcher {
   }
 
   /** Sends the whole transaction at once, and waits for every answer. */
-  async #transact(batch: Batch, writes: Write[]): Promise<Outcome> {
+  async #transact(batch: Batch, writes: Write[], isProbe: boolean): Promise<Outcome> {
     const { session, since: now } = batch
     const until = Math.max(...writes.map((write) => write.until))
+    const isMeasured = isProbe || this.#write.startsMeasuring(now)
+    const readings: Promise<number | undefined>[] = []
+    const readClock = () => isMeasured && readings.push(session.clock(now, until))
     const begin = session.send(BEGIN, now, { until, costMs: 0, isWrite: true })
+    readClock()
+    readClock()
     const one = { costMs: this.#write.ms, pace: this.#write, isWrite: true, batch }
     const answers = writes.map(({ statement, until }) => session.send(statement, now, { ...one, until }))
-    const commit = session.send(COMMIT, now, {
-      until,
-      costMs: this.#commit.ms,
-      pace: this.#commit,
-      isWrite: true
-    })
+    readClock()
+    const costMs = this.#commit.ms
+    const commit = session.send(COMMIT, now, { until, costMs, pace: this.#commit, isWrite: true })
+    readClock()
     const [[began, ended], results] = await Promise.all([
       Promise.allSettled([begin, commit]),
       Promise.allSettled(answers)
@@ -194,6 +196,11 @@ export class WriteBatcher {
     if (ended.value.command === 'COMMIT') {
       // A cancelled commit stops waiting for its standby.
       if (batch.isCancelled) return { kind: 'unknown', reason: undefined }
+      void laps(readings).then(([writesMs, commitMs] = []) => {
+        if (writesMs === undefined || commitMs === undefined) return
+        this.#write.measured(writesMs / writes.length)
+        this.#commit.measured(commitMs)
+      })
       return { kind: 'committed', answers: results }
     }
     if (isStopped(reason) || isStalePlan(reason))

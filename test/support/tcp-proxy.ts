@@ -104,7 +104,7 @@ export async function startProxy(t: Pick<Test, 'teardown'>, target: string): Pro
       if (proxy.mode !== 'silent') agreeToTls(client, proxy.mode)
       return
     }
-    const remote = tcp(upstream)
+    const remote = tcp({ ...upstream, noDelay: true })
     const lines = [new DelayLine(() => proxy.delay), new DelayLine(() => proxy.delay)] as const
     const pair = { client, remote, lines }
     pairs.add(pair)
@@ -148,7 +148,8 @@ export async function startProxy(t: Pick<Test, 'teardown'>, target: string): Pro
     },
     listen() {
       return new Promise((resolve, reject) => {
-        const listening = createServer(accept).once('error', reject)
+        // A network holds nothing back until more comes, as Nagle's algorithm would here.
+        const listening = createServer({ noDelay: true }, accept).once('error', reject)
         listening.listen(port, '127.0.0.1', () => {
           port = (listening.address() as { port: number }).port
           server = listening
