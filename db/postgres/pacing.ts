@@ -23,22 +23,22 @@ const MAX_DEPTH = 16
 
 /** The time between two measurements of one prepared statement, in milliseconds. */
 const MEASURE_INTERVAL_MS = 25
-/** The latest measurements, of which the upper quartile counts: a busy machine makes few of them longer. */
+/** The latest measurements, of which the median counts: a busy machine makes some of them longer. */
 const MEASUREMENTS = 9
 /** A statement that takes so much longer holds up those behind it even if it is rare, so such ones count by their mean. */
 const OUTLIER_MS = 25
 /** How many runs it takes to forget two thirds of an outlier. */
 const OUTLIER_WINDOW = 64
 
-/** How long a statement has lately run, in milliseconds: what it usually takes, and the share of outliers. */
+/** How long a statement has lately run, in milliseconds: the median, and the share of outliers. */
 export class Pace {
   #measured: number[] = []
-  #usual = 0
+  #median = 0
   #outliers = 0
   #measureAt = Number.NEGATIVE_INFINITY
 
   get ms(): number {
-    return this.#usual + this.#outliers
+    return this.#median + this.#outliers
   }
 
   /** Whether the statement that is about to be sent is one to measure. */
@@ -52,12 +52,12 @@ export class Pace {
   measured(ms: number): void {
     this.#measured = [...this.#measured.slice(1 - MEASUREMENTS), ms]
     const sorted = this.#measured.toSorted((a, b) => a - b)
-    this.#usual = sorted[(3 * (sorted.length - 1)) >> 2] as number
+    this.#median = sorted[sorted.length >> 1] as number
   }
 
   /** Takes the time after which the answer was read. It may have lain ready for a while, so only outliers count. */
   answered(ms: number): void {
-    const excess = ms - this.#usual
+    const excess = ms - this.#median
     this.#outliers += ((excess > OUTLIER_MS ? excess : 0) - this.#outliers) / OUTLIER_WINDOW
   }
 }
@@ -65,6 +65,8 @@ export class Pace {
 /** A connection that may take a statement. */
 export interface Candidate {
   readonly isOpen: boolean
+  /** Whether a write is under way, which may turn out to wait for a lock. */
+  readonly isWriting: boolean
   /** How many statements are not answered. */
   readonly pending: number
   /** The expected time until they are, in milliseconds. */
@@ -101,7 +103,7 @@ export function chooseConnection<C extends Candidate>(
       if (costMs <= PIPELINE_MS) return { candidate, wantsMore: false }
       idle ??= candidate
     } else if (!isolated && !candidate.isSlow(now)) {
-      const isQuick = candidate.owedMs + costMs <= PIPELINE_MS
+      const isQuick = !candidate.isWriting && candidate.owedMs + costMs <= PIPELINE_MS
       if (isQuick && candidate.pending < MAX_DEPTH) return { candidate, wantsMore: false }
       const isShort = candidate.pending < MIN_DEPTH || candidate.owedMs + costMs <= QUEUE_MS
       if (isShort && (queued === undefined || candidate.owedMs < queued.owedMs)) queued = candidate
@@ -113,6 +115,8 @@ export function chooseConnection<C extends Candidate>(
 
 /** The most writes that may share a transaction: with more, too many locks are held, and too much is done again. */
 export const MAX_BATCH_SIZE = 32
+/** Fewer do not pay: a transaction takes two more statements, and costs both ends more than it saves. */
+const MIN_BATCH_SIZE = 4
 /** What a commit and a write cost at least, in milliseconds: below that the process is the limit, not the database. */
 export const MIN_COMMIT_MS = 0.5
 const MIN_WRITE_MS = 0.015
@@ -128,7 +132,7 @@ const MIN_BATCHES = 3
  */
 export function batchSize(writeMs: number, commitMs: number): number {
   const size = 1 + Math.max(commitMs, MIN_COMMIT_MS) / Math.max(writeMs, MIN_WRITE_MS)
-  return Math.min(MAX_BATCH_SIZE, Math.floor(size))
+  return size < MIN_BATCH_SIZE ? 1 : Math.min(MAX_BATCH_SIZE, Math.floor(size))
 }
 
 /**

@@ -1,5 +1,5 @@
 import { Unavailable } from '../../src/errors.js'
-import { isOutage, isReadOnly, isStalePlan } from '../outage.js'
+import { isOutage, isReadOnly, isStalePlan, isStopped } from '../outage.js'
 import type { Pace } from './pacing.js'
 
 /** One statement with its values. */
@@ -34,9 +34,11 @@ export interface Connection {
 export const STATEMENT_MS = 2_000
 /** If nothing arrives this long after a cancel request, treat the connection as dead. */
 const SILENCE_MS = 500
+/** A cancel request has arrived by then. It names a connection, not a statement, and may come too late for its own. */
+const STRAY_CANCEL_MS = 1_000
 /** Deadlines are checked at this interval, so one can be overrun by this much. */
 export const TICK_MS = 50
-/** A head that has run for this long beyond a round trip is slow: later statements go to other connections. */
+/** A head that has run for this long beyond a round trip and what it was expected to take is slow: later statements go to other connections. */
 const SLOW_MS = 10
 /** A retired connection has this long to finish its statements. */
 const RETIRE_MS = 1_000
@@ -44,6 +46,12 @@ const RETIRE_MS = 1_000
 const CLOCK: Statement = {
   text: 'select extract(epoch from clock_timestamp())::float8 * 1000 as ms',
   parameters: []
+}
+
+/** Writes that can be cancelled because they hold up others. */
+export interface Cancellable {
+  /** Whether they are done or undone as one, so that none of them can be sent again by itself. */
+  readonly isTransaction: boolean
 }
 
 /** What a session has to know of a statement. */
@@ -54,10 +62,12 @@ export interface Sending {
   costMs: number
   /** Learns after which time it was answered. */
   pace?: Pace
-  /** A write may wait for a lock, so nothing is queued behind it. */
+  /** A write may wait for a lock, so others are queued behind it only where no connection is idle. */
   isWrite: boolean
-  /** The batch that it is a part of, which may be cancelled at this statement. */
-  batch?: object
+  /** Nothing is queued behind it. */
+  isolated?: boolean
+  /** What may be cancelled at this statement: a transaction, or a single write. */
+  batch?: Cancellable
   /** It only reads the server's clock, so it is never cancelled: a late cancel request could hit the next statement. */
   isClock?: boolean
 }
@@ -66,7 +76,8 @@ interface Pending {
   until: number
   costMs: number
   isWrite: boolean
-  batch: object | undefined
+  isolated: boolean
+  batch: Cancellable | undefined
   isClock: boolean
   /** When it was sent, or the one before it was answered. */
   sentAt: number
@@ -100,6 +111,9 @@ export class Session {
   #timedOut = 0
   #owedMs = 0
   #writes = 0
+  #isolated = 0
+  /** Until then, a cancel request that is on its way may hit another statement than the one it was meant for. */
+  #strayCancelUntil = Number.NEGATIVE_INFINITY
   #idleSince = performance.now()
   #retiredAt: number | undefined
   #isClosed = false
@@ -118,7 +132,11 @@ export class Session {
 
   /** Whether the session may get statements: it is not ending, and nothing that may take long is under way. */
   get isOpen(): boolean {
-    return !this.#isReserved && this.#writes === 0 && this.#timedOut === 0 && !this.isEnding
+    return !this.#isReserved && this.#isolated === 0 && this.#timedOut === 0 && !this.isEnding
+  }
+
+  get isWriting(): boolean {
+    return this.#writes > 0
   }
 
   get isEnding(): boolean {
@@ -133,7 +151,13 @@ export class Session {
   /** True while the running statement takes unusually long. */
   isSlow(now: number): boolean {
     const [head] = this.#pending
-    return head !== undefined && now - head.sentAt > SLOW_MS + this.roundTrip.ms
+    return head !== undefined && now - head.sentAt > SLOW_MS + head.costMs + this.roundTrip.ms
+  }
+
+  /** When the running statement was sent, or the one before it was answered. */
+  get runningSince(): number {
+    const [head] = this.#pending
+    return head?.sentAt ?? Number.POSITIVE_INFINITY
   }
 
   /** For how many milliseconds the session has had nothing to do. */
@@ -156,11 +180,12 @@ export class Session {
     const isAlone = this.#pending.size === 0
     const query = this.connection.query(statement.text, statement.parameters)
     return new Promise((resolve, reject) => {
-      const { until, costMs, pace, isWrite, batch, isClock = false } = sending
+      const { until, costMs, pace, isWrite, isolated = false, batch, isClock = false } = sending
       const pending: Pending = {
         until,
         costMs,
         isWrite,
+        isolated,
         batch,
         isClock,
         sentAt: now,
@@ -171,6 +196,7 @@ export class Session {
       this.#pending.add(pending)
       this.#owedMs += costMs
       if (isWrite) this.#writes++
+      if (isolated) this.#isolated++
       const answered = () => {
         // Deleted already when the session was closed.
         if (!this.#pending.delete(pending)) return
@@ -178,6 +204,7 @@ export class Session {
         pace?.answered(now - pending.sentAt - (isAlone ? this.roundTrip.ms : 0))
         this.#owedMs = this.#pending.size === 0 ? 0 : this.#owedMs - costMs
         if (isWrite) this.#writes--
+        if (isolated) this.#isolated--
         if (pending.reject === undefined) this.#timedOut--
         this.#afterAnswer(now)
       }
@@ -189,15 +216,20 @@ export class Session {
         },
         (error) => {
           answered()
-          // It was not executed. The driver prepares it anew when it is sent again.
-          if (isStalePlan(error) && batch === undefined && !this.isEnding) {
-            return resolve(this.send(statement, now, sending))
-          }
+          if (this.#maySendAgain(error, pending)) return resolve(this.send(statement, now, sending))
           if (isReadOnly(error)) this.events.onReadOnly()
           reject(isOutage(error) ? new Unavailable({ cause: error }) : error)
         }
       )
     })
+  }
+
+  /** Whether a statement failed for a reason that is not its own, without being done. */
+  #maySendAgain(error: unknown, { batch, cancelledAt }: Pending): boolean {
+    if (this.isEnding || batch?.isTransaction) return false
+    // The driver prepares it anew when it is sent again.
+    if (isStalePlan(error)) return true
+    return isStopped(error) && cancelledAt === undefined && performance.now() < this.#strayCancelUntil
   }
 
   #afterAnswer(now: number): void {
@@ -227,9 +259,15 @@ export class Session {
     const [head] = this.#pending
     if (head === undefined || head.reject !== undefined) return
     if (head.cancelledAt === undefined) {
-      head.cancelledAt = now
-      if (!head.isClock) this.connection.cancel()
+      this.#cancel(head, now)
     } else if (now >= head.cancelledAt + SILENCE_MS) this.close(undefined, true)
+  }
+
+  #cancel(head: Pending, now: number): void {
+    head.cancelledAt = now
+    if (head.isClock) return
+    this.#strayCancelUntil = now + STRAY_CANCEL_MS
+    this.connection.cancel()
   }
 
   /**
@@ -237,11 +275,10 @@ export class Session {
    *
    * @returns whether it did
    */
-  cancelBatch(batch: object, now: number): boolean {
+  cancelBatch(batch: Cancellable, now: number): boolean {
     const [head] = this.#pending
     if (head?.batch !== batch || head.cancelledAt !== undefined) return false
-    head.cancelledAt = now
-    this.connection.cancel()
+    this.#cancel(head, now)
     return true
   }
 

@@ -3,10 +3,13 @@ import type { LockTarget } from '../driver.js'
 import { isStalePlan, isStopped, isUnfinished } from '../outage.js'
 import { batchSize, MIN_COMMIT_MS, maxBatches, Pace } from './pacing.js'
 import type { Pool, Ticket } from './pool.js'
-import { laps, type Rows, type Session, type Statement } from './session.js'
+import { type Cancellable, laps, type Rows, type Session, type Statement } from './session.js'
 
-/** A batch that runs longer is cancelled, and each of its writes is tried alone: one of them waits for a lock. */
-const BATCH_MS = 500
+/**
+ * A write, or a batch of them, that runs for so much longer than expected waits for a lock. It is cancelled, and each of
+ * its writes is tried again on a connection of its own, so that others wait no longer.
+ */
+const LOCKED_MS = 500
 
 const BEGIN: Statement = { text: 'begin', parameters: [] }
 const COMMIT: Statement = { text: 'commit', parameters: [] }
@@ -21,9 +24,11 @@ interface Write {
   reject(reason: unknown): void
 }
 
-interface Batch {
+/** Writes that are under way: a transaction, or a single one. */
+interface Batch extends Cancellable {
   session: Session
   since: number
+  costMs: number
   /** The session was asked to cancel one of its statements. */
   isCancelled: boolean
 }
@@ -71,7 +76,10 @@ export class WriteBatcher {
   /** To be called every `TICK_MS`. */
   tick(now: number): void {
     for (const batch of this.#batches) {
-      if (now >= batch.since + BATCH_MS && batch.session.cancelBatch(batch, now)) batch.isCancelled = true
+      const { session, since, costMs, isTransaction } = batch
+      const holdsUpOthers = isTransaction || session.pending > 1
+      const isLate = now >= (isTransaction ? since : session.runningSince) + costMs + LOCKED_MS
+      if (holdsUpOthers && isLate && session.cancelBatch(batch, now)) batch.isCancelled = true
     }
     if (this.#queue.some(({ until }) => now >= until)) {
       const late = this.#queue.filter(({ until }) => now >= until)
@@ -104,11 +112,29 @@ export class WriteBatcher {
     }
   }
 
-  #runSingle({ statement, isolated, until, resolve, reject }: Write): void {
+  #runSingle(write: Write): void {
+    const { isolated, until, reject } = write
     const costMs = this.#write.ms + this.#commit.ms
-    const start = (session: Session, now: number) =>
-      void session.send(statement, now, { until, costMs, isWrite: true }).then(resolve, reject)
+    const start = (session: Session, now: number) => void this.#sendSingle(session, write, costMs, now)
     this.pool.run({ costMs, isolated, until, start, reject }, performance.now())
+  }
+
+  async #sendSingle(session: Session, write: Write, costMs: number, now: number): Promise<void> {
+    const { statement, until, isolated, resolve, reject } = write
+    if (isolated) {
+      return session.send(statement, now, { until, costMs, isWrite: true, isolated }).then(resolve, reject)
+    }
+    const batch = { session, since: now, costMs, isTransaction: false, isCancelled: false }
+    this.#batches.add(batch)
+    try {
+      resolve(await session.send(statement, now, { until, costMs, isWrite: true, batch }))
+    } catch (error) {
+      if (!batch.isCancelled || !isStopped(error)) return reject(error)
+      this.#queue.unshift({ ...write, isolated: true })
+      this.#sendAll()
+    } finally {
+      this.#batches.delete(batch)
+    }
   }
 
   /** Asks for a connection. The batch is what waits when there is one. */
@@ -142,13 +168,10 @@ export class WriteBatcher {
   async #send(session: Session, writes: Write[], isProbe: boolean): Promise<void> {
     const [first] = writes
     if (first === undefined) return
-    if (writes.length === 1 && !isProbe) {
-      const costMs = this.#write.ms + this.#commit.ms
-      return session
-        .send(first.statement, performance.now(), { until: first.until, costMs, isWrite: true })
-        .then(first.resolve, first.reject)
-    }
-    const batch: Batch = { session, since: performance.now(), isCancelled: false }
+    const now = performance.now()
+    const costMs = writes.length * this.#write.ms + this.#commit.ms
+    if (writes.length === 1 && !isProbe) return this.#sendSingle(session, first, costMs, now)
+    const batch = { session, since: now, costMs, isTransaction: true, isCancelled: false }
     this.#batches.add(batch)
     const outcome = await this.#transact(batch, writes, isProbe)
     this.#batches.delete(batch)

@@ -12,6 +12,7 @@ import {
 const connection = (name: string, pending = 0, ms = 0, rest: Partial<Candidate> = {}) => ({
   name,
   isOpen: true,
+  isWriting: false,
   pending,
   owedMs: pending * ms,
   isSlow: () => false,
@@ -36,6 +37,17 @@ t.test('a slow statement gets an idle connection', async (t) => {
 t.test('while none is idle, one slow statement runs on each connection and one is queued', async (t) => {
   t.strictSame(choose([connection('a', 2, 5), connection('b', 1, 5)], 5), ['b', true])
   t.strictSame(choose([connection('a', 2, 5), connection('b', 2, 5)], 5), [undefined, true])
+})
+
+t.test('while none is idle, a few milliseconds of work are queued on each connection', async (t) => {
+  t.strictSame(choose([connection('a', 3, 1), connection('b', 4, 1)], 1), ['a', true])
+  t.strictSame(choose([connection('a', 4, 1), connection('b', 4, 1)], 1), [undefined, true])
+})
+
+t.test('nothing is queued behind a write while another connection is idle', async (t) => {
+  const writing = connection('a', 1, 0.1, { isWriting: true })
+  t.strictSame(choose([writing, connection('b')], 0.02), ['b', false])
+  t.strictSame(choose([writing], 0.02), ['a', true])
 })
 
 t.test('of two, the one with less to do gets the statement', async (t) => {
@@ -63,9 +75,10 @@ t.test(
     t.equal(batchSize(0, 0), MAX_BATCH_SIZE, 'an instant database')
     t.equal(batchSize(0.05, 1), 21)
     t.equal(batchSize(0.05, 5), MAX_BATCH_SIZE, 'a synchronous standby')
-    t.equal(batchSize(1, 1), 2)
+    t.equal(batchSize(1, 3), 4)
+    t.equal(batchSize(1, 2.9), 1, 'fewer than 4 cost more than they save')
     t.equal(batchSize(5, 1), 1)
-    t.equal(batchSize(20, 30), 2)
+    t.equal(batchSize(20, 30), 1)
   }
 )
 
@@ -75,24 +88,41 @@ t.test('few large batches are under way, or many small ones', async (t) => {
   t.ok(maxBatches(32, 1, 20, 10) >= 30, 'the network takes most of the time')
 })
 
-const observed = (...runs: number[]) => {
+const measured = (...runs: number[]) => {
   const pace = new Pace()
-  for (let i = 0; i < 400; i++) pace.observe(runs[i % runs.length] as number)
+  for (const ms of runs) pace.measured(ms)
   return pace.ms
 }
 
-t.test('a pace is the median of what a statement has lately taken', async (t) => {
+t.test('a pace is the median of what the server lately took', async (t) => {
   t.equal(new Pace().ms, 0, 'at first it is taken for instant')
-  t.ok(Math.abs(observed(3) - 3) < 0.4)
-  t.equal(observed(0, 0, 8), 0, 'on a busy machine most answers come together with the one before')
-  t.ok(observed(0, 8, 8) > 5)
+  t.equal(measured(3), 3)
+  t.equal(measured(0.1, 0.1, 7, 0.1, 0.1, 0.1, 9, 0.1, 0.1), 0.1, 'a busy machine makes a few of them longer')
+  t.equal(measured(0.1, 5, 5, 0.1, 5, 0.1, 5, 5, 0.1), 5, 'most are slow')
+  t.equal(measured(...Array(20).fill(5), ...Array(9).fill(1)), 1, 'and only the latest count')
+})
+
+t.test('a statement is measured from time to time', async (t) => {
+  const pace = new Pace()
+  t.strictSame(
+    [0, 1, 24, 25, 26, 49, 50, 1_000].map((now) => pace.startsMeasuring(now)),
+    [true, false, false, true, false, false, true, true]
+  )
 })
 
 t.test('a pace remembers that one in a hundred is slow, and forgets it when there are none', async (t) => {
-  const runs = Array.from({ length: 100 }, (_, i) => (i === 50 ? 200 : 0))
-  t.ok(observed(...runs) > 0.5)
   const pace = new Pace()
-  pace.observe(200)
-  for (let i = 0; i < 500; i++) pace.observe(0)
+  for (let i = 0; i < 400; i++) pace.answered(i % 100 === 50 ? 200 : 0)
+  t.ok(pace.ms > 0.5 && pace.ms < 10, `${pace.ms}`)
+  for (let i = 0; i < 500; i++) pace.answered(0)
   t.ok(pace.ms < 0.01)
+})
+
+t.test('an answer that was read late says nothing', async (t) => {
+  const pace = new Pace()
+  for (let i = 0; i < 400; i++) pace.answered(20)
+  t.equal(pace.ms, 0)
+  for (let i = 0; i < 9; i++) pace.measured(60)
+  for (let i = 0; i < 400; i++) pace.answered(60)
+  t.equal(pace.ms, 60, 'nor one that takes as long as usual')
 })

@@ -1,0 +1,60 @@
+import t, { type Test } from 'tap'
+import { openClient } from '../../../db/postgres/driver.js'
+import { type Sending, Session } from '../../../db/postgres/session.js'
+import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
+import { Unavailable } from '../../../src/errors.js'
+import { emptyDatabase, sqlClient } from '../../support/databases.js'
+import { until } from '../../support/process.js'
+
+const EVENTS = { onAnswer: () => {}, onClosed: () => {}, onReadOnly: () => {} }
+const SENDING: Sending = { until: Number.POSITIVE_INFINITY, costMs: 0, isWrite: false }
+const SLOW = { text: 'select pg_sleep(1), 7 as n', parameters: [] }
+
+async function openSession(t: Test) {
+  const url = await emptyDatabase(t)
+  const target = parseDatabaseUrl(url)
+  const client = await openClient(target, target.addresses[0] as DatabaseAddress)
+  const session = new Session(client, EVENTS, { ms: 0 })
+  t.teardown(() => session.close())
+  const observer = sqlClient(t, url)
+  /** Cancels what the session is running, as a cancel request does that was meant for the statement before. */
+  const cancel = () =>
+    until(async () => {
+      const cancelled = await observer`
+        select pg_cancel_backend(pid) from pg_stat_activity where query = ${SLOW.text} and state = 'active'`
+      return cancelled.length > 0
+    })
+  return { session, cancel }
+}
+
+t.test('a cancel request that hits the next statement costs nobody an answer', async (t) => {
+  const { session, cancel } = await openSession(t)
+  // In the future of this test, so that the time in which a cancel request may be on its way does not end meanwhile.
+  const now = performance.now() + 600_000
+  const late = session.send({ text: 'select pg_sleep(600)', parameters: [] }, now, { ...SENDING, until: now })
+  session.tick(now)
+  await t.rejects(late, Unavailable)
+  await until(() => session.pending === 0)
+  const next = session.send(SLOW, now, SENDING)
+  await cancel()
+  t.match(await next, [{ n: 7 }])
+})
+
+t.test('a statement that an administrator cancels is not sent again', async (t) => {
+  const { session, cancel } = await openSession(t)
+  const answer = session.send(SLOW, performance.now(), SENDING)
+  answer.catch(() => {})
+  await cancel()
+  await t.rejects(answer, Unavailable)
+})
+
+t.test("the server's clock tells how long it worked", async (t) => {
+  const { session } = await openSession(t)
+  const now = performance.now()
+  const before = session.clock(now, Number.POSITIVE_INFINITY)
+  void session.send({ text: 'select pg_sleep(0.2)', parameters: [] }, now, SENDING)
+  const after = session.clock(now, Number.POSITIVE_INFINITY)
+  t.ok(Number(await after) - Number(await before) >= 200)
+  session.close()
+  t.equal(await session.clock(now, Number.POSITIVE_INFINITY), undefined, 'and a failure is none of its users')
+})
