@@ -67,6 +67,16 @@ const outages: [what: string, begin: (s: Situation) => unknown, end: (s: Situati
       proxy.mode = 'pass'
     }
   ],
+  ...(['silent handshake', 'cut handshake'] as const).map((mode): (typeof outages)[number] => [
+    `agrees to TLS, and then there is a ${mode}`,
+    ({ proxy }) => {
+      proxy.mode = mode
+      proxy.cut()
+    },
+    ({ proxy }) => {
+      proxy.mode = 'pass'
+    }
+  ]),
   [
     'goes silent for a while',
     ({ proxy }) => {

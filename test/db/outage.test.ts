@@ -137,7 +137,7 @@ function everyRequest(alice: Client, bob: Client, id: string): Promise<Answer[]>
 }
 
 async function start(t: Test) {
-  const url = new URL(await emptyDatabase(t, 'tls'))
+  const url = new URL(await emptyDatabase(t))
   const role = `${SECURED}${randomUUID().replaceAll('-', '')}`
   const sql = sqlClient(t, url.href)
   const outside = sqlClient(t, url.href.replace(url.pathname, '/postgres'))

@@ -22,7 +22,7 @@ const fill = (sql: ReturnType<typeof sqlClient>, count: number) => sql`
   select 'alice', gen_random_uuid(), 'Task', ${DESCRIPTION}, false from generate_series(1, ${count}::int)`
 
 async function start(t: Test) {
-  const url = new URL(await emptyDatabase(t, 'tls'))
+  const url = new URL(await emptyDatabase(t))
   const sql = sqlClient(t, url.href)
   const role = `${SECURED}${url.pathname.slice(1)}`
   await sql.unsafe(`create role ${role} login password 'secret'`)

@@ -33,12 +33,12 @@ export function sqlClient(t: Pick<Test, 'teardown'>, url: string): postgres.Sql 
   return sql
 }
 
-/** The URL of a new, empty database, which ends with the test. */
-export const emptyDatabase = (t: Test, transport: Transport = 'plain') =>
+/** The URL of a new, empty database, which ends with the test. It is reached as most users reach theirs. */
+export const emptyDatabase = (t: Test, transport: Transport = 'tls') =>
   createDatabase(t, 'template1', transport)
 
 /** The URL of a database that is migrated and has no tasks, which ends with the test. */
-export const migratedDatabase = (t: Test) => createDatabase(t, prepared().postgres.migrated, 'plain')
+export const migratedDatabase = (t: Test) => createDatabase(t, prepared().postgres.migrated, 'tls')
 
 async function createDatabase(t: Test, template: string, transport: Transport): Promise<string> {
   const name = `test_${randomUUID().replaceAll('-', '')}`

@@ -9,7 +9,7 @@ import { Unavailable } from '../../../src/errors.js'
 import { emptyDatabase } from '../../support/databases.js'
 
 t.test('the wait for a turn, for a connection and for the first batch has one deadline', async (t) => {
-  const target = parseDatabaseUrl(await emptyDatabase(t, 'tls'))
+  const target = parseDatabaseUrl(await emptyDatabase(t))
   const [address] = target.addresses as [DatabaseAddress]
   // Half of the connections may stream: one.
   const pool = new Pool((events) => openClient(target, address, events), 2)

@@ -16,7 +16,8 @@ const USER = 'alice'
 const MANY = 100
 
 async function open(t: Test) {
-  const url = await emptyDatabase(t)
+  // Other tests of the database are over TLS.
+  const url = await emptyDatabase(t, 'plain')
   const proxy = await startProxy(t, url)
   const db = await openDatabase({ kind: 'postgres', url: proxy.url })
   t.teardown(() => db.close())
