@@ -3,6 +3,12 @@ import { type AddressInfo, createServer, type Server } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import type { Listener } from './config.js'
 
+/**
+ * How many connections may wait to be accepted. With Node's 511, clients that all come back at once, as after a deployment,
+ * get a reset. The kernel allows no more than its `net.core.somaxconn`, which is 4,096 on Linux.
+ */
+const BACKLOG = 4_096
+
 declare module 'fastify' {
   interface FastifyInstance {
     /** Listens on every address that the host has on this machine; rejects when one is in use, or none is there. */
@@ -24,7 +30,7 @@ export function decorateListen(app: FastifyInstance): void {
     for (const address of await addressesOf(host)) {
       try {
         if (app.server.listening) others.push(await forward(app, address))
-        else await app.listen({ host: address, port })
+        else await app.listen({ host: address, port, backlog: BACKLOG })
       } catch (error) {
         if (!isMissing(error)) throw error
         missing = error
@@ -55,7 +61,7 @@ function forward(app: FastifyInstance, host: string): Promise<Server> {
   })
   return new Promise((resolve, reject) => {
     server.once('error', reject)
-    server.listen({ host, port }, () => resolve(server.off('error', reject)))
+    server.listen({ host, port, backlog: BACKLOG }, () => resolve(server.off('error', reject)))
   })
 }
 
