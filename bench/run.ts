@@ -34,7 +34,7 @@ const USUAL_POOL = 'node-http-10'
 const COMPARE = 'compare'
 const DEFAULT_POOL = 10
 /** With a fifth of it, the first cases of a round were up to twice as slow as the same ones later. */
-const BREAK_IN_SECONDS = 4
+const BREAK_IN_SECONDS = 6
 
 const stop = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
@@ -238,7 +238,6 @@ async function* measureRound(round: number, plan: Plan, bench: Bench): AsyncGene
       running.set(name, server)
       const used = new Set(plan.cases.map(({ operation }) => operation))
       await named(name, verify(server.url, sql, users, [...used]))
-      await named(name, breakIn(server, bench))
     }
     return running
   }
@@ -255,8 +254,15 @@ async function* measureRound(round: number, plan: Plan, bench: Bench): AsyncGene
     await tidy(sql)
 
     let turn = round
+    let brokenIn: Map<string, RunningServer> | undefined
     for (const [name, regime] of regimes) {
       const url = isFar(regime) ? (network as Network).url : database.url
+      const servers = isFar(regime) ? far : near
+      if (brokenIn !== servers) {
+        network?.setDelay(regime.network ?? 0)
+        for (const [server, running] of servers) await named(server, breakIn(running, bench))
+        brokenIn = servers
+      }
       await regime.begin?.(sql, users)
       network?.setDelay(regime.network ?? 0)
       for (const one of plan.cases.filter((other) => other.regime === name)) {
@@ -264,8 +270,7 @@ async function* measureRound(round: number, plan: Plan, bench: Bench): AsyncGene
         // The same requests for all.
         const requests = makeRequests(operation, regime.users?.(users) ?? users, regime.slow?.(users))
         for (const server of rotated(participants(plan, one), turn++)) {
-          const running = (isFar(regime) ? far : near).get(server)
-          const measured = measure(plan, one, requests, running, url, bench)
+          const measured = measure(plan, one, requests, servers.get(server), url, bench)
           yield { round, server, ...(await named(`${server}, ${name}, ${one.operation}`, measured)) }
           if (operation.writes && !regime.keepsDeadRows) await tidy(sql)
         }
@@ -278,7 +283,10 @@ async function* measureRound(round: number, plan: Plan, bench: Bench): AsyncGene
   }
 }
 
-/** Gives the code of a server that was just started some seconds to become compiled, before its first turn. */
+/**
+ * Gives the code of a server some seconds to become compiled, before its first turn, and again after minutes without a
+ * request, in which V8 has dropped much of what it had compiled.
+ */
 async function breakIn({ url, failed }: RunningServer, { generator, users }: Bench): Promise<void> {
   const requests = makeRequests(operations.mix, users)
   const options = { url, connections: 50, warmup: 0, seconds: BREAK_IN_SECONDS, requests }

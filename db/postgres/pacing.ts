@@ -62,6 +62,33 @@ export class Pace {
   }
 }
 
+/** After this time a shorter round trip is forgotten, in milliseconds, so that a longer one is learnt within twice of it. */
+const ROUND_TRIP_WINDOW_MS = 1_000
+
+/**
+ * The time from a statement to its answer when neither end is busy, less what the server works: the network's. It is the
+ * shortest one lately seen, because a busy process makes most of them longer.
+ */
+export class RoundTrip {
+  #shortest = Number.POSITIVE_INFINITY
+  #shortestBefore = Number.POSITIVE_INFINITY
+  #windowEndsAt = Number.NEGATIVE_INFINITY
+
+  get ms(): number {
+    const ms = Math.min(this.#shortest, this.#shortestBefore)
+    return ms === Number.POSITIVE_INFINITY ? 0 : ms
+  }
+
+  /** @param ms of a statement that had the connection to itself */
+  measured(ms: number, now: number): void {
+    if (now >= this.#windowEndsAt) {
+      this.#windowEndsAt = now + ROUND_TRIP_WINDOW_MS
+      this.#shortestBefore = this.#shortest
+      this.#shortest = ms
+    } else if (ms < this.#shortest) this.#shortest = ms
+  }
+}
+
 /** A connection that may take a statement. */
 export interface Candidate {
   readonly isOpen: boolean

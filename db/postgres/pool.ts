@@ -1,6 +1,6 @@
 import { Unavailable } from '../../src/errors.js'
 import type { Client, ConnectionEvents } from './driver.js'
-import { chooseConnection, type Pace } from './pacing.js'
+import { chooseConnection, type Pace, RoundTrip } from './pacing.js'
 import { laps, type Rows, type Sending, Session, type SessionEvents, type Statement } from './session.js'
 
 /** After a failed attempt to connect, the next one waits this long: while other connections work, or when none does. */
@@ -35,8 +35,7 @@ export class Pool {
   #renewedAt = Number.NEGATIVE_INFINITY
   #isClosed = false
 
-  /** The shortest time that a trivial statement took. */
-  readonly roundTrip = { ms: Number.POSITIVE_INFINITY }
+  readonly roundTrip = new RoundTrip()
 
   /** @param open connects; it rejects when no server can be used */
   constructor(
@@ -158,7 +157,7 @@ export class Pool {
         this.#opening--
         this.#openError = undefined
         if (this.#isClosed) return client.destroy()
-        this.roundTrip.ms = Math.min(this.roundTrip.ms, client.roundTripMs)
+        this.roundTrip.measured(client.roundTripMs, performance.now())
         session = new Session(client, this.#events, this.roundTrip)
         this.#sessions.push(session)
         this.#dispatch()

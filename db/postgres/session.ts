@@ -1,6 +1,6 @@
 import { Unavailable } from '../../src/errors.js'
 import { isOutage, isReadOnly, isStalePlan, isStopped } from '../outage.js'
-import type { Pace } from './pacing.js'
+import type { Pace, RoundTrip } from './pacing.js'
 
 /** One statement with its values. */
 export interface Statement {
@@ -119,11 +119,11 @@ export class Session {
   #isClosed = false
   #isReserved = false
 
-  /** @param roundTrip the time from a statement to its answer when neither end is busy, as known so far */
+  /** @param roundTrip of all connections to this database */
   constructor(
     readonly connection: Connection,
     private readonly events: SessionEvents,
-    private readonly roundTrip: Readonly<{ ms: number }>
+    private readonly roundTrip: RoundTrip
   ) {}
 
   get pending(): number {
@@ -197,11 +197,13 @@ export class Session {
       this.#owedMs += costMs
       if (isWrite) this.#writes++
       if (isolated) this.#isolated++
-      const answered = () => {
+      const answered = (isDone: boolean) => {
         // Deleted already when the session was closed.
         if (!this.#pending.delete(pending)) return
         const now = performance.now()
-        pace?.answered(now - pending.sentAt - (isAlone ? this.roundTrip.ms : 0))
+        const took = now - pending.sentAt
+        if (isAlone && isDone) this.roundTrip.measured(Math.max(0, took - costMs), now)
+        pace?.answered(took - (isAlone ? this.roundTrip.ms : 0))
         this.#owedMs = this.#pending.size === 0 ? 0 : this.#owedMs - costMs
         if (isWrite) this.#writes--
         if (isolated) this.#isolated--
@@ -210,12 +212,12 @@ export class Session {
       }
       query.then(
         (rows) => {
-          answered()
+          answered(true)
           if (pending.standbyUnconfirmed) reject(new Unavailable())
           else resolve(rows)
         },
         (error) => {
-          answered()
+          answered(false)
           if (this.#maySendAgain(error, pending)) return resolve(this.send(statement, now, sending))
           if (isReadOnly(error)) this.events.onReadOnly()
           reject(isOutage(error) ? new Unavailable({ cause: error }) : error)

@@ -5,7 +5,8 @@ import {
   chooseConnection,
   MAX_BATCH_SIZE,
   maxBatches,
-  Pace
+  Pace,
+  RoundTrip
 } from '../../../db/postgres/pacing.js'
 
 /** A connection with so many statements of so many milliseconds each. */
@@ -125,4 +126,18 @@ t.test('an answer that was read late says nothing', async (t) => {
   for (let i = 0; i < 9; i++) pace.measured(60)
   for (let i = 0; i < 400; i++) pace.answered(60)
   t.equal(pace.ms, 60, 'nor one that takes as long as usual')
+})
+
+t.test('a round trip is the shortest one of the last seconds', async (t) => {
+  const roundTrip = new RoundTrip()
+  t.equal(roundTrip.ms, 0, 'as long as none is known')
+  roundTrip.measured(3, 0)
+  roundTrip.measured(0.2, 10)
+  roundTrip.measured(7, 20)
+  t.equal(roundTrip.ms, 0.2, 'a shorter one counts at once')
+
+  for (const now of [900, 1_500, 1_999]) roundTrip.measured(20, now)
+  t.equal(roundTrip.ms, 0.2, 'longer ones may be those of a busy process')
+  roundTrip.measured(20, 2_600)
+  t.equal(roundTrip.ms, 20, 'until there was no shorter one for a second')
 })
