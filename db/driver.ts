@@ -1,8 +1,16 @@
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
 import type { Pace } from './postgres/pacing.js'
-import type { Rows, Statement } from './postgres/session.js'
 
 export type Orm = PgDatabase<PgQueryResultHKT>
+
+/** One statement with its values. */
+export interface Statement {
+  text: string
+  parameters: unknown[]
+}
+
+/** `command` is the command tag that PostgreSQL answered with. */
+export type Rows = unknown[] & { command?: string }
 
 /** The row that a write locks. */
 export interface LockTarget {

@@ -1,11 +1,21 @@
 import { is, Param, Placeholder } from 'drizzle-orm'
-import type { DatabaseConfig } from '../src/config.js'
-import { Unavailable } from '../src/errors.js'
-import type { LockTarget, Orm } from './driver.js'
+import type { LockTarget, Orm, Statement } from './driver.js'
 import { openEmbedded } from './embedded/index.js'
+import { DatabaseUnavailable } from './errors.js'
 import { openPostgres } from './postgres/index.js'
 import { Pace } from './postgres/pacing.js'
-import { STATEMENT_MS, type Statement, TICK_MS } from './postgres/session.js'
+import { STATEMENT_MS, TICK_MS } from './postgres/session.js'
+
+export type DatabaseConfig =
+  | { kind: 'embedded'; directory: string }
+  | {
+      kind: 'postgres'
+      url: string
+      /** The most connections that requests may use. */
+      poolMax?: number
+      /** The same database by a role that may change its schema; unless set, the role of `url` does that too. */
+      migrationUrl?: string
+    }
 
 /** A statement built with drizzle, whose rows are `Row`. */
 export interface BuiltStatement<Row> extends PromiseLike<Row[]> {
@@ -23,7 +33,7 @@ export type Values = Record<string, unknown>
  * 2 seconds, and a bound on what waits. Rows come as the driver makes them, each column under its own name, and
  * timestamps as they go over the wire.
  *
- * The functions throw Unavailable (503) when the database cannot be reached, does not answer in time, or has too much
+ * The functions throw DatabaseUnavailable when the database cannot be reached, does not answer in time, or has too much
  * to do.
  */
 export interface Database {
@@ -40,7 +50,7 @@ export interface Database {
   prepareStream<Row>(statement: BuiltStatement<Row>): (values: Values) => AsyncIterable<Row[]>
   /** Runs work outside of requests, such as migrations, on a connection of its own and without a deadline. */
   administer<T>(work: (orm: Orm) => Promise<T>): Promise<T>
-  /** @throws Unavailable when the database does not answer within `milliseconds` */
+  /** @throws DatabaseUnavailable when the database does not answer within `milliseconds` */
   ping(milliseconds: number): Promise<void>
   /** Ends every connection; statements under way have `CLOSE_MS` to finish. */
   close(): Promise<void>
@@ -66,7 +76,7 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
   const isFull = () => driver.pending() >= MAX_PENDING
 
   async function read(statement: Statement, pace: Pace, milliseconds: number): Promise<unknown[]> {
-    if (isFull()) throw new Unavailable()
+    if (isFull()) throw new DatabaseUnavailable()
     const now = performance.now()
     return driver.read(statement, pace, now, now + milliseconds)
   }
@@ -80,7 +90,7 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
     prepareWrite<Row>(statement: BuiltStatement<Row>, lockTarget: (values: Values) => LockTarget) {
       const bind = compile(statement)
       return async (values: Values) => {
-        if (isFull()) throw new Unavailable()
+        if (isFull()) throw new DatabaseUnavailable()
         const now = performance.now()
         const rows = await driver.write(bind(values), lockTarget(values), now, now + STATEMENT_MS)
         return rows as Row[]
@@ -89,7 +99,7 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
     prepareStream<Row>(statement: BuiltStatement<Row>) {
       const bind = compile(statement)
       return (values: Values) => {
-        if (isFull()) throw new Unavailable()
+        if (isFull()) throw new DatabaseUnavailable()
         const { text, parameters } = bind(values)
         return driver.stream(text, parameters) as AsyncIterable<Row[]>
       }

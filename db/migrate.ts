@@ -2,10 +2,9 @@ import { createRequire } from 'node:module'
 import { dirname } from 'node:path'
 import { sql } from 'drizzle-orm'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
-import type { DatabaseConfig } from '../src/config.js'
-import { StartError, Unavailable } from '../src/errors.js'
 import type { Orm } from './driver.js'
-import { type Database, openDatabase } from './index.js'
+import { DatabaseUnavailable, StartError } from './errors.js'
+import { type Database, type DatabaseConfig, openDatabase } from './index.js'
 import { journal, makeJournal, missing } from './journal.js'
 import { causeOf } from './outage.js'
 import { closeToOthers, grantToService, openedByDefault } from './privileges.js'
@@ -100,7 +99,7 @@ const currentRole = (orm: Orm) =>
 
 function reason(error: unknown): string {
   if (error instanceof StartError) return error.message
-  if (error instanceof Unavailable) return 'it does not answer'
+  if (error instanceof DatabaseUnavailable) return 'it does not answer'
   const { name, message, code } = error as Error & { code?: string }
   if (code === INSUFFICIENT_PRIVILEGE) {
     return `this role may not bring the schema up to date, or not see whether it is; run npm run db:migrate as the owner of the schema (${message})`

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto'
 import { and, desc, eq, getTableColumns, type SQL, sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import { v7 as uuidv7 } from 'uuid'
-import { IdempotencyKeyReused } from '../src/errors.js'
 import type { LockTarget } from './driver.js'
+import { IdempotencyKeyConflict } from './errors.js'
 import type { Database, Values } from './index.js'
 import { type Task, tasks, type VersionedTask } from './schema.js'
 
@@ -35,7 +35,7 @@ const versionedColumns = { ...taskColumns, version }
  * statement names the user, so a task of somebody else does not exist for it. No request needs a
  * transaction: what it does is one statement, atomic by itself, and may share its transaction with others' (write-batches.ts).
  *
- * @throws Unavailable (503) from every function when the database cannot be reached or does not answer in time
+ * @throws DatabaseUnavailable from every function when the database cannot be reached or does not answer in time
  */
 export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Database) {
   const ownTask = and(eq(tasks.user_id, sql.placeholder('user_id')), eq(tasks.id, sql.placeholder('id')))
@@ -177,7 +177,7 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
      * As `create`, but at most once for a key of the user: after that, the task that the first call made, as it is
      * now. When that task is deleted, the key is free again.
      *
-     * @throws IdempotencyKeyReused (422) when the first call sent something else
+     * @throws IdempotencyKeyConflict when the first call sent something else
      */
     async createOnce(
       user_id: string,
@@ -187,7 +187,7 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
       const values = { ...valuesOf(user_id, task), key, digest: digestOf(task) }
       const row = ownRow(user_id, await createOnceStatement(values))
       const { idempotency_digest, ...found } = row as VersionedTask & { idempotency_digest: string }
-      if (idempotency_digest !== values.digest) throw new IdempotencyKeyReused()
+      if (idempotency_digest !== values.digest) throw new IdempotencyKeyConflict()
       return { task: found, replayed: found.id !== values.id }
     },
 

@@ -1,7 +1,9 @@
 import cors, { type FastifyCorsOptions } from '@fastify/cors'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import type { CorsOrigins } from '../src/config.js'
+
+/** The origins whose pages may call the API: every one, some, or none. */
+export type CorsOrigins = '*' | (string | RegExp)[] | false
 
 /** The request headers that mean something here. */
 const UNDERSTOOD = ['Authorization', 'Content-Type', 'Idempotency-Key', 'If-Match', 'If-None-Match']

@@ -1,7 +1,6 @@
 import fp from 'fastify-plugin'
-import type { Database } from '../db/index.js'
+import type { Database, DatabaseConfig } from '../db/index.js'
 import { openMigrated } from '../db/migrate.js'
-import type { DatabaseConfig } from '../src/config.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

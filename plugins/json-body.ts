@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { BadRequest, UnsupportedContentCoding, UnsupportedMediaType } from '../src/errors.js'
+import { BadRequest, UnsupportedContentCoding, UnsupportedMediaType } from './errors/catalogue.js'
 
 /** JSON is the only body. An empty one is none, whatever its Content-Type: many clients send the header always. */
 export default fp(

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
 import FindMyWay from 'find-my-way'
-import { BadRequest, MethodNotAllowed, RouteNotFound } from '../src/errors.js'
+import { BadRequest, MethodNotAllowed, RouteNotFound } from './errors/catalogue.js'
 
 /** A `sub` of 255 characters takes up to 3,060 in a URL, and Node refuses headers of more than 16 KiB as a whole. */
 export const ROUTER = { ignoreTrailingSlash: true, maxParamLength: 16_384 }

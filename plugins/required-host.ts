@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
-import { BadRequest } from '../src/errors.js'
+import { BadRequest } from './errors/catalogue.js'
 
 /** Refuses HTTP/1.1 without a Host (RFC 9112, section 3.2). Node's own refusal has neither a body nor headers. */
 export default fp(

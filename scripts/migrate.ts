@@ -1,7 +1,7 @@
+import { StartError } from '../db/errors.js'
 import { openMigrated } from '../db/migrate.js'
 import { loadConfig } from '../src/config.js'
 import { loadDotEnv } from '../src/dot-env.js'
-import { StartError } from '../src/errors.js'
 
 // npm run db:migrate: what every start does first, for operators who want it done before, or by another role.
 try {

@@ -1,8 +1,8 @@
 import { parseArgs } from 'node:util'
+import { StartError } from '../db/errors.js'
 import { loadConfig } from '../src/config.js'
 import { resolveDevelopmentSecret } from '../src/development-secret.js'
 import { loadDotEnv } from '../src/dot-env.js'
-import { StartError } from '../src/errors.js'
 import { issueToken } from '../src/token.js'
 
 // npm run -s token -- alice [--ttl 1h]: prints a token and nothing else.

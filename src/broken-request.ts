@@ -1,7 +1,7 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { ConnectionError } from 'fastify'
-import { PROBLEM_JSON, problem } from '../plugins/errors.js'
+import { PROBLEM_JSON, problem } from '../plugins/errors/index.js'
 import { SECURITY_HEADERS } from '../plugins/security-headers.js'
 import { closeInStages } from './lingering-close.js'
 

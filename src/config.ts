@@ -2,7 +2,10 @@ import { createPublicKey } from 'node:crypto'
 import { join, resolve } from 'node:path'
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
-import { StartError } from './errors.js'
+import { StartError } from '../db/errors.js'
+import type { DatabaseConfig } from '../db/index.js'
+import type { AuthOptions } from '../plugins/auth/options.js'
+import type { CorsOrigins } from '../plugins/cors.js'
 
 const port = (fallback: string, listener: string) =>
   Type.String({
@@ -88,34 +91,10 @@ export interface Listener {
   port: number
 }
 
-export type DatabaseConfig =
-  | { kind: 'embedded'; directory: string }
-  | {
-      kind: 'postgres'
-      url: string
-      /** The most connections that requests may use. */
-      poolMax?: number
-      /** The same database by a role that may change its schema; unless set, the role of `url` does that too. */
-      migrationUrl?: string
-    }
-
-/** Where the keys that sign tokens come from: one source, chosen at start. */
-export type KeySource =
-  | { kind: 'secret'; secret: string }
-  | { kind: 'jwks'; url: string }
-  // A secret that the service makes for itself: development only.
-  | { kind: 'development'; file: string }
-
-export interface AuthConfig {
-  keys: KeySource
-  /** `iss` that a token must carry; unchecked when undefined. */
-  issuer: string | undefined
-  /** `aud` that a token must carry; unchecked when undefined. */
-  audience: string | undefined
+export interface AuthConfig extends Omit<AuthOptions, 'keys'> {
+  // Or a secret that the service makes for itself: development only.
+  keys: AuthOptions['keys'] | { kind: 'development'; file: string }
 }
-
-/** The origins whose pages may call the API: every one, some, or none. */
-export type CorsOrigins = '*' | (string | RegExp)[] | false
 
 export interface Config {
   production: boolean
@@ -202,7 +181,7 @@ function databaseConfig(values: Values, production: boolean): DatabaseConfig {
   return { kind: 'embedded', directory: resolve(DATA_DIR, 'postgres') }
 }
 
-function keySource({ JWT_SECRET, JWKS_URL, DATA_DIR }: Values, production: boolean): KeySource {
+function keySource({ JWT_SECRET, JWKS_URL, DATA_DIR }: Values, production: boolean): AuthConfig['keys'] {
   if (JWT_SECRET && JWKS_URL) {
     throw new StartError(
       'JWT_SECRET and JWKS_URL are both set: set one, tokens have exactly one source of keys'

@@ -1,13 +1,12 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { linkSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { StartError } from '../db/errors.js'
+import type { AuthOptions } from '../plugins/auth/options.js'
 import type { AuthConfig } from './config.js'
-import { StartError } from './errors.js'
 
 /** 32 bytes in base64url. */
 const MADE_HERE = /^[\w-]{43}$/
-
-export type ResolvedAuth = AuthConfig & { keys: Exclude<AuthConfig['keys'], { kind: 'development' }> }
 
 /**
  * Replaces the development key source by the secret itself, made on first use and kept in its file with mode
@@ -15,7 +14,7 @@ export type ResolvedAuth = AuthConfig & { keys: Exclude<AuthConfig['keys'], { ki
  *
  * @throws StartError when the file can be neither read nor made
  */
-export function resolveDevelopmentSecret(auth: AuthConfig): ResolvedAuth {
+export function resolveDevelopmentSecret(auth: AuthConfig): AuthOptions {
   const { keys, ...rest } = auth
   if (keys.kind !== 'development') return { ...rest, keys }
   try {

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { StartError } from './errors.js'
+import { StartError } from '../db/errors.js'
 
 /** A line that is blank, a comment, or an assignment. A quoted value may span lines. */
 const LINE =

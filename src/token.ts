@@ -1,6 +1,6 @@
 import { SignJWT } from 'jose'
-import type { ResolvedAuth } from './development-secret.js'
-import { StartError } from './errors.js'
+import { StartError } from '../db/errors.js'
+import type { AuthOptions } from '../plugins/auth/options.js'
 
 /**
  * A token for `sub`, signed with the secret in use and with the `iss` and `aud` that the service asks for.
@@ -8,7 +8,7 @@ import { StartError } from './errors.js'
  * @param ttl how long it is valid, as a number and a unit: `90s`, `15m`, `1h`, `7d`
  * @throws StartError when the keys are not ours, or `ttl` is not such a time
  */
-export async function issueToken(auth: ResolvedAuth, sub: string, ttl = '1h'): Promise<string> {
+export async function issueToken(auth: AuthOptions, sub: string, ttl = '1h'): Promise<string> {
   if (auth.keys.kind !== 'secret') {
     throw new StartError('JWKS_URL is set: tokens come from the issuer, this service cannot sign any')
   }

@@ -1,11 +1,10 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { types } from '@electric-sql/pglite'
 import { drizzle } from 'drizzle-orm/pglite'
-import { StartError, Unavailable } from '../../src/errors.js'
-import type { Driver } from '../driver.js'
+import type { Driver, Statement } from '../driver.js'
+import { DatabaseUnavailable, StartError } from '../errors.js'
 import { toInstant } from '../instant.js'
 import { isOutage } from '../outage.js'
-import type { Statement } from '../postgres/session.js'
 import { PGliteWithBomFix } from './byte-order-mark.js'
 import { lockDirectory } from './directory-lock.js'
 import { FsyncedNodeFS, fsyncTree, START_PARAMS_WITH_FSYNC } from './fsync.js'
@@ -41,7 +40,7 @@ export async function openEmbedded(directory: string): Promise<Driver> {
         // PGlite may take it for a success.
         if (folder.failure === undefined) return rows
       }
-      throw new Unavailable({ cause: folder.failure })
+      throw new DatabaseUnavailable({ cause: folder.failure })
     }
     const pending = new Set<{ until: number; reject: (reason: Error) => void }>()
     const run = ({ text, parameters }: Statement, until: number) =>
@@ -49,7 +48,9 @@ export async function openEmbedded(directory: string): Promise<Driver> {
         const entry = { until, reject }
         pending.add(entry)
         query(text, parameters)
-          .then(resolve, (error) => reject(isOutage(error) ? new Unavailable({ cause: error }) : error))
+          .then(resolve, (error) =>
+            reject(isOutage(error) ? new DatabaseUnavailable({ cause: error }) : error)
+          )
           .finally(() => pending.delete(entry))
       })
     return {
@@ -57,7 +58,7 @@ export async function openEmbedded(directory: string): Promise<Driver> {
       write: (statement, _target, _now, until) => run(statement, until),
       pending: () => pending.size,
       tick(now) {
-        for (const { until, reject } of pending) if (now >= until) reject(new Unavailable())
+        for (const { until, reject } of pending) if (now >= until) reject(new DatabaseUnavailable())
       },
       async *stream(text, parameters) {
         const rows = await query(text, parameters)
@@ -66,7 +67,7 @@ export async function openEmbedded(directory: string): Promise<Driver> {
       administer: (work) => work(drizzle(client)),
       async close() {
         if (folder.failure === undefined) await client.close()
-        for (const { reject } of pending) reject(new Unavailable())
+        for (const { reject } of pending) reject(new DatabaseUnavailable())
         release()
       }
     }

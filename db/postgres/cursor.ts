@@ -1,4 +1,4 @@
-import { Unavailable } from '../../src/errors.js'
+import { DatabaseUnavailable } from '../errors.js'
 import { isOutage } from '../outage.js'
 import type { Pool } from './pool.js'
 import { type Connection, type Session, STATEMENT_MS } from './session.js'
@@ -10,7 +10,7 @@ const BATCH_ROWS = 200
  * Reads results that are too long for the memory, batch by batch, all from one snapshot. A cursor keeps its connection
  * until the end, however slowly the client reads, so at most half of the pool may do this at once.
  *
- * @throws Unavailable when no connection is free and has sent the first batch in time, or a later batch is late
+ * @throws DatabaseUnavailable when no connection is free and has sent the first batch in time, or a later batch is late
  */
 export function openCursors(pool: Pool) {
   const most = Math.floor(pool.max / 2)
@@ -27,7 +27,7 @@ export function openCursors(pool: Pool) {
         }
         const timer = setTimeout(() => {
           turns.splice(turns.indexOf(turn), 1)
-          reject(new Unavailable())
+          reject(new DatabaseUnavailable())
         }, until - performance.now())
         turns.push(turn)
       })
@@ -57,7 +57,7 @@ export function openCursors(pool: Pool) {
         pool.release(session)
         session = undefined
       } catch (error) {
-        throw isOutage(error) ? new Unavailable({ cause: error }) : error
+        throw isOutage(error) ? new DatabaseUnavailable({ cause: error }) : error
       } finally {
         endTurn()
         // Failed, or ended before its time: the rest of the result must not reach the next user of the connection.
@@ -103,7 +103,7 @@ async function* batchesOf(
   for (let latest = until; ; latest = performance.now() + STATEMENT_MS) {
     if (batch === undefined && !ended && failure === undefined) {
       await new Promise<void>((resolve, reject) => {
-        const timer = setTimeout(() => reject(new Unavailable()), latest - performance.now())
+        const timer = setTimeout(() => reject(new DatabaseUnavailable()), latest - performance.now())
         wake = () => {
           clearTimeout(timer)
           resolve()

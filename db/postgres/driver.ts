@@ -1,7 +1,8 @@
 import { types } from '@electric-sql/pglite'
 import postgres from 'postgres'
+import type { Rows } from '../driver.js'
 import { toInstant } from '../instant.js'
-import type { Connection, Rows } from './session.js'
+import type { Connection } from './session.js'
 import { connectSocket, requestCancel } from './socket.js'
 import type { DatabaseAddress, PostgresTarget } from './url.js'
 

@@ -1,6 +1,6 @@
 import { drizzle } from 'drizzle-orm/postgres-js'
-import { StartError } from '../../src/errors.js'
 import type { Driver } from '../driver.js'
+import { StartError } from '../errors.js'
 import { openCursors } from './cursor.js'
 import { type Client, type ConnectionEvents, openClient } from './driver.js'
 import { Pool } from './pool.js'

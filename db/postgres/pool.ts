@@ -1,7 +1,8 @@
-import { Unavailable } from '../../src/errors.js'
+import type { Rows, Statement } from '../driver.js'
+import { DatabaseUnavailable } from '../errors.js'
 import type { Client, ConnectionEvents } from './driver.js'
 import { chooseConnection, type Pace, RoundTrip } from './pacing.js'
-import { laps, type Rows, type Sending, Session, type SessionEvents, type Statement } from './session.js'
+import { laps, type Sending, Session, type SessionEvents } from './session.js'
 
 /** After a failed attempt to connect, the next one waits this long: while other connections work, or when none does. */
 const RECONNECT_MS = 1_000
@@ -50,7 +51,7 @@ export class Pool {
     return pending
   }
 
-  /** @throws Unavailable when the database cannot be reached, or does not answer in time */
+  /** @throws DatabaseUnavailable when the database cannot be reached, or does not answer in time */
   read(statement: Statement, pace: Pace, now: number, until: number): Promise<Rows> {
     const session = this.#pick(pace.ms, false, now)
     const sending = { until, costMs: pace.ms, pace, isWrite: false }
@@ -72,7 +73,7 @@ export class Pool {
   /**
    * A connection for the caller alone, until `release` or its end.
    *
-   * @throws Unavailable when none is free in time
+   * @throws DatabaseUnavailable when none is free in time
    */
   reserve(until: number): Promise<Session> {
     return new Promise((resolve, reject) => {
@@ -99,7 +100,7 @@ export class Pool {
     if (this.#waiting.some(({ until }) => now >= until)) {
       const late = this.#waiting.filter(({ until }) => now >= until)
       this.#waiting = this.#waiting.filter(({ until }) => now < until)
-      for (const { reject } of late) reject(new Unavailable({ cause: this.#openError }))
+      for (const { reject } of late) reject(new DatabaseUnavailable({ cause: this.#openError }))
     }
     this.#dispatch()
   }
@@ -107,7 +108,7 @@ export class Pool {
   /** Closes every connection; statements under way have `milliseconds` to finish. */
   async end(milliseconds: number): Promise<void> {
     this.#isClosed = true
-    this.#rejectWaiting(new Unavailable())
+    this.#rejectWaiting(new DatabaseUnavailable())
     await Promise.all(this.#sessions.map((session) => session.end(milliseconds)))
   }
 
@@ -127,7 +128,7 @@ export class Pool {
     // Connecting has just failed, and no connection is left: there is nothing to wait for.
     const cannotOpen = this.#opening === 0 && now < this.#openAgainAt
     if (this.#isClosed || (this.#sessions.length === 0 && cannotOpen)) {
-      this.#rejectWaiting(new Unavailable({ cause: this.#openError }))
+      this.#rejectWaiting(new DatabaseUnavailable({ cause: this.#openError }))
     }
   }
 
@@ -167,7 +168,7 @@ export class Pool {
         this.#openError = error
         const isFirst = this.#sessions.length === 0
         this.#openAgainAt = performance.now() + (isFirst ? FIRST_RECONNECT_MS : RECONNECT_MS)
-        if (isFirst && this.#opening === 0) this.#rejectWaiting(new Unavailable({ cause: error }))
+        if (isFirst && this.#opening === 0) this.#rejectWaiting(new DatabaseUnavailable({ cause: error }))
       }
     )
   }

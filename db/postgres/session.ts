@@ -1,15 +1,7 @@
-import { Unavailable } from '../../src/errors.js'
+import type { Rows, Statement } from '../driver.js'
+import { DatabaseUnavailable } from '../errors.js'
 import { isOutage, isReadOnly, isStalePlan, isStopped } from '../outage.js'
 import type { Pace, RoundTrip } from './pacing.js'
-
-/** One statement with its values. */
-export interface Statement {
-  text: string
-  parameters: unknown[]
-}
-
-/** `command` is the command tag that PostgreSQL answered with. */
-export type Rows = unknown[] & { command?: string }
 
 /** One connection to a database. It answers statements in the order in which they were sent. */
 export interface Connection {
@@ -175,7 +167,7 @@ export class Session {
     }
   }
 
-  /** @throws Unavailable when the connection fails, or the statement has no answer in time */
+  /** @throws DatabaseUnavailable when the connection fails, or the statement has no answer in time */
   send(statement: Statement, now: number, sending: Sending): Promise<Rows> {
     const isAlone = this.#pending.size === 0
     const query = this.connection.query(statement.text, statement.parameters)
@@ -213,14 +205,14 @@ export class Session {
       query.then(
         (rows) => {
           answered(true)
-          if (pending.standbyUnconfirmed) reject(new Unavailable())
+          if (pending.standbyUnconfirmed) reject(new DatabaseUnavailable())
           else resolve(rows)
         },
         (error) => {
           answered(false)
           if (this.#maySendAgain(error, pending)) return resolve(this.send(statement, now, sending))
           if (isReadOnly(error)) this.events.onReadOnly()
-          reject(isOutage(error) ? new Unavailable({ cause: error }) : error)
+          reject(isOutage(error) ? new DatabaseUnavailable({ cause: error }) : error)
         }
       )
     })
@@ -247,7 +239,7 @@ export class Session {
   tick(now: number): void {
     for (const pending of this.#pending) {
       if (pending.reject === undefined || now < pending.until) continue
-      pending.reject(new Unavailable())
+      pending.reject(new DatabaseUnavailable())
       pending.reject = undefined
       this.#timedOut++
     }
@@ -311,7 +303,7 @@ export class Session {
   close(cause?: unknown, silent = false): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    const error = new Unavailable({ cause })
+    const error = new DatabaseUnavailable({ cause })
     for (const { reject } of this.#pending) reject?.(error)
     this.#pending.clear()
     this.connection.destroy()

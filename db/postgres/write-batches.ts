@@ -1,9 +1,9 @@
-import { Unavailable } from '../../src/errors.js'
-import type { LockTarget } from '../driver.js'
+import type { LockTarget, Rows, Statement } from '../driver.js'
+import { DatabaseUnavailable } from '../errors.js'
 import { isStalePlan, isStopped, isUnfinished } from '../outage.js'
 import { batchSize, MIN_COMMIT_MS, maxBatches, Pace } from './pacing.js'
 import type { Pool, Ticket } from './pool.js'
-import { type Cancellable, laps, type Rows, type Session, type Statement } from './session.js'
+import { type Cancellable, laps, type Session } from './session.js'
 
 /**
  * A write, or a batch of them, that runs for so much longer than expected waits for a lock. It is cancelled, and each of
@@ -59,7 +59,7 @@ export class WriteBatcher {
     return this.#queue.length
   }
 
-  /** @throws Unavailable when the database cannot be reached or does not answer in time */
+  /** @throws DatabaseUnavailable when the database cannot be reached or does not answer in time */
   run(statement: Statement, target: LockTarget, until: number): Promise<Rows> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ statement, target, until, isolated: false, resolve, reject })
@@ -84,14 +84,14 @@ export class WriteBatcher {
     if (this.#queue.some(({ until }) => now >= until)) {
       const late = this.#queue.filter(({ until }) => now >= until)
       this.#queue = this.#queue.filter(({ until }) => now < until)
-      for (const { reject } of late) reject(new Unavailable())
+      for (const { reject } of late) reject(new DatabaseUnavailable())
     }
     this.#sendAll()
   }
 
   /** Refuses the writes that are not sent yet. */
   end(): void {
-    for (const { reject } of this.#queue.splice(0)) reject(new Unavailable())
+    for (const { reject } of this.#queue.splice(0)) reject(new DatabaseUnavailable())
   }
 
   #sendAll(): void {
@@ -183,7 +183,7 @@ export class WriteBatcher {
         else reject(answer.reason)
       }
     } else if (outcome.kind === 'unknown') {
-      for (const { reject } of writes) reject(new Unavailable({ cause: outcome.reason }))
+      for (const { reject } of writes) reject(new DatabaseUnavailable({ cause: outcome.reason }))
     } else {
       if (outcome.failedIndex !== undefined) writes[outcome.failedIndex]?.reject(outcome.reason)
       const others = writes.filter((_, index) => index !== outcome.failedIndex)
@@ -229,7 +229,7 @@ export class WriteBatcher {
     if (isStopped(reason) || isStalePlan(reason))
       return { kind: 'rolled back', failedIndex: undefined, reason }
     // The statement that failed must come before those that failed because of it.
-    if (failedIndex === -1 || reason instanceof Unavailable || isUnfinished(reason))
+    if (failedIndex === -1 || reason instanceof DatabaseUnavailable || isUnfinished(reason))
       return { kind: 'unknown', reason }
     return { kind: 'rolled back', failedIndex, reason }
   }

@@ -1,4 +1,4 @@
-import type { ResolvedAuth } from '../../src/development-secret.js'
+import type { AuthOptions } from './options.js'
 import { Refusal, shown } from './refusals.js'
 
 /** What the service keeps of a valid token. */
@@ -19,7 +19,7 @@ const MAX_SUB_CHARACTERS = 255
  */
 export function checkClaims(
   { exp, nbf, iss, aud, sub }: Record<string, unknown>,
-  { issuer, audience }: Pick<ResolvedAuth, 'issuer' | 'audience'>
+  { issuer, audience }: Pick<AuthOptions, 'issuer' | 'audience'>
 ): Claims | Refusal {
   const now = Date.now()
   if (!isNumber(exp)) return new Refusal('expired', `exp is ${shown(exp)}, not a number`)

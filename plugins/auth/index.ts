@@ -1,8 +1,8 @@
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import type { ResolvedAuth } from '../../src/development-secret.js'
-import { Forbidden, InvalidToken, MissingToken } from '../../src/errors.js'
+import { Forbidden, InvalidToken, MissingToken } from '../errors/catalogue.js'
 import { type Claims, checkClaims } from './claims.js'
+import type { AuthOptions } from './options.js'
 import { Refusal, refusalLog } from './refusals.js'
 import { signatureCheck } from './signatures.js'
 import { verifiedTokens } from './verified-tokens.js'
@@ -24,7 +24,7 @@ declare module '@fastify/jwt' {
 }
 
 /** Decorates `app.authenticate` and `app.requireOwner`. */
-export default fp<{ auth: ResolvedAuth }>(
+export default fp<{ auth: AuthOptions }>(
   async (app, { auth }) => {
     const checkSignature = await signatureCheck(app, auth)
     const verified = verifiedTokens()

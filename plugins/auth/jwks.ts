@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type CryptoKey, createLocalJWKSet, errors, exportSPKI } from 'jose'
-import { Unavailable } from '../../src/errors.js'
+import { Unavailable } from '../errors/catalogue.js'
 import { fetchKeySet, nameOf } from './fetch-key-set.js'
 
 /** How long a request waits for keys: for its turn and for one fetch. */

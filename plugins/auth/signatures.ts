@@ -1,8 +1,8 @@
 import jwt from '@fastify/jwt'
 import type { FastifyInstance } from 'fastify'
-import type { ResolvedAuth } from '../../src/development-secret.js'
 import { checkClaims } from './claims.js'
 import { type KeyHint, remoteKeys } from './jwks.js'
+import type { AuthOptions } from './options.js'
 import { Refusal, shown } from './refusals.js'
 
 export type Payload = Record<string, unknown>
@@ -18,7 +18,7 @@ const ASYMMETRIC = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519']
  */
 export async function signatureCheck(
   app: FastifyInstance,
-  auth: ResolvedAuth
+  auth: AuthOptions
 ): Promise<(token: string) => Payload | Refusal | Promise<Payload | Refusal>> {
   const { keys } = auth
   await app.register(jwt, {
@@ -39,7 +39,7 @@ export async function signatureCheck(
 }
 
 /** Checks signatures by the keys at the one URL that the operator named. Nothing in a token can name another. */
-function verifyWithKeysAt(app: FastifyInstance, url: string, auth: ResolvedAuth) {
+function verifyWithKeysAt(app: FastifyInstance, url: string, auth: AuthOptions) {
   const keys = remoteKeys(url)
   app.addHook('onReady', (done) => {
     // Nothing waits for it: the service may start before its issuer.

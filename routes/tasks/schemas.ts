@@ -1,7 +1,7 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
-import { PROBLEM_JSON, Problem } from '../../plugins/errors.js'
-import { type ErrorCode, STATUS_OF } from '../../src/errors.js'
-import { AT_LEAST_ONE_OF, STORABLE, VISIBLE_ASCII } from '../../src/validation.js'
+import { type ErrorCode, STATUS_OF } from '../../plugins/errors/catalogue.js'
+import { PROBLEM_JSON, Problem } from '../../plugins/errors/index.js'
+import { AT_LEAST_ONE_OF, STORABLE, VISIBLE_ASCII } from '../../plugins/validation.js'
 
 /** A reference to a shared schema, typed as what it refers to. */
 const ref = <T extends TSchema>(schema: T) => Type.Unsafe<Static<T>>({ $ref: `${schema.$id}#` })

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
+import { DatabaseUnavailable } from '../../db/errors.js'
 import { type BuiltStatement, type Database, openDatabase } from '../../db/index.js'
-import { Unavailable } from '../../src/errors.js'
 import { type Answer, type Client, clientOf, startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { startPostgres } from '../support/postgres-server.js'
@@ -258,7 +258,7 @@ t.test('a database server that dies and restarts is found again', async (t) => {
   const before = (await create(alice)).json
   const underWay = t.rejects(
     ask(app.db, 'select pg_sleep(30)'),
-    Unavailable,
+    DatabaseUnavailable,
     'a statement under way ends with the server'
   )
   await server.kill()
@@ -282,7 +282,7 @@ t.test('what is more than the limit is refused at once, and the rest succeeds', 
   await holder`lock table gate`
   const select = () => ask(db, 'select * from gate', 'read')
   const accepted = Array.from({ length: 1_000 }, select)
-  const { milliseconds } = await timed(t.rejects(select(), Unavailable))
+  const { milliseconds } = await timed(t.rejects(select(), DatabaseUnavailable))
   t.ok(milliseconds < 1_000, `${milliseconds} ms`)
   await holder`rollback`
   holder.release()
@@ -305,7 +305,7 @@ t.test('of several servers, one that is lost is an outage as well, and the next 
   const db = await openDatabase({ kind: 'postgres', url })
   t.teardown(() => db.close())
   const observer = sqlClient(t, database)
-  const waiting = t.rejects(ask(db, 'select pg_sleep(30)', 'read'), Unavailable)
+  const waiting = t.rejects(ask(db, 'select pg_sleep(30)', 'read'), DatabaseUnavailable)
   await until(async () => {
     const active = await observer`
       select from pg_stat_activity where datname = current_database() and query like '%pg_sleep%' and wait_event = 'PgSleep'`
@@ -328,7 +328,7 @@ t.test('a lock that the database gives up waiting for is an outage', async (t) =
   const holder = await observer.reserve()
   await holder`begin`
   await holder`lock table gate`
-  await t.rejects(ask(db, 'select * from gate'), Unavailable)
+  await t.rejects(ask(db, 'select * from gate'), DatabaseUnavailable)
   await holder`rollback`
   holder.release()
 })

@@ -1,8 +1,8 @@
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
+import { StartError } from '../../db/errors.js'
+import type { DatabaseConfig } from '../../db/index.js'
 import database from '../../plugins/database.js'
-import type { DatabaseConfig } from '../../src/config.js'
-import { StartError } from '../../src/errors.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { startProxy } from '../support/tcp-proxy.js'
 

@@ -1,7 +1,7 @@
 import { sql } from 'drizzle-orm'
 import type { FastifyRequest } from 'fastify'
 import t from 'tap'
-import { STATUS_OF, Unavailable } from '../../src/errors.js'
+import { STATUS_OF, Unavailable } from '../../plugins/errors/catalogue.js'
 import {
   type Answer,
   addToNextApp,

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { STATUS_OF } from '../../src/errors.js'
+import { STATUS_OF } from '../../plugins/errors/catalogue.js'
 import { startApp } from '../support/api.js'
 import { ROOT } from '../support/root.js'
 

@@ -2,7 +2,7 @@ import { METHODS } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
-import { STATUS_OF } from '../../src/errors.js'
+import { STATUS_OF } from '../../plugins/errors/catalogue.js'
 import {
   type Answer,
   addToNextApp,

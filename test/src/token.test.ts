@@ -1,12 +1,12 @@
 import { decodeProtectedHeader, jwtVerify } from 'jose'
 import t from 'tap'
-import type { ResolvedAuth } from '../../src/development-secret.js'
-import { StartError } from '../../src/errors.js'
+import { StartError } from '../../db/errors.js'
+import type { AuthOptions } from '../../plugins/auth/options.js'
 import { issueToken } from '../../src/token.js'
 import { stopClock } from '../support/clock.js'
 
 const secret = 'ä secret that is not only ASCII ✓'
-const auth: ResolvedAuth = { keys: { kind: 'secret', secret }, issuer: undefined, audience: undefined }
+const auth: AuthOptions = { keys: { kind: 'secret', secret }, issuer: undefined, audience: undefined }
 
 const claimsOf = async (token: string) => (await jwtVerify(token, Buffer.from(secret))).payload
 

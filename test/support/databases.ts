@@ -3,7 +3,7 @@ import { cpSync } from 'node:fs'
 import { join } from 'node:path'
 import postgres from 'postgres'
 import type { Test } from 'tap'
-import type { DatabaseConfig } from '../../src/config.js'
+import type { DatabaseConfig } from '../../db/index.js'
 import { prepared } from './prepared.js'
 
 export type DatabaseKind = DatabaseConfig['kind']

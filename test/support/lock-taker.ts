@@ -1,5 +1,5 @@
 import { lockDirectory } from '../../db/embedded/directory-lock.js'
-import { StartError } from '../../src/errors.js'
+import { StartError } from '../../db/errors.js'
 
 // A process that takes the lock of a folder at a given moment, when its parent says so, and tells how that went.
 let release = () => {}

@@ -1,7 +1,7 @@
+import { StartError } from '../../db/errors.js'
 import { openMigrated } from '../../db/migrate.js'
 import { buildApp } from '../../src/app.js'
 import { loadConfig } from '../../src/config.js'
-import { StartError } from '../../src/errors.js'
 
 // What the programs do with their environment, without a process for each try. That the programs print the message of
 // a StartError and end with code 1 is for their own tests.

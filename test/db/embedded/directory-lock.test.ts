@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { lockDirectory } from '../../../db/embedded/directory-lock.js'
-import { StartError } from '../../../src/errors.js'
+import { StartError } from '../../../db/errors.js'
 import { emptyFolder } from '../../support/process.js'
 
 const TAKER = fileURLToPath(new URL('../../support/lock-taker.js', import.meta.url))

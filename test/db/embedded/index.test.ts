@@ -1,10 +1,10 @@
 import fs from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import t, { type Test } from 'tap'
+import { DatabaseUnavailable } from '../../../db/errors.js'
 import { openDatabase } from '../../../db/index.js'
 import { migrate } from '../../../db/migrate.js'
 import { taskRepository } from '../../../db/tasks.js'
-import { Unavailable } from '../../../src/errors.js'
 
 const USER = 'alice'
 const { fsyncSync } = fs
@@ -67,11 +67,11 @@ t.test('a disk that fails is said, and what was acknowledged is there after a ne
   const { db, tasks } = await open(directory)
   const { id } = await tasks.create(USER, { title: 'Buy milk' })
   fails = true
-  await t.rejects(tasks.create(USER, { title: 'Buy bread' }), Unavailable)
+  await t.rejects(tasks.create(USER, { title: 'Buy bread' }), DatabaseUnavailable)
   fails = false
   // It may have taken the failed one for done.
-  await t.rejects(tasks.get(USER, id), Unavailable)
-  await t.rejects(tasks.create(USER, { title: 'Buy salt' }), Unavailable)
+  await t.rejects(tasks.get(USER, id), DatabaseUnavailable)
+  await t.rejects(tasks.create(USER, { title: 'Buy salt' }), DatabaseUnavailable)
   await db.close()
 
   const again = await open(directory)

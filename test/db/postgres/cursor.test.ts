@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import { DatabaseUnavailable } from '../../../db/errors.js'
 import { openCursors } from '../../../db/postgres/cursor.js'
 import { openClient } from '../../../db/postgres/driver.js'
 import { Pool } from '../../../db/postgres/pool.js'
 import { STATEMENT_MS } from '../../../db/postgres/session.js'
 import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
-import { Unavailable } from '../../../src/errors.js'
 import { emptyDatabase } from '../../support/databases.js'
 
 t.test('the wait for a turn, for a connection and for the first batch has one deadline', async (t) => {
@@ -20,7 +20,7 @@ t.test('the wait for a turn, for a connection and for the first batch has one de
 
   const order: string[] = []
   const second = stream('select pg_sleep(60)', []).next()
-  const answered = t.rejects(second, Unavailable).then(() => order.push('answered'))
+  const answered = t.rejects(second, DatabaseUnavailable).then(() => order.push('answered'))
   // Timers fire in their order, however busy the machine is.
   const late = sleep(STATEMENT_MS + 500).then(() => order.push('late'))
   await sleep(STATEMENT_MS / 2)

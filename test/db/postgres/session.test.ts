@@ -1,9 +1,9 @@
 import t, { type Test } from 'tap'
+import { DatabaseUnavailable } from '../../../db/errors.js'
 import { openClient } from '../../../db/postgres/driver.js'
 import { RoundTrip } from '../../../db/postgres/pacing.js'
 import { type Sending, Session } from '../../../db/postgres/session.js'
 import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
-import { Unavailable } from '../../../src/errors.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { until } from '../../support/process.js'
 
@@ -34,7 +34,7 @@ t.test('a cancel request that hits the next statement costs nobody an answer', a
   const now = performance.now() + 600_000
   const late = session.send({ text: 'select pg_sleep(600)', parameters: [] }, now, { ...SENDING, until: now })
   session.tick(now)
-  await t.rejects(late, Unavailable)
+  await t.rejects(late, DatabaseUnavailable)
   await until(() => session.pending === 0)
   const next = session.send(SLOW, now, SENDING)
   await cancel()
@@ -46,7 +46,7 @@ t.test('a statement that an administrator cancels is not sent again', async (t) 
   const answer = session.send(SLOW, performance.now(), SENDING)
   answer.catch(() => {})
   await cancel()
-  await t.rejects(answer, Unavailable)
+  await t.rejects(answer, DatabaseUnavailable)
 })
 
 t.test("the server's clock tells how long it worked", async (t) => {

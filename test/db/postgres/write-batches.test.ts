@@ -1,4 +1,5 @@
 import t, { type Test } from 'tap'
+import { DatabaseUnavailable } from '../../../db/errors.js'
 import { openDatabase } from '../../../db/index.js'
 import { migrate } from '../../../db/migrate.js'
 import { openClient } from '../../../db/postgres/driver.js'
@@ -6,7 +7,6 @@ import { Pool } from '../../../db/postgres/pool.js'
 import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
 import { takeBatch, WriteBatcher } from '../../../db/postgres/write-batches.js'
 import { oneTask, taskRepository } from '../../../db/tasks.js'
-import { Unavailable } from '../../../src/errors.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { startPostgres } from '../../support/postgres-server.js'
 import { until } from '../../support/process.js'
@@ -44,7 +44,7 @@ function outcomes(answers: PromiseSettledResult<{ title: string }>[]) {
   const wrong: unknown[] = []
   for (const answer of answers) {
     if (answer.status === 'fulfilled') acknowledged.push(answer.value.title)
-    else if (!(answer.reason instanceof Unavailable)) wrong.push(answer.reason)
+    else if (!(answer.reason instanceof DatabaseUnavailable)) wrong.push(answer.reason)
   }
   return { acknowledged: acknowledged.sort(), wrong }
 }
@@ -109,7 +109,7 @@ t.test('a write that waits for a lock holds up nothing but itself', async (t) =>
   const { acknowledged } = outcomes(await burst(MANY, (n) => tasks.create(USER, { title: `${n}` })))
   t.equal(acknowledged.length, MANY)
   t.strictSame(await stored(observer), acknowledged)
-  await t.rejects(waiting, Unavailable)
+  await t.rejects(waiting, DatabaseUnavailable)
   await unlock()
 })
 
@@ -155,7 +155,7 @@ t.test(
     for (const write of writes) write.catch(() => {})
     await until(() => proxy.accepted > before)
     await unlock()
-    for (const write of writes) await t.rejects(write, Unavailable)
+    for (const write of writes) await t.rejects(write, DatabaseUnavailable)
     t.strictSame(await stored(observer), ['Changed'], 'and yet it was carried out')
   }
 )
@@ -184,7 +184,7 @@ t.test(
         select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'`
         return stopped.length > 0
       })
-      for (const write of writes) await t.rejects(write, Unavailable)
+      for (const write of writes) await t.rejects(write, DatabaseUnavailable)
     }
     t.strictSame(await stored(observer), ['Alone', 'Shared', 'Too'], 'and yet they were carried out')
   }
@@ -342,7 +342,7 @@ t.test('nothing is sent after the database was closed', async (t) => {
   write.catch(() => {})
   await db.close()
   // Not that there is no such table.
-  await t.rejects(write, Unavailable)
+  await t.rejects(write, DatabaseUnavailable)
   t.equal(await connections(sqlClient(t, url)), 0)
 })
 
@@ -363,6 +363,6 @@ t.test('a write whose time is over before its batch has committed is answered 50
   late.catch(() => {})
   await new Promise((resolve) => setTimeout(resolve, 150))
   pool.tick(performance.now())
-  await t.rejects(late, Unavailable)
+  await t.rejects(late, DatabaseUnavailable)
   t.strictSame([...(await slow)], [...(await other)], 'the others have committed, in one transaction')
 })

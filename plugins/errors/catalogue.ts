@@ -68,8 +68,3 @@ export const Unavailable = define(
   'unavailable',
   'The service cannot answer at the moment. Try again shortly.'
 )
-
-/** A reason not to start that the operator can mend. The message is one line and holds no secret. */
-export class StartError extends Error {
-  override name = 'StartError'
-}

@@ -1,4 +1,4 @@
-import { BadRequest } from './errors.js'
+import { BadRequest } from '../../plugins/errors/catalogue.js'
 
 /** The strong entity tag of a version: RFC 9110, section 8.8.3. It comes from a count, so no clock can repeat it. */
 export const entityTag = (version: number): string => `"${version}"`

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { entityTag, isNamed, matchedVersions } from '../../src/entity-tag.js'
-import { codeOf } from '../../src/errors.js'
+import { codeOf } from '../../../plugins/errors/catalogue.js'
+import { entityTag, isNamed, matchedVersions } from '../../../routes/tasks/entity-tag.js'
 
 t.test('an entity tag is strong and quoted', async (t) => {
   t.equal(entityTag(12), '"12"')

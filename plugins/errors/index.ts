@@ -2,23 +2,26 @@ import { STATUS_CODES } from 'node:http'
 import { Type } from '@sinclair/typebox'
 import type { FastifyError, FastifyReply, FastifyRequest, FastifySchemaValidationError } from 'fastify'
 import fp from 'fastify-plugin'
-import { causeOf } from '../db/outage.js'
+import { DatabaseUnavailable, IdempotencyKeyConflict } from '../../db/errors.js'
+import { causeOf } from '../../db/outage.js'
+import { isOwner } from '../auth/index.js'
+import { AT_LEAST_ONE_OF, VISIBLE_ASCII } from '../validation.js'
 import {
   BadRequest,
   BodyTooLarge,
   codeOf,
   type ErrorCode,
   Forbidden,
+  IdempotencyKeyReused,
   Internal,
   InvalidToken,
   STATUS_OF,
   TaskNotFound,
+  Unavailable,
   UnsupportedContentCoding,
   UnsupportedMediaType,
   ValidationFailed
-} from '../src/errors.js'
-import { AT_LEAST_ONE_OF, VISIBLE_ASCII } from '../src/validation.js'
-import { isOwner } from './auth/index.js'
+} from './catalogue.js'
 
 export const PROBLEM_JSON = 'application/problem+json'
 
@@ -124,6 +127,8 @@ function challenge(error: Error): string {
 /** One of our own errors for whatever was thrown. What we did not make ourselves may say too much, so it is replaced. */
 function translate(error: FastifyError, request: FastifyRequest): Error {
   if (codeOf(error)) return error
+  if (error instanceof DatabaseUnavailable) return new Unavailable({ cause: error.cause })
+  if (error instanceof IdempotencyKeyConflict) return new IdempotencyKeyReused()
   if (error.validation) {
     return error.validationContext === 'params'
       ? // A task id that is no UUID names no task; whose path it is still comes first.
