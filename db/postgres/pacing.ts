@@ -62,31 +62,39 @@ export class Pace {
   }
 }
 
-/** After this time a shorter round trip is forgotten, in milliseconds, so that a longer one is learnt within twice of it. */
-const ROUND_TRIP_WINDOW_MS = 1_000
+/** How long `Recent` remembers, at least; at most twice as long. In milliseconds. */
+const RECENT_MS = 1_000
 
-/**
- * The time from a statement to its answer when neither end is busy, less what the server works: the network's. It is the
- * shortest one lately seen, because a busy process makes most of them longer.
- */
-export class RoundTrip {
-  #shortest = Number.POSITIVE_INFINITY
-  #shortestBefore = Number.POSITIVE_INFINITY
-  #windowEndsAt = Number.NEGATIVE_INFINITY
+/** The shortest or the longest of some times that were lately measured, in milliseconds. */
+export class Recent {
+  #current: number | undefined
+  #before: number | undefined
+  #currentEndsAt = Number.NEGATIVE_INFINITY
 
+  /** @param choose `Math.min` or `Math.max` */
+  constructor(private readonly choose: (a: number, b: number) => number) {}
+
+  /** 0 as long as nothing was measured. */
   get ms(): number {
-    const ms = Math.min(this.#shortest, this.#shortestBefore)
-    return ms === Number.POSITIVE_INFINITY ? 0 : ms
+    const current = this.#current ?? 0
+    return this.choose(this.#before ?? current, current)
   }
 
-  /** @param ms of a statement that had the connection to itself */
   measured(ms: number, now: number): void {
-    if (now >= this.#windowEndsAt) {
-      this.#windowEndsAt = now + ROUND_TRIP_WINDOW_MS
-      this.#shortestBefore = this.#shortest
-      this.#shortest = ms
-    } else if (ms < this.#shortest) this.#shortest = ms
+    if (now >= this.#currentEndsAt) {
+      this.#currentEndsAt = now + RECENT_MS
+      this.#before = this.#current
+      this.#current = ms
+    } else this.#current = this.choose(this.#current ?? ms, ms)
   }
+}
+
+/** What makes an answer later than the server's work does. */
+export class Delays {
+  /** From a statement to its answer without the server's work: the shortest, because a busy process makes others longer. */
+  readonly roundTrip = new Recent(Math.min)
+  /** For how long an answer may lie ready until this process reads it: the longest. */
+  readonly eventLoop = new Recent(Math.max)
 }
 
 /** A connection that may take a statement. */

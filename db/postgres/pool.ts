@@ -1,8 +1,8 @@
 import type { Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
 import type { Client, ConnectionEvents } from './driver.js'
-import { chooseConnection, type Pace, RoundTrip } from './pacing.js'
-import { laps, type Sending, Session, type SessionEvents } from './session.js'
+import { chooseConnection, Delays, type Pace } from './pacing.js'
+import { laps, type Sending, Session, type SessionEvents, TICK_MS } from './session.js'
 
 /** After a failed attempt to connect, the next one waits this long: while other connections work, or when none does. */
 const RECONNECT_MS = 1_000
@@ -35,8 +35,9 @@ export class Pool {
   #openError: unknown
   #renewedAt = Number.NEGATIVE_INFINITY
   #isClosed = false
+  #tickedAt = performance.now()
 
-  readonly roundTrip = new RoundTrip()
+  readonly delays = new Delays()
 
   /** @param open connects; it rejects when no server can be used */
   constructor(
@@ -93,6 +94,8 @@ export class Pool {
 
   /** To be called every `TICK_MS`. */
   tick(now: number): void {
+    this.delays.eventLoop.measured(Math.max(0, now - this.#tickedAt - TICK_MS), now)
+    this.#tickedAt = now
     for (const session of [...this.#sessions]) {
       session.tick(now)
       if (this.#sessions.length > 1 && session.idleMs(now) > IDLE_MS) session.retire(now)
@@ -158,8 +161,8 @@ export class Pool {
         this.#opening--
         this.#openError = undefined
         if (this.#isClosed) return client.destroy()
-        this.roundTrip.measured(client.roundTripMs, performance.now())
-        session = new Session(client, this.#events, this.roundTrip)
+        this.delays.roundTrip.measured(client.roundTripMs, performance.now())
+        session = new Session(client, this.#events, this.delays)
         this.#sessions.push(session)
         this.#dispatch()
       },

@@ -1,7 +1,7 @@
 import type { Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
 import { isOutage, isReadOnly, isStalePlan, isStopped } from '../outage.js'
-import type { Pace, RoundTrip } from './pacing.js'
+import type { Delays, Pace } from './pacing.js'
 
 /** One connection to a database. It answers statements in the order in which they were sent. */
 export interface Connection {
@@ -30,7 +30,7 @@ const SILENCE_MS = 500
 const STRAY_CANCEL_MS = 1_000
 /** Deadlines are checked at this interval, so one can be overrun by this much. */
 export const TICK_MS = 50
-/** A head that has run for this long beyond a round trip and what it was expected to take is slow: later statements go to other connections. */
+/** A head that has run for this long beyond its cost and the delays is slow: later statements go to other connections. */
 const SLOW_MS = 10
 /** A retired connection has this long to finish its statements. */
 const RETIRE_MS = 1_000
@@ -111,11 +111,11 @@ export class Session {
   #isClosed = false
   #isReserved = false
 
-  /** @param roundTrip of all connections to this database */
+  /** @param delays of all connections to this database */
   constructor(
     readonly connection: Connection,
     private readonly events: SessionEvents,
-    private readonly roundTrip: RoundTrip
+    private readonly delays: Delays
   ) {}
 
   get pending(): number {
@@ -143,7 +143,8 @@ export class Session {
   /** True while the running statement takes unusually long. */
   isSlow(now: number): boolean {
     const [head] = this.#pending
-    return head !== undefined && now - head.sentAt > SLOW_MS + head.costMs + this.roundTrip.ms
+    const { roundTrip, eventLoop } = this.delays
+    return head !== undefined && now - head.sentAt > SLOW_MS + head.costMs + roundTrip.ms + eventLoop.ms
   }
 
   /** When the running statement was sent, or the one before it was answered. */
@@ -193,9 +194,10 @@ export class Session {
         // Deleted already when the session was closed.
         if (!this.#pending.delete(pending)) return
         const now = performance.now()
+        const { roundTrip, eventLoop } = this.delays
         const took = now - pending.sentAt
-        if (isAlone && isDone) this.roundTrip.measured(Math.max(0, took - costMs), now)
-        pace?.answered(took - (isAlone ? this.roundTrip.ms : 0))
+        if (isAlone && isDone) roundTrip.measured(Math.max(0, took - costMs), now)
+        pace?.answered(took - eventLoop.ms - (isAlone ? roundTrip.ms : 0))
         this.#owedMs = this.#pending.size === 0 ? 0 : this.#owedMs - costMs
         if (isWrite) this.#writes--
         if (isolated) this.#isolated--

@@ -98,7 +98,7 @@ export class WriteBatcher {
     const now = performance.now()
     const size = batchSize(this.#write.ms, this.#commit.ms)
     const serviceMs = size * this.#write.ms + this.#commit.ms
-    const most = maxBatches(size, serviceMs, this.pool.roundTrip.ms, this.pool.max)
+    const most = maxBatches(size, serviceMs, this.pool.delays.roundTrip.ms, this.pool.max)
     for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
       // While writes are too slow to share, one of them still is a batch now and then, to time it without its commit.
       const isShared = !first.isolated && (size > 1 || this.#write.startsMeasuring(now))

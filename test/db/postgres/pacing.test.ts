@@ -6,7 +6,7 @@ import {
   MAX_BATCH_SIZE,
   maxBatches,
   Pace,
-  RoundTrip
+  Recent
 } from '../../../db/postgres/pacing.js'
 
 /** A connection with so many statements of so many milliseconds each. */
@@ -128,16 +128,20 @@ t.test('an answer that was read late says nothing', async (t) => {
   t.equal(pace.ms, 60, 'nor one that takes as long as usual')
 })
 
-t.test('a round trip is the shortest one of the last seconds', async (t) => {
-  const roundTrip = new RoundTrip()
+t.test('the shortest, or longest, of what was lately measured', async (t) => {
+  const roundTrip = new Recent(Math.min)
   t.equal(roundTrip.ms, 0, 'as long as none is known')
-  roundTrip.measured(3, 0)
-  roundTrip.measured(0.2, 10)
-  roundTrip.measured(7, 20)
+  for (const [now, ms] of [3, 0.2, 7].entries()) roundTrip.measured(ms, now)
   t.equal(roundTrip.ms, 0.2, 'a shorter one counts at once')
-
   for (const now of [900, 1_500, 1_999]) roundTrip.measured(20, now)
   t.equal(roundTrip.ms, 0.2, 'longer ones may be those of a busy process')
   roundTrip.measured(20, 2_600)
   t.equal(roundTrip.ms, 20, 'until there was no shorter one for a second')
+
+  const delay = new Recent(Math.max)
+  for (const [now, ms] of [3, 40, 7].entries()) delay.measured(ms, now)
+  for (const now of [1_500, 1_999]) delay.measured(1, now)
+  t.equal(delay.ms, 40)
+  delay.measured(1, 2_600)
+  t.equal(delay.ms, 1)
 })

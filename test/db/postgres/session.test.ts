@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { DatabaseUnavailable } from '../../../db/errors.js'
 import { openClient } from '../../../db/postgres/driver.js'
-import { RoundTrip } from '../../../db/postgres/pacing.js'
+import { Delays } from '../../../db/postgres/pacing.js'
 import { type Sending, Session } from '../../../db/postgres/session.js'
 import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
@@ -15,7 +15,7 @@ async function openSession(t: Test) {
   const url = await emptyDatabase(t)
   const target = parseDatabaseUrl(url)
   const client = await openClient(target, target.addresses[0] as DatabaseAddress)
-  const session = new Session(client, EVENTS, new RoundTrip())
+  const session = new Session(client, EVENTS, new Delays())
   t.teardown(() => session.close())
   const observer = sqlClient(t, url)
   /** Cancels what the session is running, as a cancel request does that was meant for the statement before. */
