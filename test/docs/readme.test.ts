@@ -1,9 +1,13 @@
 import { execFile } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { STATUS_OF } from '../../plugins/errors/catalogue.js'
+import { Environment } from '../../src/config.js'
 import { onEachDatabase, SECRET } from '../support/api.js'
-import { blocksOf } from '../support/markdown.js'
+import { blocksOf, codeOf, rowsOf } from '../support/markdown.js'
 import { ROOT } from '../support/root.js'
 
 const CURL_SHIM = fileURLToPath(new URL('../support/curl.js', import.meta.url))
@@ -52,4 +56,37 @@ t.test('the commands to start and to test are the ones that are checked', async 
     consoles.map(({ code }) => code),
     ['$ npm ci && npm start\n', '$ npm ci && npm test\n']
   )
+})
+
+t.test(
+  'the table of variables has those of the code, with their defaults, and so has .env.example',
+  async (t) => {
+    const documented = rowsOf('README.md', ['variable', 'default', 'meaning']).flatMap(([names, defaults]) =>
+      codeOf(names).map((name, index) => [name, codeOf(defaults)[index]])
+    )
+    const { properties } = Environment
+    const inCode = Object.entries(properties).map(([name, schema]) => [name, schema.default])
+    t.strictSame(documented.sort(), inCode.sort())
+
+    const example = readFileSync(join(ROOT, '.env.example'), 'utf8')
+    const lines = [...example.matchAll(/^#([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [
+      name as string,
+      value
+    ])
+    // NODE_ENV cannot be set there.
+    const settable = Object.keys(properties).filter((name) => name !== 'NODE_ENV')
+    t.strictSame(lines.map(([name]) => name).sort(), settable.sort())
+    for (const [name, value] of lines) {
+      const { default: standard } = properties[name as keyof typeof properties]
+      if (standard !== undefined) t.equal(value, standard, name)
+    }
+  }
+)
+
+t.test('the table of errors has those of the code', async (t) => {
+  const documented = rowsOf('README.md', ['status', '`code`', 'when']).map(([status, code]) => [
+    codeOf(code)[0] as string,
+    Number(status)
+  ])
+  t.strictSame(Object.fromEntries(documented), STATUS_OF)
 })
