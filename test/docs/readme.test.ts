@@ -69,14 +69,11 @@ t.test(
     t.strictSame(documented.sort(), inCode.sort())
 
     const example = readFileSync(join(ROOT, '.env.example'), 'utf8')
-    const lines = [...example.matchAll(/^#([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [
-      name as string,
-      value
-    ])
+    const lines = [...example.matchAll(/^#([A-Z_]+)=(.*)$/gm)] as unknown as [string, string, string][]
     // NODE_ENV cannot be set there.
     const settable = Object.keys(properties).filter((name) => name !== 'NODE_ENV')
-    t.strictSame(lines.map(([name]) => name).sort(), settable.sort())
-    for (const [name, value] of lines) {
+    t.strictSame(lines.map(([, name]) => name).sort(), settable.sort())
+    for (const [, name, value] of lines) {
       const { default: standard } = properties[name as keyof typeof properties]
       if (standard !== undefined) t.equal(value, standard, name)
     }
