@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 
 // The longest form: with a new seed, unless the environment names one.
 const { FUZZ_REQUESTS = '20000', FUZZ_SEED = String(Math.trunc(Math.random() * 2 ** 31)) } = process.env
-const files = ['openapi', 'framing'].map((name) => `test/fuzz/${name}.test.ts`)
+const files = ['openapi', 'framing'].map((name) => `test/fuzz/${name}.long.test.ts`)
 const { status } = spawnSync('npm', ['test', '--', '--timeout=3600', '--jobs=1', ...files], {
   stdio: 'inherit',
   shell: true,
