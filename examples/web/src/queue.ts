@@ -1,0 +1,67 @@
+import { Unavailable } from './api'
+
+/** Why requests are waiting. */
+export type Outage = 'unreachable' | 'busy'
+
+const MAX_PAUSE_MS = 8_000
+
+/**
+ * Runs requests one at a time, in the order in which the user made the changes. A request without an answer is sent
+ * again until it has one, so each has to be safe to repeat.
+ */
+export class RequestQueue {
+  #last: Promise<unknown> = Promise.resolve()
+  #ended = false
+  #wake = () => {}
+  readonly #onOutage: (outage: Outage | undefined) => void
+
+  /** @param onOutage is told when requests begin to wait, and when they no longer do */
+  constructor(onOutage: (outage: Outage | undefined) => void) {
+    this.#onOutage = onOutage
+  }
+
+  run<T>(request: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(() => this.#untilAnswered(request))
+    this.#last = result.catch(() => {})
+    return result
+  }
+
+  /** Ends the pause before the next attempt. */
+  retryNow(): void {
+    this.#wake()
+  }
+
+  /** Sends nothing more. */
+  end(): void {
+    this.#ended = true
+    this.#wake()
+  }
+
+  async #untilAnswered<T>(request: () => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      // Never settles: whoever waits for it is gone.
+      if (this.#ended) return new Promise(() => {})
+      try {
+        const answer = await request()
+        this.#onOutage(undefined)
+        return answer
+      } catch (error) {
+        if (!(error instanceof Unavailable)) {
+          this.#onOutage(undefined)
+          throw error
+        }
+        this.#onOutage(error.answered ? 'busy' : 'unreachable')
+        await this.#pause(error.retryAfterMs ?? Math.min(500 * 2 ** attempt, MAX_PAUSE_MS))
+      }
+    }
+  }
+
+  async #pause(milliseconds: number): Promise<void> {
+    let timer: number | undefined
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve
+      timer = window.setTimeout(resolve, milliseconds)
+    })
+    clearTimeout(timer)
+  }
+}
