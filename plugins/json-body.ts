@@ -1,7 +1,12 @@
 import { isUtf8 } from 'node:buffer'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { BadRequest, UnsupportedContentCoding, UnsupportedMediaType } from './errors/catalogue.js'
+import {
+  BadRequest,
+  InvalidJson,
+  UnsupportedContentCoding,
+  UnsupportedMediaType
+} from './errors/catalogue.js'
 
 /** JSON is the only body. An empty one is none, whatever its Content-Type: many clients send the header always. */
 export default fp(
@@ -14,7 +19,9 @@ export default fp(
       // Node would silently replace what it cannot decode, and the client would not get back what it sent.
       if (!isUtf8(body as Buffer))
         return done(new BadRequest('The request body is not valid UTF-8.'), undefined)
-      void parseJson(request, body.toString(), done)
+      void parseJson(request, body.toString(), (error, value) =>
+        done(error === null ? null : new InvalidJson(), value)
+      )
     })
     app.addContentTypeParser('*', { parseAs: 'buffer' }, (request, body, done) => {
       if (body.length === 0) return done(null, undefined)

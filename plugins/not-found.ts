@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
 import FindMyWay from 'find-my-way'
-import { BadRequest, MethodNotAllowed, RouteNotFound } from './errors/catalogue.js'
+import { MethodNotAllowed, RouteNotFound, UndecodablePath } from './errors/catalogue.js'
 
 /** A `sub` of 255 characters takes up to 3,060 in a URL, and Node refuses headers of more than 16 KiB as a whole. */
 export const ROUTER = { ignoreTrailingSlash: true, maxParamLength: 16_384 }
@@ -43,7 +43,7 @@ export default fp(
     app.addHook('onRequest', (request, reply, done) => {
       // @fastify/cors has a route for every OPTIONS, but preflights were answered before: what is left is no route.
       if (!request.is404 && request.method !== 'OPTIONS') return done()
-      if (request.url === UNDECODABLE) return done(new BadRequest('The path of the URL cannot be decoded.'))
+      if (request.url === UNDECODABLE) return done(new UndecodablePath())
       const methods: Set<string> | undefined = paths.find('GET', request.url)?.store
       if (methods === undefined) return done(new RouteNotFound())
       reply.header('Allow', [...methods].join(', '))

@@ -1,9 +1,15 @@
-import { type ServerResponse, STATUS_CODES } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { ConnectionError } from 'fastify'
-import { PROBLEM_JSON, problem } from '../plugins/errors/index.js'
+import { BROKEN_REQUESTS } from '../plugins/errors/broken-requests.js'
+import { PROBLEM_JSON } from '../plugins/errors/index.js'
 import { SECURITY_HEADERS } from '../plugins/security-headers.js'
 import { closeInStages } from './lingering-close.js'
+
+const STATUS_OF_NODE_ERROR: Record<string, keyof typeof BROKEN_REQUESTS> = {
+  ERR_HTTP_REQUEST_TIMEOUT: 408,
+  HPE_HEADER_OVERFLOW: 431
+}
 
 /** Answers input that cannot be parsed as HTTP, or that did not come in time. The connection ends with it. */
 export function refuseConnection(error: ConnectionError, socket: Socket): void {
@@ -11,9 +17,10 @@ export function refuseConnection(error: ConnectionError, socket: Socket): void {
     socket.destroy()
     return
   }
-  const { status, phrase, body } = answerTo(error.code)
+  const answer = BROKEN_REQUESTS[STATUS_OF_NODE_ERROR[error.code] ?? 400]
+  const body = JSON.stringify(answer)
   const headers = [
-    `HTTP/1.1 ${status} ${phrase}`,
+    `HTTP/1.1 ${answer.status} ${answer.title}`,
     `Content-Type: ${PROBLEM_JSON}`,
     `Content-Length: ${Buffer.byteLength(body)}`,
     ...Object.entries(SECURITY_HEADERS).map(([name, value]) => `${name}: ${value}`),
@@ -29,19 +36,4 @@ export function refuseConnection(error: ConnectionError, socket: Socket): void {
  */
 function isAnswering(socket: Socket & { _httpMessage?: ServerResponse }): boolean {
   return socket._httpMessage?.headersSent === true
-}
-
-function answerTo(code: string) {
-  const [status, detail] =
-    code === 'HPE_HEADER_OVERFLOW'
-      ? [431, 'The request headers are larger than 16 KiB.']
-      : code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? [408, 'The request did not arrive in time.']
-        : [400, 'This is not a valid HTTP request.']
-  const phrase = STATUS_CODES[status]
-  return {
-    status,
-    phrase,
-    body: JSON.stringify({ ...problem('bad_request', detail), title: phrase, status })
-  }
 }

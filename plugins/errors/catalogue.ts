@@ -1,6 +1,6 @@
 import { createError, type FastifyError } from '@fastify/error'
 
-/** Every error code a client can meet, with its HTTP status. What is no request at all gets `bad_request` with 408 or 431. */
+/** Every error code a client can meet, with its HTTP status. Input that is no complete HTTP request gets `bad_request` with 408 or 431. */
 export const STATUS_OF = {
   bad_request: 400,
   unauthorized: 401,
@@ -35,13 +35,17 @@ const define = (code: ErrorCode, detail: string) =>
 // The message is the answer's `detail`: one sentence for a person, with nothing in it that the client did not
 // send or may not know.
 export const BadRequest = define('bad_request', '%s')
+export const UndecodablePath = define('bad_request', 'The path of the URL cannot be decoded.')
+export const InvalidHttp = define('bad_request', 'This is not a valid HTTP request.')
+export const InvalidJson = define('bad_request', 'The request body is not valid JSON.')
+export const InvalidEntityTags = define('bad_request', '%s must be * or a list of entity tags such as "1".')
 // One sentence for both, and never which part of a token is wrong.
 export const MissingToken = define('unauthorized', 'A valid bearer token is required.')
 export const InvalidToken = define('unauthorized', 'A valid bearer token is required.')
 export const Forbidden = define('forbidden', 'The user in the path is not the user of the token.')
 export const TaskNotFound = define('not_found', 'There is no such task.')
 export const RouteNotFound = define('not_found', 'There is nothing at this path.')
-export const MethodNotAllowed = define('method_not_allowed', 'This path does not answer to this method.')
+export const MethodNotAllowed = define('method_not_allowed', 'This path does not support this method.')
 export const PreconditionFailed = define(
   'precondition_failed',
   'The task has changed since the version that If-Match names. The current one is in ETag.'

@@ -1,19 +1,19 @@
 import { STATUS_CODES } from 'node:http'
 import { Type } from '@sinclair/typebox'
-import type { FastifyError, FastifyReply, FastifyRequest, FastifySchemaValidationError } from 'fastify'
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { DatabaseUnavailable, IdempotencyKeyConflict } from '../../db/errors.js'
 import { causeOf } from '../../db/outage.js'
 import { isOwner } from '../auth/index.js'
-import { AT_LEAST_ONE_OF, VISIBLE_ASCII } from '../validation.js'
+import { sentenceOf, type Violation, violationsOf } from '../validation.js'
 import {
-  BadRequest,
   BodyTooLarge,
   codeOf,
   type ErrorCode,
   Forbidden,
   IdempotencyKeyReused,
   Internal,
+  InvalidHttp,
   InvalidToken,
   STATUS_OF,
   TaskNotFound,
@@ -25,13 +25,13 @@ import {
 
 export const PROBLEM_JSON = 'application/problem+json'
 
-/** What every error answers: RFC 9457. */
+/** The body of every error: RFC 9457. */
 export const Problem = Type.Object(
   {
-    type: Type.Literal('about:blank'),
+    type: Type.Literal('about:blank', { description: 'Always `about:blank`: see `code`.' }),
     title: Type.String({ description: 'The phrase of the HTTP status.' }),
     status: Type.Integer({ minimum: 400, maximum: 599, description: 'The HTTP status.' }),
-    detail: Type.String({ description: 'What went wrong, in one sentence for a person.' }),
+    detail: Type.String({ description: 'What went wrong, for a person.' }),
     code: Type.Unsafe<ErrorCode>({
       type: 'string',
       enum: Object.keys(STATUS_OF),
@@ -39,10 +39,16 @@ export const Problem = Type.Object(
     }),
     errors: Type.Optional(
       Type.Array(
-        Type.Object({
-          path: Type.String({ description: 'Where, as a JSON pointer (RFC 6901).' }),
-          message: Type.String()
-        }),
+        Type.Object(
+          {
+            path: Type.String({
+              description:
+                'Where, as a JSON pointer (RFC 6901) into the body, the query or the headers; empty for the whole.'
+            }),
+            message: Type.String({ description: 'What is wrong, for a person.' })
+          },
+          { description: 'One thing that is wrong.' }
+        ),
         { description: 'With `validation_failed`: each thing that is wrong.' }
       )
     )
@@ -50,14 +56,12 @@ export const Problem = Type.Object(
   { $id: 'Problem', description: 'An error (RFC 9457).' }
 )
 
-interface Detail {
-  path: string
-  message: string
-}
-
 /** The body of an error answer. */
-export function problem(code: ErrorCode, detail: string, errors?: Detail[]) {
-  const status = STATUS_OF[code]
+export function problem(
+  code: ErrorCode,
+  detail: string,
+  { status = STATUS_OF[code], errors }: { status?: number; errors?: Violation[] | undefined } = {}
+) {
   return { type: 'about:blank', title: STATUS_CODES[status], status, detail, code, ...(errors && { errors }) }
 }
 
@@ -94,11 +98,12 @@ async function answer(
     .code(STATUS_OF[code])
     .type(PROBLEM_JSON)
     .send(
-      problem(
-        code,
-        error.message,
-        code === 'validation_failed' ? details(thrown.validation ?? []) : undefined
-      )
+      problem(code, error.message, {
+        errors:
+          code === 'validation_failed'
+            ? violationsOf(thrown.validationContext, thrown.validation ?? [])
+            : undefined
+      })
     )
 }
 
@@ -135,11 +140,11 @@ function translate(error: FastifyError, request: FastifyRequest): Error {
         isOwner(request)
         ? new TaskNotFound()
         : new Forbidden()
-      : new ValidationFailed(sentence(error.validationContext, error.validation))
+      : new ValidationFailed(sentenceOf(violationsOf(error.validationContext, error.validation)))
   }
   switch (error.statusCode) {
     case 400:
-      return new BadRequest('The request body is not valid JSON, or the request is not valid HTTP.')
+      return new InvalidHttp()
     case 413:
       return new BodyTooLarge()
     case 415:
@@ -147,39 +152,4 @@ function translate(error: FastifyError, request: FastifyRequest): Error {
     default:
       return new Internal()
   }
-}
-
-/** The errors of a 422, one for each thing that is wrong. */
-function details(validation: FastifySchemaValidationError[]): Detail[] {
-  return (
-    validation
-      // The rule about what must be there says it better.
-      .filter(({ keyword }) => keyword !== 'minProperties')
-      .map(({ keyword, instancePath, params, message = 'is not valid' }) => ({
-        path: keyword === 'required' ? `${instancePath}/${params.missingProperty}` : instancePath,
-        message: MESSAGES[keyword]?.(params) ?? message
-      }))
-  )
-}
-
-type Params = FastifySchemaValidationError['params']
-
-/** Where Ajv's own message would name the rule, not what to do. */
-const MESSAGES: Record<string, (params: Params) => string> = {
-  required: () => 'is required',
-  type: ({ type }) => `must be ${String(type).split(',').join(' or ')}`,
-  enum: ({ allowedValues }) => `must be one of ${(allowedValues as string[]).join(', ')}`,
-  pattern: ({ pattern }) =>
-    pattern === VISIBLE_ASCII
-      ? 'must be visible ASCII characters only'
-      : 'must have a character that is not white space',
-  format: () => 'must not have NUL characters or lone surrogates',
-  [AT_LEAST_ONE_OF]: ({ names }) => `must have at least one of ${(names as string[]).join(', ')}`
-}
-
-function sentence(context: string | undefined, validation: FastifySchemaValidationError[]): string {
-  const [first, ...more] = details(validation)
-  const where = context === 'querystring' ? 'query' : context === 'headers' ? 'header' : context
-  const others = more.length > 0 ? ` (and ${more.length} more)` : ''
-  return `The ${where} is not valid: ${[first?.path, first?.message].filter(Boolean).join(' ')}${others}.`
 }

@@ -1,4 +1,4 @@
-import { BadRequest } from '../../plugins/errors/catalogue.js'
+import { InvalidEntityTags } from '../../plugins/errors/catalogue.js'
 
 /** The strong entity tag of a version: RFC 9110, section 8.8.3. It comes from a count, so no clock can repeat it. */
 export const entityTag = (version: number): string => `"${version}"`
@@ -6,7 +6,7 @@ export const entityTag = (version: number): string => `"${version}"`
 /**
  * The versions that an `If-Match` names, or undefined when the header is missing or is `*`.
  *
- * @throws BadRequest (400) when the header is neither `*` nor a list of entity tags
+ * @throws InvalidEntityTags (400) when the header is neither `*` nor a list of entity tags
  */
 export function matchedVersions(ifMatch: string | undefined): number[] | undefined {
   if (ifMatch === undefined) return undefined
@@ -17,7 +17,7 @@ export function matchedVersions(ifMatch: string | undefined): number[] | undefin
 /**
  * Whether an `If-None-Match` names this version.
  *
- * @throws BadRequest (400) when the header is neither `*` nor a list of entity tags
+ * @throws InvalidEntityTags (400) when the header is neither `*` nor a list of entity tags
  */
 export function isNamed(ifNoneMatch: string | undefined, version: number): boolean {
   if (ifNoneMatch === undefined) return false
@@ -49,11 +49,11 @@ function parse(name: string, header: string): string[] | '*' {
   const tags: string[] = []
   for (;;) {
     const match = element.exec(header)
-    if (match === null) throw new BadRequest(`${name} must be * or a list of entity tags such as "1".`)
+    if (match === null) throw new InvalidEntityTags(name)
     const [, tag, separator] = match
     if (tag !== undefined) tags.push(tag)
     if (separator === '') break
   }
-  if (tags.length === 0) throw new BadRequest(`${name} must be * or a list of entity tags such as "1".`)
+  if (tags.length === 0) throw new InvalidEntityTags(name)
   return tags
 }

@@ -1,62 +1,100 @@
-import { type Static, type TSchema, Type } from '@sinclair/typebox'
-import { type ErrorCode, STATUS_OF } from '../../plugins/errors/catalogue.js'
-import { PROBLEM_JSON, Problem } from '../../plugins/errors/index.js'
-import { AT_LEAST_ONE_OF, STORABLE, VISIBLE_ASCII } from '../../plugins/validation.js'
-
-/** A reference to a shared schema, typed as what it refers to. */
-const ref = <T extends TSchema>(schema: T) => Type.Unsafe<Static<T>>({ $ref: `${schema.$id}#` })
+import { type TSchema, type TUnsafe, Type } from '@sinclair/typebox'
+import { AT_LEAST_ONE_OF, NOT_BLANK, STORABLE, VISIBLE_ASCII } from '../../plugins/validation.js'
+import { ETag, errors, header, ref } from './errors.js'
 
 const instant = (description: string) => Type.String({ format: 'date-time', description })
 
-const title = (description: string) =>
-  Type.String({ minLength: 1, maxLength: 200, pattern: '\\S', format: STORABLE, description })
-
-const description = () =>
-  Type.Unsafe<string | null>({
-    type: ['string', 'null'],
-    maxLength: 10_000,
-    format: STORABLE,
-    description:
-      'At most 10,000 Unicode code points, stored exactly as sent. Neither NUL nor lone surrogates.'
-  })
-
-const TITLE =
-  '1 to 200 Unicode code points, at least one of them not white space, stored exactly as sent. Neither NUL nor lone surrogates.'
+const TASK = {
+  id: '01a1fd44-d086-7681-8494-396105ac4a51',
+  user_id: 'alice',
+  title: 'Buy milk',
+  description: null,
+  completed: false,
+  completed_at: null,
+  created_at: '2026-11-21T08:41:47.910Z',
+  updated_at: '2026-11-21T08:41:47.910Z'
+}
 
 export const Task = Type.Object(
   {
     id: Type.String({ format: 'uuid', description: 'UUIDv7: newer tasks have greater ids.' }),
     user_id: Type.String({ description: 'Whose task it is: the `sub` of the token that made it.' }),
-    title: Type.String({ minLength: 1, maxLength: 200 }),
-    description: Type.Unsafe<string | null>({ type: ['string', 'null'], maxLength: 10_000 }),
-    completed: Type.Boolean(),
+    title: Type.String({
+      minLength: 1,
+      maxLength: 200,
+      description: 'What is to be done, exactly as it was sent.',
+      examples: [TASK.title]
+    }),
+    description: Type.Unsafe<string | null>({
+      type: ['string', 'null'],
+      maxLength: 10_000,
+      description: 'More about it, exactly as it was sent; null when there is nothing.'
+    }),
+    completed: Type.Boolean({ description: 'Whether it is done.' }),
     completed_at: Type.Unsafe<string | null>({
       type: ['string', 'null'],
       format: 'date-time',
       description: 'When `completed` last became true; null when it is false.'
     }),
-    created_at: instant('RFC 3339, UTC, with milliseconds.'),
-    updated_at: instant('Changes with every update and toggle, and never goes backwards.')
+    created_at: instant('When it was created: RFC 3339, UTC, with milliseconds.'),
+    updated_at: instant(
+      'When it was last changed: RFC 3339, UTC, with milliseconds. Changes with every update and toggle, and never goes backwards.'
+    )
   },
-  { $id: 'Task' }
+  { $id: 'Task', description: 'A task of a user.', examples: [TASK] }
 )
+
+/** A function, for each schema has a copy of its own. */
+const title = () =>
+  Type.String({
+    minLength: 1,
+    maxLength: 200,
+    pattern: NOT_BLANK,
+    format: STORABLE,
+    description:
+      '1 to 200 Unicode code points, at least one of them not white space, stored exactly as sent. Neither NUL nor lone surrogates.',
+    examples: [TASK.title]
+  })
+
+const description = (whenLeftOut: string) =>
+  Type.Unsafe<string | null>({
+    type: ['string', 'null'],
+    maxLength: 10_000,
+    format: STORABLE,
+    description: `At most 10,000 Unicode code points, stored exactly as sent, or null. Neither NUL nor lone surrogates. ${whenLeftOut}`,
+    examples: ['Two litres']
+  })
 
 export const CreateTask = Type.Object(
   {
-    title: title(TITLE),
-    description: Type.Optional(description()),
+    title: title(),
+    description: Type.Optional(description('null when left out.')),
     completed: Type.Optional(Type.Boolean({ description: 'false when left out.' }))
   },
-  { $id: 'CreateTask', description: 'Unknown fields are ignored.' }
+  {
+    $id: 'CreateTask',
+    description: 'A task to create. Unknown fields are ignored.',
+    examples: [{ title: TASK.title }]
+  }
 )
 
-export const UpdateTask = Type.Partial(Type.Pick(CreateTask, ['title', 'description', 'completed']), {
-  $id: 'UpdateTask',
-  minProperties: 1,
-  [AT_LEAST_ONE_OF]: ['title', 'description', 'completed'],
-  description:
-    'At least one of `title`, `description` and `completed`; what is left out stays as it is. Unknown fields are ignored.'
-})
+const UNCHANGED = 'Stays as it is when left out.'
+
+export const UpdateTask = Type.Partial(
+  Type.Object({
+    title: title(),
+    description: description(UNCHANGED),
+    completed: Type.Boolean({ description: UNCHANGED })
+  }),
+  {
+    $id: 'UpdateTask',
+    minProperties: 1,
+    [AT_LEAST_ONE_OF]: ['title', 'description', 'completed'],
+    description:
+      'What to change: at least one of `title`, `description` and `completed`. Fields that are left out stay as they are. Unknown fields are ignored.',
+    examples: [{ title: 'Buy bread' }]
+  }
+)
 
 export const SetCompletion = Type.Object(
   {
@@ -64,14 +102,18 @@ export const SetCompletion = Type.Object(
       Type.Boolean({ description: 'Sets `completed`; without it, the request flips it.' })
     )
   },
-  { $id: 'SetCompletion' }
+  {
+    $id: 'SetCompletion',
+    description: 'Whether the task is done; flipped when nothing is said.',
+    examples: [{ completed: true }]
+  }
 )
 
 const userId = Type.String({
   minLength: 1,
   maxLength: 255,
-  description: 'The `sub` of the token, percent-encoded.',
-  examples: ['alice']
+  description: 'The `sub` of the token.',
+  examples: [TASK.user_id]
 })
 
 const UserParams = Type.Object({ userId })
@@ -82,86 +124,51 @@ export const TaskParams = Type.Object({
     format: 'uuid',
     // Ajv's own uuid also takes "urn:uuid:…", which PostgreSQL does not.
     pattern: '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$',
-    description: 'The id of the task. What is not a UUID names no task.'
+    description: 'The `id` of the task. Any value that is not a UUID gets 404.',
+    examples: [TASK.id]
   })
 })
 
-const ListQuery = Type.Object({
+export const ListQuery = Type.Object({
   status: Type.Optional(
     Type.Unsafe<'all' | 'pending' | 'completed'>({
       type: 'string',
       enum: ['all', 'pending', 'completed'],
-      description: '`all` when left out or empty.'
+      description: 'Which tasks: `all` when left out or empty.'
     })
   )
 })
 
-const tagList = (description: string) => Type.Optional(Type.String({ description, examples: ['"1"'] }))
+/** A request header that may be left out, documented in its usual case. Fastify and Node know headers in lower case. */
+const optionalHeader = <const Name extends string>(name: Name, schema: TSchema) =>
+  Type.Object({ [name]: Type.Optional(schema) }) as TSchema as TUnsafe<{ [K in Lowercase<Name>]?: string }>
 
-const IfMatch = Type.Object({
-  'if-match': tagList(
-    'Entity tags from `ETag`, or `*`. The task is changed only when it has one of them; otherwise 412, and nothing is changed.'
-  )
-})
+// Without examples: documentation pages send them with every request, and few tasks have the version of an example.
+const IfMatch = optionalHeader(
+  'If-Match',
+  Type.String({
+    description:
+      'Entity tags from `ETag`, or `*`. The task is changed only when it has one of them; otherwise 412, and nothing is changed.'
+  })
+)
 
-const IfNoneMatch = Type.Object({
-  'if-none-match': tagList(
-    'Entity tags from `ETag`, or `*`. 304 without a body when the task still has one of them.'
-  )
-})
+const IfNoneMatch = optionalHeader(
+  'If-None-Match',
+  Type.String({
+    description: 'Entity tags from `ETag`, or `*`. 304 without a body when the task still has one of them.'
+  })
+)
 
-const IdempotencyKey = Type.Object({
-  'idempotency-key': Type.Optional(
-    Type.String({
-      minLength: 1,
-      maxLength: 255,
-      pattern: VISIBLE_ASCII,
-      description:
-        'Makes the request safe to repeat: as often as it is sent with this key, there is one task. 1 to 255 visible ASCII characters, best a random UUID for each task.'
-    })
-  )
-})
-
-const REASONS: Partial<Record<ErrorCode, string>> = {
-  bad_request:
-    'Malformed JSON, invalid UTF-8, a URL that cannot be decoded, or a malformed `If-Match` or `If-None-Match`.',
-  unauthorized: 'No token, or not a valid one.',
-  forbidden: "The path's user is not the token's `sub`.",
-  not_found: 'The user has no such task.',
-  precondition_failed: 'The task has none of the versions in `If-Match`; nothing was changed.',
-  body_too_large: 'The body is larger than 64 KiB.',
-  unsupported_media_type: 'The body is not JSON, or has a `Content-Encoding`.',
-  validation_failed: 'The query, the body or the `Idempotency-Key` breaks its schema; `errors` says where.',
-  internal: 'A bug. It was logged with the request id.',
-  unavailable: 'The database or the key server does not answer in time, or too much work is waiting.'
-}
-
-const header = (description: string, schema: object = { type: 'string' }) => ({ description, ...schema })
-
-/** The error answers of an operation. Those that every one of them can give need not be named. */
-function errors(...codes: ErrorCode[]) {
-  const all: ErrorCode[] = ['bad_request', 'unauthorized', 'forbidden', ...codes, 'internal', 'unavailable']
-  return Object.fromEntries(
-    all.map((code) => [
-      STATUS_OF[code],
-      {
-        description: REASONS[code],
-        ...(code === 'unauthorized' && {
-          headers: {
-            'WWW-Authenticate': header('`Bearer`, with `error="invalid_token"` when a token was sent.')
-          }
-        }),
-        ...(code === 'unavailable' && {
-          headers: { 'Retry-After': header('Seconds to wait.', { type: 'integer' }) }
-        }),
-        ...(code === 'precondition_failed' && { headers: ETag }),
-        content: { [PROBLEM_JSON]: { schema: ref(Problem) } }
-      }
-    ])
-  )
-}
-
-const ETag = { ETag: header('The version of the task, to be sent back in `If-Match` or `If-None-Match`.') }
+export const IdempotencyKey = optionalHeader(
+  'Idempotency-Key',
+  Type.String({
+    minLength: 1,
+    maxLength: 255,
+    pattern: VISIBLE_ASCII,
+    description:
+      'Makes the request safe to repeat: as often as it is sent with this key, there is one task. 1 to 255 visible ASCII characters, best a random UUID for each task.'
+  })
+)
 
 const json = <T extends TSchema>(description: string, schema: T, headers?: Record<string, object>) => ({
   description,
@@ -169,24 +176,28 @@ const json = <T extends TSchema>(description: string, schema: T, headers?: Recor
   content: { 'application/json': { schema } }
 })
 
-const body = ['body_too_large', 'unsupported_media_type'] as const
 const tags = ['tasks']
 
 export const listTasks = {
   operationId: 'listTasks',
   summary: "List the user's tasks, newest first",
+  description: 'Every task in one array, without pages; with `status`, only those to do or only those done.',
   tags,
   params: UserParams,
   querystring: ListQuery,
   response: {
-    200: json('Every task of the user, newest first.', Type.Array(ref(Task))),
-    ...errors('validation_failed')
+    200: json(
+      'Every task of the user, newest first.',
+      Type.Array(ref(Task), { description: 'Tasks, newest first.' })
+    ),
+    ...errors({ invalid: { path: '/status', message: 'status must be all, pending, or completed' } })
   }
 }
 
 export const createTask = {
   operationId: 'createTask',
   summary: 'Create a task',
+  description: 'With an `Idempotency-Key` it is safe to repeat when no answer comes.',
   tags,
   params: UserParams,
   headers: IdempotencyKey,
@@ -195,15 +206,20 @@ export const createTask = {
     201: json('The task.', ref(Task), {
       ...ETag,
       'Idempotency-Replayed': header('`true` when an earlier request with this key made the task.'),
-      Location: header('Where the task is.', { type: 'string', format: 'uri-reference' })
+      Location: header('The path of the task.', { type: 'string', format: 'uri-reference' })
     }),
-    ...errors(...body, 'validation_failed')
+    ...errors({
+      body: true,
+      idempotencyKey: true,
+      invalid: { path: '/title', message: 'title must not be empty' }
+    })
   }
 }
 
 export const getTask = {
   operationId: 'getTask',
   summary: 'Get a task',
+  description: 'With `If-None-Match` it comes only when it has changed.',
   tags,
   params: TaskParams,
   headers: IfNoneMatch,
@@ -214,39 +230,48 @@ export const getTask = {
       type: 'null',
       headers: ETag
     },
-    ...errors('not_found')
+    ...errors({ task: true, condition: 'If-None-Match' })
   }
 }
 
 export const updateTask = {
   operationId: 'updateTask',
   summary: 'Change some fields of a task',
+  description:
+    'Fields that are left out stay as they are. With `If-Match` it overwrites nothing that it has not seen.',
   tags,
   params: TaskParams,
   headers: IfMatch,
   body: ref(UpdateTask),
   response: {
     200: json('The task as it is now.', ref(Task), ETag),
-    ...errors('not_found', 'precondition_failed', ...body, 'validation_failed')
+    ...errors({
+      task: true,
+      body: true,
+      condition: 'If-Match',
+      invalid: { path: '/title', message: 'title must not be empty' }
+    })
   }
 }
 
 export const putTask = {
   ...updateTask,
   operationId: 'putTask',
-  summary: 'The same as `updateTask`, for clients that send PUT',
-  description: 'Fields that are left out stay as they are.'
+  summary: 'Change some fields of a task, for clients that send PUT',
+  description: 'The same as `updateTask`: fields that are left out stay as they are.'
 }
 
 export const deleteTask = {
   operationId: 'deleteTask',
   summary: 'Delete a task',
+  description:
+    'Afterwards its id gets 404, like one that never existed or belongs to someone else. With `If-Match` it deletes only a version that the client has seen.',
   tags,
   params: TaskParams,
   headers: IfMatch,
   response: {
     204: { description: 'The task is gone.', type: 'null' },
-    ...errors('not_found', 'precondition_failed', ...body)
+    ...errors({ task: true, body: true, condition: 'If-Match' })
   }
 }
 
@@ -261,6 +286,11 @@ export const toggleTaskCompletion = {
   body: ref(SetCompletion),
   response: {
     200: json('The task as it is now.', ref(Task), ETag),
-    ...errors('not_found', 'precondition_failed', ...body, 'validation_failed')
+    ...errors({
+      task: true,
+      body: true,
+      condition: 'If-Match',
+      invalid: { path: '/completed', message: 'completed must be true or false' }
+    })
   }
 }

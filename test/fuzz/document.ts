@@ -1,5 +1,6 @@
 import Ajv2020 from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
+import type { FastifyInstance } from 'fastify'
 
 /** As much of JSON Schema as the document uses. */
 export interface Schema {
@@ -37,15 +38,33 @@ export interface Document {
 }
 
 /**
+ * The document that a service shows, with the rules that it has in words only. They are keywords here that no validator
+ * elsewhere knows.
+ */
+export function documentOf(app: FastifyInstance): Document {
+  const document = JSON.parse(JSON.stringify(app.swagger())) as Document
+  const { CreateTask, UpdateTask } = document.components.schemas
+  for (const { properties = {} } of [CreateTask, UpdateTask] as Schema[]) {
+    for (const name of ['title', 'description']) Object.assign(properties[name] as Schema, { storable: true })
+  }
+  Object.assign(UpdateTask as Schema, { atLeastOneOf: ['title', 'description', 'completed'] })
+  return document
+}
+
+/**
  * Says whether a value is right by a schema of the document. Ajv as OpenAPI 3.1 has it, set up apart from the service's
  * own, so that a wrong option there is seen.
  */
 export function validatorOf(document: Document) {
   const ajv = new Ajv2020.default({ strict: false })
   addFormats.default(ajv)
-  ajv.addFormat('storable-text', (text: string) => !/\0/.test(text) && text === text.toWellFormed())
   ajv.addKeyword({
-    keyword: 'x-at-least-one-of',
+    keyword: 'storable',
+    type: 'string',
+    validate: (_: boolean, text: string) => !/\0/.test(text) && text === text.toWellFormed()
+  })
+  ajv.addKeyword({
+    keyword: 'atLeastOneOf',
     type: 'object',
     validate: (names: string[], value: object) => Object.keys(value).some((name) => names.includes(name))
   })

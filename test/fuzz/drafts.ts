@@ -224,9 +224,9 @@ export function draftsOf(document: Document, isRight: Validate): fc.Arbitrary<Dr
   ): fc.Arbitrary<Draft> {
     const named = (where: string, name: string) =>
       parameters.find((one) => one.in === where && one.name === name)
-    const ifMatch = named('header', 'if-match')
-    const ifNoneMatch = named('header', 'if-none-match')
-    const key = named('header', 'idempotency-key')
+    const ifMatch = named('header', 'If-Match')
+    const ifNoneMatch = named('header', 'If-None-Match')
+    const key = named('header', 'Idempotency-Key')
     const content = requestBody?.content['application/json']
     const queries = parameters.filter((one) => one.in === 'query')
 

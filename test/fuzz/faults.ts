@@ -49,7 +49,7 @@ export function expectedOf(
   }
   const field = (name: string) => parameters.find((one) => one.in === 'header' && one.name === name)
   checkCondition(draft.condition, field, known, faults)
-  checkKey(draft.key, field('idempotency-key'), user.tasks, validate, expected)
+  checkKey(draft.key, field('Idempotency-Key'), user.tasks, validate, expected)
   return expected
 }
 
@@ -89,7 +89,7 @@ function checkCondition(
   known: Known | undefined,
   faults: Set<number>
 ): void {
-  if (condition === undefined || !field(condition.header.toLowerCase())) return
+  if (condition === undefined || !field(condition.header)) return
   const { header, value } = condition
   if (value === '*') return
   if (!Array.isArray(value)) faults.add(400)

@@ -1,3 +1,5 @@
+import type { SchemaObject } from 'ajv'
+import Ajv2020 from 'ajv/dist/2020.js'
 import { sql } from 'drizzle-orm'
 import type { FastifyRequest } from 'fastify'
 import t from 'tap'
@@ -186,17 +188,17 @@ onEachDatabase(async (t, app, kind) => {
 
   t.test('a 422 lists each error with its path, and its detail is a sentence about them', async (t) => {
     for (const [body, detail, errors] of [
-      [{}, 'The body is not valid: /title is required.', [{ path: '/title', message: 'is required' }]],
+      [{}, 'title is required.', [{ path: '/title', message: 'title is required' }]],
       [
         { title: 1, description: [], completed: null },
-        'The body is not valid: /title must be string (and 2 more).',
+        'title must be text; description must be text or null; completed must be true or false.',
         [
-          { path: '/title', message: 'must be string' },
-          { path: '/description', message: 'must be string or null' },
-          { path: '/completed', message: 'must be boolean' }
+          { path: '/title', message: 'title must be text' },
+          { path: '/description', message: 'description must be text or null' },
+          { path: '/completed', message: 'completed must be true or false' }
         ]
       ],
-      [[], 'The body is not valid: must be object.', [{ path: '', message: 'must be object' }]]
+      [[], 'The body must be a JSON object.', [{ path: '', message: 'The body must be a JSON object' }]]
     ] as const) {
       const answer = await alice('POST', '', JSON.stringify(body), JSON_TYPE)
       isProblem(t, answer, 'validation_failed')
@@ -204,16 +206,17 @@ onEachDatabase(async (t, app, kind) => {
       t.equal(answer.json.errors.length, errors.length)
     }
     t.match((await alice('GET', '?status=x')).json, {
-      detail: 'The query is not valid: /status must be one of all, pending, completed.',
-      errors: [{ path: '/status', message: 'must be one of all, pending, completed' }]
+      detail: 'status must be all, pending, or completed.',
+      errors: [{ path: '/status', message: 'status must be all, pending, or completed' }]
     })
   })
 
   t.test(
     'every kind of refusal is valid against the documented schema, and has the code of its status',
     async (t) => {
-      const document = app.swagger() as unknown as { components: { schemas: Record<string, Schema> } }
-      const Problem = document.components.schemas.Problem as Schema
+      const document = app.swagger() as unknown as { components: { schemas: { Problem: SchemaObject } } }
+      const { Problem } = document.components.schemas
+      const isValid = new Ajv2020.default().compile({ ...Problem, additionalProperties: false })
       const [first, second] = ['Buy milk', 'Buy bread'].map((title) => JSON.stringify({ title }))
       const once = { ...JSON_TYPE, 'idempotency-key': 'one' }
       const { json: task } = await alice('POST', '', first, once)
@@ -231,48 +234,10 @@ onEachDatabase(async (t, app, kind) => {
       ]
       for (const [code, answer] of answers) {
         isProblem(t, answer, code)
-        t.strictSame(violations(Problem, answer.json), [])
-        t.match(answer.json.detail, /^[A-Z].*\.$/, 'a sentence')
+        t.ok(isValid(answer.json), JSON.stringify(isValid.errors))
+        t.match(answer.json.detail, /^\w.*\.$/, 'a sentence')
       }
       t.strictSame(Problem.properties?.code?.enum, Object.keys(STATUS_OF))
     }
   )
 })
-
-interface Schema {
-  type?: string
-  required?: string[]
-  properties?: Record<string, Schema>
-  items?: Schema
-  enum?: unknown[]
-  const?: unknown
-  minimum?: number
-  maximum?: number
-}
-
-/** What of the value is not as the schema says, for the keywords that Problem uses. */
-function violations(schema: Schema, value: unknown, path = ''): string[] {
-  const is = Array.isArray(value) ? 'array' : Number.isInteger(value) ? 'integer' : typeof value
-  const wrong: string[] = []
-  if (schema.type !== is) wrong.push(`${path} is ${is}`)
-  if (schema.enum && !schema.enum.includes(value)) wrong.push(`${path} is none of the enum`)
-  if ('const' in schema && schema.const !== value) wrong.push(`${path} is not the constant`)
-  if (Number(value) < Number(schema.minimum) || Number(value) > Number(schema.maximum)) {
-    wrong.push(`${path} is out of range`)
-  }
-  if (is === 'array') {
-    for (const item of value as unknown[])
-      wrong.push(...violations(schema.items as Schema, item, `${path}/-`))
-  }
-  if (is === 'object') {
-    const object = value as Record<string, unknown>
-    for (const name of schema.required ?? []) if (!(name in object)) wrong.push(`${path}/${name} is missing`)
-    for (const [name, member] of Object.entries(object)) {
-      const property = schema.properties?.[name]
-      wrong.push(
-        ...(property ? violations(property, member, `${path}/${name}`) : [`${path}/${name} is unknown`])
-      )
-    }
-  }
-  return wrong
-}

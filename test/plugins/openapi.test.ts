@@ -1,5 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import Ajv from 'ajv'
+import Ajv2020 from 'ajv/dist/2020.js'
+import addFormats from 'ajv-formats'
 import t from 'tap'
 import { STATUS_OF } from '../../plugins/errors/catalogue.js'
 import { startApp } from '../support/api.js'
@@ -8,17 +11,19 @@ import { ROOT } from '../support/root.js'
 interface Parameter {
   name: string
   in: string
+  description?: string
   required?: boolean
   schema: object
 }
 interface Answer {
   description: string
-  headers?: Record<string, { schema?: object }>
-  content?: Record<string, { schema: object }>
+  headers?: Record<string, { description?: string; schema?: object }>
+  content?: Record<string, { schema: object; examples?: object }>
 }
 interface Operation {
   operationId: string
   summary: string
+  description: string
   tags: string[]
   security?: object[]
   parameters?: Parameter[]
@@ -33,15 +38,41 @@ interface Document {
   components: { schemas: Record<string, Record<string, unknown>>; securitySchemes: Record<string, object> }
 }
 
+interface Schema {
+  $ref?: string
+  description?: string
+  properties?: Record<string, Schema>
+  items?: Schema
+}
+
+/** The JSON pointers to every schema of the document that is not below another. */
+function schemasIn(value: unknown, pointer = ''): string[] {
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([name, member]) => {
+    const below = `${pointer}/${encodeURIComponent(name.replaceAll('~', '~0').replaceAll('/', '~1'))}`
+    if (name === 'schema') return [below]
+    if (pointer === '/components/schemas') return [below]
+    return schemasIn(member, below)
+  })
+}
+
 const USER = '/api/{userId}/tasks'
 const TASK = `${USER}/{taskId}`
-const EVERYWHERE = [400, 401, 403, 500, 503]
+const EVERYWHERE = [400, 401, 403, 405, 408, 431, 500, 503]
 const BODY = [413, 415]
 const ref = (name: string) => ({ $ref: `#/components/schemas/${name}` })
 
 /** What the service promises: the id, the success with its schema, the body, and every other status. */
 const OPERATIONS = [
-  ['get', USER, 'listTasks', 200, { type: 'array', items: ref('Task') }, undefined, [422]],
+  [
+    'get',
+    USER,
+    'listTasks',
+    200,
+    { description: 'Tasks, newest first.', type: 'array', items: ref('Task') },
+    undefined,
+    [422]
+  ],
   ['post', USER, 'createTask', 201, ref('Task'), ref('CreateTask'), [...BODY, 422]],
   ['get', TASK, 'getTask', 200, ref('Task'), undefined, [304, 404]],
   ['patch', TASK, 'updateTask', 200, ref('Task'), ref('UpdateTask'), [404, 412, ...BODY, 422]],
@@ -61,24 +92,37 @@ const OPERATIONS = [
 /** What can be sent besides the path and the body. */
 const PARAMETERS = {
   listTasks: ['status'],
-  createTask: ['idempotency-key'],
-  getTask: ['if-none-match'],
-  updateTask: ['if-match'],
-  putTask: ['if-match'],
-  deleteTask: ['if-match'],
-  toggleTaskCompletion: ['if-match']
+  createTask: ['Idempotency-Key'],
+  getTask: ['If-None-Match'],
+  updateTask: ['If-Match'],
+  putTask: ['If-Match'],
+  deleteTask: ['If-Match'],
+  toggleTaskCompletion: ['If-Match']
 }
 
 t.test('the OpenAPI document', async (t) => {
   const app = await startApp(t)
   const document = JSON.parse(JSON.stringify(app.swagger())) as Document
+  const operations = Object.values(document.paths).flatMap((item) => Object.values(item))
 
   t.test('is OpenAPI 3.1 with what a reader has to know first', async (t) => {
     t.match(document, {
       openapi: /^3\.1\.\d+$/,
-      info: { title: 'Tasks API', version: /^\d+\.\d+\.\d+$/ },
+      info: {
+        title: 'Tasks API',
+        version: JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')).version
+      },
       security: [{ bearer: [] }],
-      components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } } }
+      components: {
+        securitySchemes: {
+          bearer: {
+            type: 'http',
+            scheme: 'bearer',
+            bearerFormat: 'JWT',
+            description: /without the word Bearer.*`npm run -s token -- alice`/
+          }
+        }
+      }
     })
   })
 
@@ -122,8 +166,9 @@ t.test('the OpenAPI document', async (t) => {
       )
       for (const [status, { description, content, headers }] of Object.entries(operation.responses)) {
         t.ok(description, `${status} is described`)
+        const schemas = Object.entries(content ?? {}).map(([type, { schema }]) => [type, { schema }])
         t.strictSame(
-          content,
+          content && Object.fromEntries(schemas),
           Number(status) === success
             ? answer && { 'application/json': { schema: answer } }
             : status === '304'
@@ -136,6 +181,7 @@ t.test('the OpenAPI document', async (t) => {
           201: ['ETag', 'Idempotency-Replayed', 'Location'],
           304: ['ETag'],
           401: ['WWW-Authenticate'],
+          405: ['Allow'],
           412: ['ETag'],
           503: ['Retry-After']
         }[status]
@@ -195,6 +241,96 @@ t.test('the OpenAPI document', async (t) => {
     )
     t.strictSame(Problem?.required, ['type', 'title', 'status', 'detail', 'code'])
     t.match(Problem, { properties: { code: { enum: Object.keys(STATUS_OF) } } })
+  })
+
+  t.test('says of a field what its operation does with it', async (t) => {
+    const { CreateTask, UpdateTask } = document.components.schemas
+    t.match(CreateTask, { properties: { completed: { description: 'false when left out.' } } })
+    t.match(UpdateTask, { properties: { completed: { description: 'Stays as it is when left out.' } } })
+    for (const { parameters = [] } of operations) {
+      const userId = parameters.find(({ name }) => name === 'userId')
+      t.equal(userId?.description, 'The `sub` of the token.', 'encoding it is the work of the client')
+    }
+    const list = document.paths[USER]?.get?.responses[400]?.description
+    t.notMatch(list, /If-Match/, 'which a list does not read')
+  })
+
+  t.test('describes every operation, parameter, header, schema and property', async (t) => {
+    for (const { operationId, description, parameters = [], responses } of operations) {
+      t.ok(description, operationId)
+      for (const { name, description } of parameters) t.ok(description, `${operationId} ${name}`)
+      for (const [status, { headers = {} }] of Object.entries(responses)) {
+        for (const [name, { description }] of Object.entries(headers))
+          t.ok(description, `${operationId} ${status} ${name}`)
+      }
+    }
+    const count = { schemas: 0 }
+    const visit = (schema: Schema, where: string) => {
+      count.schemas++
+      t.ok(schema.description ?? schema.$ref, where)
+      for (const [name, property] of Object.entries(schema.properties ?? {}))
+        visit(property, `${where}/${name}`)
+      if (schema.items) visit(schema.items, `${where}/items`)
+    }
+    for (const [name, schema] of Object.entries(document.components.schemas)) visit(schema as Schema, name)
+    const inline = operations.flatMap(({ operationId, responses }) =>
+      Object.values(responses).flatMap(({ content = {} }) =>
+        Object.values(content).map(({ schema }) => [schema as Schema, operationId] as const)
+      )
+    )
+    for (const [schema, where] of inline) visit(schema, where)
+    t.ok(count.schemas > 30, `${count.schemas} schemas`)
+  })
+
+  t.test('is plain text where readers show titles', async (t) => {
+    for (const { summary } of operations) t.notMatch(summary, /`/)
+  })
+
+  t.test('has an example of all that a tester needs, and none that spoils a try', async (t) => {
+    const { Task, CreateTask, UpdateTask } = document.components.schemas
+    const [task] = Task?.examples as Record<string, unknown>[]
+    t.strictSame(Object.keys(task as object), Task?.required)
+    for (const schema of [Task, CreateTask, UpdateTask])
+      t.match(schema, { properties: { title: { examples: ['Buy milk'] } } })
+    for (const { parameters = [] } of operations) {
+      for (const parameter of parameters) {
+        const example = { userId: task?.user_id, taskId: task?.id }[parameter.name]
+        t.strictSame(
+          [parameter.name, 'example' in parameter && parameter.example, 'examples' in parameter],
+          [parameter.name, example ?? false, false]
+        )
+        t.notOk('examples' in parameter.schema || 'example' in parameter.schema)
+      }
+    }
+  })
+
+  for (const [name, make] of [
+    ['a default Ajv', () => new Ajv.default()],
+    ['a default Ajv of JSON Schema 2020-12, as OpenAPI 3.1 has it', () => new Ajv2020.default()]
+  ] as const) {
+    t.test(`${name} with the standard formats compiles every schema`, async (t) => {
+      const warnings: unknown[] = []
+      const warn = (...parts: unknown[]) => void warnings.push(parts)
+      const ajv = make()
+      ajv.logger = { log: warn, warn, error: warn }
+      addFormats.default(ajv)
+      // OpenAPI's own keyword for a document as a whole, so that its references lead somewhere.
+      ajv.addVocabulary(Object.keys(document))
+      ajv.addSchema(document, 'document')
+      const pointers = schemasIn(document)
+      t.ok(pointers.length > 50, `${pointers.length} schemas`)
+      for (const pointer of pointers) {
+        t.doesNotThrow(() => ajv.compile({ $ref: `document#${pointer}` }), pointer)
+      }
+      t.strictSame(warnings, [])
+    })
+  }
+
+  t.test('a default Ajv without any formats compiles the schemas of bodies', async (t) => {
+    for (const name of ['CreateTask', 'UpdateTask', 'SetCompletion']) {
+      t.doesNotThrow(() => new Ajv.default().compile(document.components.schemas[name] as object), name)
+    }
+    t.equal(document.components.schemas.UpdateTask?.minProperties, 1)
   })
 
   t.test('does not demand a body where none is needed', async (t) => {

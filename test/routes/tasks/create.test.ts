@@ -82,21 +82,23 @@ onEachDatabase(async (t, app) => {
   t.test('422 with each thing that is wrong, and nothing is created', async (t) => {
     const before = await rowsOf(app)
     for (const [body, errors] of [
-      [undefined, [['', 'must be object']]],
-      [{}, [['/title', 'is required']]],
-      [{ description: 'a', completed: false }, [['/title', 'is required']]],
+      [undefined, [['', 'The body must be a JSON object']]],
+      [{}, [['/title', 'title is required']]],
+      [{ description: 'a', completed: false }, [['/title', 'title is required']]],
       [
         { title: '', description: 1, completed: 'true' },
         [
-          ['/title', /fewer than 1 characters/],
-          ['/title', 'must have a character that is not white space'],
-          ['/description', 'must be string or null'],
-          ['/completed', 'must be boolean']
+          ['/title', 'title must not be empty'],
+          ['/description', 'description must be text or null'],
+          ['/completed', 'completed must be true or false']
         ]
       ],
-      [{ title: 'a'.repeat(201) }, [['/title', /more than 200 characters/]]],
-      [{ title: 'a', description: 'a'.repeat(10_001) }, [['/description', /more than 10000 characters/]]],
-      [{ title: 'a\0' }, [['/title', 'must not have NUL characters or lone surrogates']]]
+      [{ title: 'a'.repeat(201) }, [['/title', 'title must be at most 200 characters']]],
+      [
+        { title: 'a', description: 'a'.repeat(10_001) },
+        [['/description', 'description must be at most 10,000 characters']]
+      ],
+      [{ title: 'a\0' }, [['/title', 'title must not contain NUL characters or lone surrogates']]]
     ] as const) {
       const answer = await alice('POST', '', body)
       isProblem(t, answer, 'validation_failed')

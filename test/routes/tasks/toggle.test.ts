@@ -96,17 +96,17 @@ onEachDatabase(async (t, app) => {
   })
 
   for (const [body, path, message] of [
-    ['[]', '', 'must be object'],
-    ['"true"', '', 'must be object'],
-    ['true', '', 'must be object'],
-    ['"null"', '', 'must be object'],
-    ['false', '', 'must be object'],
-    ['0', '', 'must be object'],
-    ['""', '', 'must be object'],
-    ['{"completed": null}', '/completed', 'must be boolean'],
-    ['{"completed": 1}', '/completed', 'must be boolean'],
-    ['{"completed": "true"}', '/completed', 'must be boolean'],
-    ['{"completed": [true]}', '/completed', 'must be boolean']
+    ['[]', '', 'The body must be a JSON object'],
+    ['"true"', '', 'The body must be a JSON object'],
+    ['true', '', 'The body must be a JSON object'],
+    ['"null"', '', 'The body must be a JSON object'],
+    ['false', '', 'The body must be a JSON object'],
+    ['0', '', 'The body must be a JSON object'],
+    ['""', '', 'The body must be a JSON object'],
+    ['{"completed": null}', '/completed', 'completed must be true or false'],
+    ['{"completed": 1}', '/completed', 'completed must be true or false'],
+    ['{"completed": "true"}', '/completed', 'completed must be true or false'],
+    ['{"completed": [true]}', '/completed', 'completed must be true or false']
   ] as const) {
     t.test(`422 for ${body}, and nothing changes`, async (t) => {
       const before = await rowsOf(app)

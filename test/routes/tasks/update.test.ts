@@ -92,21 +92,21 @@ onEachDatabase(async (t, app) => {
       t.test('422 with each thing that is wrong, and nothing changes', async (t) => {
         const { id } = await create()
         const before = await rowsOf(app)
-        const none = [['', 'must have at least one of title, description, completed']]
+        const none = [['', 'At least one of title, description, and completed is required']]
         for (const [body, errors] of [
           [{}, none],
           [{ priority: 'high' }, none],
           [{ status: 'completed', completed_at: null }, none],
           ['{"__proto__": {"title": "b"}}', none],
           ['{"constructor": {"prototype": {"title": "b"}}}', none],
-          [undefined, [['', 'must be object']]],
-          [{ title: null }, [['/title', 'must be string']]],
+          [undefined, [['', 'The body must be a JSON object']]],
+          [{ title: null }, [['/title', 'title must be text']]],
           [
             { title: ' \u3000\t', description: 'a\0', completed: null },
             [
-              ['/title', 'must have a character that is not white space'],
-              ['/description', 'must not have NUL characters or lone surrogates'],
-              ['/completed', 'must be boolean']
+              ['/title', 'title must not be blank'],
+              ['/description', 'description must not contain NUL characters or lone surrogates'],
+              ['/completed', 'completed must be true or false']
             ]
           ]
         ] as const) {

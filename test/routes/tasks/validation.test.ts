@@ -237,7 +237,7 @@ onEachDatabase(async (t, app, kind) => {
         fc.pre(!(body === null && path.endsWith('/complete')))
         const answer = await alice(method as string, path, JSON.stringify(body), JSON_TYPE)
         isRefused(answer)
-        assert.deepEqual(answer.json.errors, [{ path: '', message: 'must be object' }])
+        assert.deepEqual(answer.json.errors, [{ path: '', message: 'The body must be a JSON object' }])
         assert.deepEqual(await rowsOf(app), before)
       })
       await holds(t, runs, property)

@@ -1,0 +1,131 @@
+import { type Static, type TSchema, Type } from '@sinclair/typebox'
+import { BROKEN_REQUESTS } from '../../plugins/errors/broken-requests.js'
+import {
+  BodyTooLarge,
+  codeOf,
+  type ErrorCode,
+  Forbidden,
+  IdempotencyKeyReused,
+  Internal,
+  InvalidEntityTags,
+  InvalidJson,
+  MethodNotAllowed,
+  MissingToken,
+  PreconditionFailed,
+  TaskNotFound,
+  Unavailable,
+  UndecodablePath,
+  UnsupportedMediaType
+} from '../../plugins/errors/catalogue.js'
+import { PROBLEM_JSON, Problem, problem } from '../../plugins/errors/index.js'
+import { sentenceOf, type Violation } from '../../plugins/validation.js'
+
+/** A reference to a shared schema, typed as what it refers to. */
+export const ref = <T extends TSchema>(schema: T) => Type.Unsafe<Static<T>>({ $ref: `${schema.$id}#` })
+
+/** A header of an answer. */
+export const header = (description: string, schema: object = { type: 'string' }) => ({
+  description,
+  ...schema
+})
+
+export const ETag = {
+  ETag: header('The version of the task, to be sent back in `If-Match` or `If-None-Match`.')
+}
+
+/** What an operation reads of a request, and so what can be wrong with it. */
+interface Reads {
+  /** The id of a task in the path. */
+  task?: boolean
+  body?: boolean
+  condition?: 'If-Match' | 'If-None-Match'
+  idempotencyKey?: boolean
+  /** An example of what breaks the schema of the query, the headers or the body. */
+  invalid?: Violation
+}
+
+/** The error answers of an operation, with examples: a test compares them with what the service answers. */
+export function errors({ task, body, condition, idempotencyKey, invalid }: Reads) {
+  return {
+    400: answer(
+      `${[
+        'The URL cannot be decoded',
+        body && 'the body is malformed JSON or invalid UTF-8',
+        condition && `\`${condition}\` is malformed`,
+        'the request is not valid HTTP'
+      ]
+        .filter(Boolean)
+        .join(', or ')}.`,
+      {
+        undecodable_path: example(new UndecodablePath()),
+        ...(body && { invalid_json: example(new InvalidJson()) }),
+        ...(condition && { invalid_entity_tags: example(new InvalidEntityTags(condition)) }),
+        invalid_http: BROKEN_REQUESTS[400]
+      }
+    ),
+    401: answer('No token, or not a valid one.', example(new MissingToken()), {
+      'WWW-Authenticate': header('`Bearer`, with `error="invalid_token"` when a token was sent.')
+    }),
+    403: answer("The path's user is not the token's `sub`.", example(new Forbidden())),
+    ...(task && { 404: answer('The user has no such task.', example(new TaskNotFound())) }),
+    405: answer('The path exists, but does not support this method.', example(new MethodNotAllowed()), {
+      Allow: header('The methods that the path supports.')
+    }),
+    408: answer('The request took longer than 10 seconds to arrive.', BROKEN_REQUESTS[408]),
+    ...(condition === 'If-Match' && {
+      412: answer(
+        'The task has none of the versions in `If-Match`; nothing was changed.',
+        example(new PreconditionFailed()),
+        ETag
+      )
+    }),
+    ...(body && {
+      413: answer('The body is larger than 64 KiB.', example(new BodyTooLarge())),
+      415: answer('The body is not JSON, or has a `Content-Encoding`.', example(new UnsupportedMediaType()))
+    }),
+    ...(invalid && {
+      422: answer(
+        idempotencyKey
+          ? 'The body or the `Idempotency-Key` breaks its schema, and `errors` says where; or a task was already created with this key and another body.'
+          : `The ${body ? 'body' : 'query'} breaks its schema; \`errors\` says where.`,
+        {
+          validation_failed: problem('validation_failed', sentenceOf([invalid]), { errors: [invalid] }),
+          ...(idempotencyKey && { idempotency_key_reused: example(new IdempotencyKeyReused()) })
+        }
+      )
+    }),
+    431: answer('The headers, or the URL, are larger than 16 KiB.', BROKEN_REQUESTS[431]),
+    500: answer('A bug. The log has it under the `X-Request-Id` of the answer.', example(new Internal())),
+    503: answer(
+      'The database or the key server does not answer in time, or too much work is waiting.',
+      example(new Unavailable()),
+      { 'Retry-After': header('Seconds to wait.', { type: 'integer' }) }
+    )
+  }
+}
+
+type Example = ReturnType<typeof problem>
+
+const example = (error: Error): Example => problem(codeOf(error) as ErrorCode, error.message)
+
+/** @param examples one, or several by name */
+function answer(
+  description: string,
+  examples: Example | Record<string, Example>,
+  headers?: Record<string, object>
+) {
+  const named = isOne(examples) ? { [examples.code]: examples } : examples
+  return {
+    description,
+    ...(headers && { headers }),
+    content: {
+      [PROBLEM_JSON]: {
+        schema: ref(Problem),
+        examples: Object.fromEntries(Object.entries(named).map(([name, value]) => [name, { value }]))
+      }
+    }
+  }
+}
+
+const isOne = (examples: Example | Record<string, Example>): examples is Example =>
+  typeof examples.code === 'string'
