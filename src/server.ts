@@ -12,6 +12,11 @@ import { issueToken } from './token.js'
 
 /** When a stop that has not come to its end by itself is cut short: so long after the last request had to finish. */
 const CLOSE_MS = 8_000
+/**
+ * A process that has a handler for one of these cannot die of it: the instruction that failed runs again after the
+ * handler, for ever, on a full core. close-with-grace handles them unless they are skipped.
+ */
+const CRASHES = ['SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV'] as const
 
 try {
   loadDotEnv(process.env)
@@ -30,7 +35,7 @@ async function serve(config: Config): Promise<void> {
   await listen(ops, config.ops, 'OPS_')
 
   const stops = [gracefulStop(api, config.graceMs), gracefulStop(ops, config.graceMs)]
-  closeWithGrace({ delay: config.graceMs + CLOSE_MS, logger: false }, async ({ err }) => {
+  closeWithGrace({ delay: config.graceMs + CLOSE_MS, logger: false, skip: [...CRASHES] }, async ({ err }) => {
     if (err) api.log.fatal({ err: causeOf(err) }, 'stopping after an error that nothing caught')
     ops.drain()
     for (const stop of stops) await stop()

@@ -135,3 +135,10 @@ t.test('SIGTERM', async (t) => {
     t.ok(milliseconds < 12_000, `${milliseconds} ms`)
   })
 })
+
+for (const signal of ['SIGSEGV', 'SIGABRT'] as const) {
+  t.test(`a process that crashes by ${signal} ends by it, and does not handle it for ever`, async (t) => {
+    const service = await (await startProcess(t, {})).ready()
+    t.equal((await service.stop(signal)).signal, signal)
+  })
+}
