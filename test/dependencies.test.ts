@@ -11,7 +11,7 @@ interface Package {
 
 const read = (file: string) => JSON.parse(readFileSync(join(ROOT, file), 'utf8'))
 
-for (const folder of ['', 'bench/', 'examples/web/']) {
+for (const folder of ['', 'bench/', 'examples/sdk/', 'examples/web/']) {
   t.test(`${folder}package-lock.json`, async (t) => {
     const { packages }: { packages: Record<string, Package> } = read(`${folder}package-lock.json`)
     const installed = Object.entries(packages).filter(([path]) => path !== '')
