@@ -19,27 +19,26 @@ const START_MS = 120_000
 /** How long a part may take to end. The API lets requests in flight finish for 10 seconds. */
 const STOP_MS = 20_000
 
-const children = new Map()
+const children = new Set()
 let isStopping = false
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => stop(0))
 
 try {
   await checkPorts({ PORT, OPS_PORT, ISSUER_PORT, PAGE_PORT })
-  await install(ROOT, 'the service')
-  await install(HERE, 'the example')
+  await Promise.all([install(ROOT, 'the service'), install(HERE, 'the example')])
   await finish('node', ['scripts/prestart.mjs'], ROOT)
   await finish('npm', ['run', '-s', 'generate'], HERE)
 
-  start('issuer', ['issuer/server.js'], {
+  const issuer = start('issuer', ['issuer/server.js'], {
     ISSUER_PORT,
     PAGE_URL,
     JWT_AUDIENCE: AUDIENCE,
     DATA_DIR: `${DATA_DIR}/issuer`
   })
-  await answers('issuer', `${at(ISSUER_PORT)}/api/auth/jwks`)
+  await answers(issuer, `${at(ISSUER_PORT)}/api/auth/jwks`)
 
-  start('api', [`${ROOT}dist/src/server.js`], {
+  const api = start('API', [`${ROOT}dist/src/server.js`], {
     PORT,
     OPS_PORT,
     DATA_DIR: `${DATA_DIR}/api`,
@@ -49,12 +48,12 @@ try {
     CORS_ORIGIN: `${PAGE_URL},${PAGE_URL.replace('127.0.0.1', 'localhost')}`,
     LOG_LEVEL
   })
-  start('page', ['node_modules/vite/bin/vite.js', '--port', PAGE_PORT, '--logLevel', 'warn'], {
+  const page = start('page', ['node_modules/vite/bin/vite.js', '--port', PAGE_PORT, '--logLevel', 'warn'], {
     ISSUER_PORT,
     VITE_API_URL: at(PORT)
   })
-  await answers('api', `${at(OPS_PORT)}/ready`)
-  await answers('page', PAGE_URL)
+  await answers(api, `${at(OPS_PORT)}/ready`)
+  await answers(page, PAGE_URL)
 
   console.log(`
 Page    ${PAGE_URL}
@@ -91,18 +90,18 @@ async function checkPorts(ports) {
 async function install(folder, name) {
   if (existsSync(`${folder}/node_modules/.package-lock.json`)) return
   console.log(`Installing the packages of ${name}. This takes a minute, once.`)
-  await finish('npm', ['ci', '--include=dev', '--no-audit', '--no-fund'], folder)
+  await finish('npm', ['ci', '--include=dev', '--prefer-offline', '--no-audit', '--no-fund'], folder)
 }
 
 /** Runs a command to its end. */
 async function finish(command, args, cwd) {
   const child = spawn(command, args, { cwd, stdio: ['ignore', 'inherit', 'inherit'], detached: true })
-  children.set(command, child)
+  children.add(child)
   const code = await new Promise((resolve, reject) => {
     child.once('error', reject)
     child.once('close', resolve)
   })
-  children.delete(command)
+  children.delete(child)
   if (code !== 0) throw new Error(`${command} ${args.join(' ')} in ${cwd} failed.`)
 }
 
@@ -119,8 +118,8 @@ function start(name, args, env) {
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true
   })
-  children.set(name, child)
-  child.output = ''
+  children.add(child)
+  Object.assign(child, { name, output: '', isReady: false })
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (chunk) => {
       if (child.isReady) process.stderr.write(chunk)
@@ -132,11 +131,11 @@ function start(name, args, env) {
     console.error(`\n${child.output}\nThe ${name} ended (${signal ?? code}).`)
     void stop(1)
   })
+  return child
 }
 
 /** Waits until a part answers with 200. */
-async function answers(name, url) {
-  const child = children.get(name)
+async function answers(child, url) {
   for (const end = Date.now() + START_MS; Date.now() < end && !isStopping; ) {
     const response = await fetch(url).catch(() => undefined)
     await response?.body?.cancel()
@@ -146,15 +145,13 @@ async function answers(name, url) {
     }
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
-  throw new Error(`The ${name} does not answer at ${url}.\n${child.output}`)
+  throw new Error(`The ${child.name} does not answer at ${url}.\n${child.output}`)
 }
 
 async function stop(code) {
   if (isStopping) return
   isStopping = true
-  const running = [...children.values()].filter(
-    ({ exitCode, signalCode }) => exitCode === null && signalCode === null
-  )
+  const running = [...children].filter(({ exitCode, signalCode }) => exitCode === null && signalCode === null)
   const ended = running.map((child) => new Promise((resolve) => child.once('close', resolve)))
   const signalAll = (signal) => {
     for (const { pid, exitCode, signalCode } of running) {

@@ -188,19 +188,18 @@ function Connection({ outage, pending, onRetry }: ConnectionProps) {
   const isOnline = useSyncExternalStore(subscribeToNetwork, () => navigator.onLine)
   const state = isOnline ? outage : 'offline'
   return (
-    <div role="status">
-      {state && (
-        <p className="banner notice">
-          <span>
-            {STATES[state]}
-            {pending > 0 && ` ${pending === 1 ? 'One change waits' : `${pending} changes wait`} to be saved.`}
-          </span>
-          {isOnline && (
-            <button type="button" onClick={onRetry}>
-              Try now
-            </button>
-          )}
-        </p>
+    <div className={state ? 'banner notice' : undefined}>
+      {/* Always there: screen readers only tell what changes in a region that they know. */}
+      <p role="status">
+        {state && STATES[state]}
+        {state &&
+          pending > 0 &&
+          ` ${pending === 1 ? 'One change waits' : `${pending} changes wait`} to be saved.`}
+      </p>
+      {state && isOnline && (
+        <button type="button" onClick={onRetry}>
+          Try now
+        </button>
       )}
     </div>
   )

@@ -66,8 +66,7 @@ export function tasksOf(userId: string) {
     create: (title: string, key: string) =>
       answer(
         client.POST('/api/{userId}/tasks', {
-          params: { path: user },
-          headers: { 'Idempotency-Key': key },
+          params: { path: user, header: { 'Idempotency-Key': key } },
           body: { title }
         })
       ),
@@ -78,8 +77,7 @@ export function tasksOf(userId: string) {
     update: (id: string, fields: { title: string; description: string | null }, etag: string) =>
       answer(
         client.PATCH('/api/{userId}/tasks/{taskId}', {
-          params: { path: task(id) },
-          headers: { 'If-Match': etag },
+          params: { path: task(id), header: { 'If-Match': etag } },
           body: fields
         })
       ),
