@@ -128,7 +128,7 @@ export function TaskPage({ user, onSignedOut }: Props) {
               </label>
             ))}
           </fieldset>
-          {tasks && (
+          {tasks && tasks.length > 0 && (
             <p className="count">
               {left} of {tasks.length} to do
             </p>
