@@ -5,6 +5,16 @@ import fp from 'fastify-plugin'
 /** The origins whose pages may call the API: every one, some, or none. */
 export type CorsOrigins = '*' | (string | RegExp)[] | false
 
+declare module 'fastify' {
+  interface FastifyInstance {
+    /**
+     * From now on pages on this port may call the API, when their host is the one by which the request came: the
+     * documentation page, which is on this machine but of another origin.
+     */
+    allowPagesOnPort(port: number): void
+  }
+}
+
 /** The request headers that mean something here. */
 const UNDERSTOOD = ['Authorization', 'Content-Type', 'Idempotency-Key', 'If-Match', 'If-None-Match']
 
@@ -25,26 +35,40 @@ const EXPOSED = [
  */
 export default fp<{ origins: CorsOrigins }>(
   async (app, { origins }) => {
+    let pagePort: number | undefined
+    app.decorate('allowPagesOnPort', (port) => {
+      pagePort = port
+    })
+    const isOwnPage = ({ headers, hostname }: FastifyRequest) =>
+      pagePort !== undefined && headers.origin === originOf(hostname, pagePort)
+
     if (origins === false) return
     const options: FastifyCorsOptions = {
-      origin: origins,
       // Browsers refuse credentials together with "*".
       credentials: origins !== '*',
       methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
       exposedHeaders: EXPOSED,
       maxAge: 600
     }
-    const withoutPreflight = { ...options, preflight: false }
     await app.register(cors, {
-      delegator: (request: FastifyRequest, done) =>
+      delegator: (request: FastifyRequest, done) => {
+        const origin = isOwnPage(request) || origins
         done(
           null,
-          isPreflight(request) ? { ...options, allowedHeaders: allowedHeaders(request) } : withoutPreflight
+          isPreflight(request)
+            ? { ...options, origin, allowedHeaders: allowedHeaders(request) }
+            : { ...options, origin, preflight: false }
         )
+      }
     })
   },
   { name: 'cors' }
 )
+
+function originOf(hostname: string, port: number): string | undefined {
+  const url = `http://${hostname}:${port}`
+  return URL.canParse(url) ? new URL(url).origin : undefined
+}
 
 /** Any other OPTIONS is a request like all others, and needs a token: Fetch standard, "CORS-preflight request". */
 function isPreflight({ method, headers }: FastifyRequest): boolean {

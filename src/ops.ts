@@ -1,14 +1,13 @@
 import type { AddressInfo } from 'node:net'
-import swagger from '@fastify/swagger'
-import swaggerUi from '@fastify/swagger-ui'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import docs from '../plugins/docs/index.js'
 import requiredHost from '../plugins/required-host.js'
 import { httpServer } from './http-server.js'
 
 /** How long `/ready` waits for the database. */
 const READY_MS = 1_000
 
-/** On every answer but the documentation page and what belongs to it, which say themselves what they may load. */
+/** The documentation page, and what belongs to it, have a policy of their own, which says what they may load. */
 const SECURITY_HEADERS = {
   'Content-Security-Policy': "default-src 'none'; frame-ancestors 'none'",
   'Referrer-Policy': 'no-referrer',
@@ -26,9 +25,9 @@ declare module 'fastify' {
  * The operations listener: probes, metrics and documentation of the given API. It never shows task data, and needs no
  * token, so that it can be kept where only operators and probes reach it.
  *
- * @param apiUrl where the API answers, for the documentation's "Try it out"
+ * @param api listening, for the documentation says where
  */
-export async function buildOps(api: FastifyInstance, apiUrl: string): Promise<FastifyInstance> {
+export async function buildOps(api: FastifyInstance): Promise<FastifyInstance> {
   const ops = httpServer({
     keepAliveTimeout: api.server.keepAliveTimeout,
     routerOptions: { ignoreTrailingSlash: true },
@@ -63,32 +62,34 @@ export async function buildOps(api: FastifyInstance, apiUrl: string): Promise<Fa
     return api.metrics.metrics()
   })
 
-  const document = { ...api.swagger(), servers: [{ url: apiUrl }] }
-  ops.get('/openapi.json', async () => document)
-  await ops.register(swagger, { mode: 'static', specification: { document: document as never } })
-  await ops.register(swaggerUi, {
-    routePrefix: '/docs',
-    uiConfig: { tryItOutEnabled: true, persistAuthorization: true },
-    staticCSP: true,
-    transformStaticCSP: (csp) =>
-      [
-        csp
-          .replace("frame-ancestors 'self'", "frame-ancestors 'none'")
-          // This listener speaks plain HTTP: on any host but localhost a browser would look for the page's own scripts
-          // at https, where nothing answers.
-          .replace(/ upgrade-insecure-requests;$/, ''),
-        // The page may call the API, which is another origin.
-        `connect-src 'self' ${apiUrl}`
-      ].join(' ')
-  })
+  ops.get('/openapi.json', async (request) => ({
+    ...api.swagger(),
+    servers: [{ url: urlFor(request, api) }]
+  }))
+  await ops.register(docs, { prefix: '/docs', apiPort: portOf(api) })
 
   await ops.ready()
   return ops
 }
 
+const addressOf = (app: FastifyInstance) => app.server.address() as AddressInfo
+
+export const portOf = (app: FastifyInstance) => addressOf(app).port
+
+const isAnywhere = (address: string) => address === '0.0.0.0' || address === '::'
+
 /** The URL of a listening server, as a client on this machine reaches it. */
 export function urlOf(app: FastifyInstance): string {
-  const { address, port, family } = app.server.address() as AddressInfo
-  const anywhere = address === '0.0.0.0' || address === '::'
-  return `http://${anywhere ? 'localhost' : family === 'IPv6' ? `[${address}]` : address}:${port}`
+  const { address, port, family } = addressOf(app)
+  return `http://${isAnywhere(address) ? 'localhost' : family === 'IPv6' ? `[${address}]` : address}:${port}`
+}
+
+/**
+ * The API's URL for a client of the operations listener, which may be on another host. The name by which it came here leads
+ * to the API too, provided that the API listens on the same address.
+ */
+function urlFor({ hostname, socket }: FastifyRequest, api: FastifyInstance): string {
+  const { address, port } = addressOf(api)
+  const url = `http://${hostname}:${port}`
+  return (isAnywhere(address) || address === socket.localAddress) && URL.canParse(url) ? url : urlOf(api)
 }

@@ -7,7 +7,7 @@ import { type Config, type Listener, loadConfig } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
 import { loadDotEnv } from './dot-env.js'
 import { gracefulStop } from './graceful-stop.js'
-import { buildOps, urlOf } from './ops.js'
+import { buildOps, portOf, urlOf } from './ops.js'
 import { issueToken } from './token.js'
 
 /** When a stop that has not come to its end by itself is cut short: so long after the last request had to finish. */
@@ -31,8 +31,9 @@ try {
 async function serve(config: Config): Promise<void> {
   const api = await buildApp(config)
   await listen(api, config.api, '')
-  const ops = await buildOps(api, urlOf(api))
+  const ops = await buildOps(api)
   await listen(ops, config.ops, 'OPS_')
+  if (!config.production) api.allowPagesOnPort(portOf(ops))
 
   const stops = [gracefulStop(api, config.graceMs), gracefulStop(ops, config.graceMs)]
   closeWithGrace({ delay: config.graceMs + CLOSE_MS, logger: false, skip: [...CRASHES] }, async ({ err }) => {

@@ -10,9 +10,11 @@ import { parseRaw } from '../support/raw.js'
 /** Both listeners, each with a path. */
 async function listeners(t: Test, env: Record<string, string>): Promise<[FastifyInstance, string][]> {
   const api = await startApp(t, 'postgres', env)
-  const ops = await buildOps(api, 'http://api.test')
+  const free = { host: '127.0.0.1', port: 0 }
+  await api.listenOnAll(free)
+  const ops = await buildOps(api)
   t.teardown(() => ops.close())
-  for (const app of [api, ops]) await app.listenOnAll({ host: '127.0.0.1', port: 0 })
+  await ops.listenOnAll(free)
   return [
     [api, '/api/alice/tasks'],
     [ops, '/live']

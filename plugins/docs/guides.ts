@@ -1,0 +1,80 @@
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import type { FastifyInstance } from 'fastify'
+import { Marked } from 'marked'
+import { FAVICON } from './page.js'
+
+const ROOT = dirname(createRequire(import.meta.url).resolve('#package.json'))
+
+/** The files of the project that people read, and nothing else of it. */
+const GUIDE = /^((README|CHANGELOG|SECURITY)\.md|docs\/[\w-]+\.(md|svg)|examples\/[\w-]+\/README\.md)$/
+
+/** A deployment may leave the guides out. */
+export const hasGuides = existsSync(join(ROOT, 'README.md'))
+
+/** The guides as pages, at the paths that they have in the project, so that their links work. */
+export default async function guides(app: FastifyInstance): Promise<void> {
+  app.get<{ Params: { '*': string } }>('/*', async (request, reply) => {
+    const name = request.params['*']
+    const file = GUIDE.test(name)
+      ? await readFile(join(ROOT, name), 'utf8').catch(() => undefined)
+      : undefined
+    if (file === undefined) return reply.callNotFound()
+    if (name.endsWith('.svg')) return reply.type('image/svg+xml').send(file)
+    return reply.type('text/html; charset=utf-8').send(guideHtml(name, file))
+  })
+
+  app.get('/guides.css', async (_request, reply) => reply.type('text/css; charset=utf-8').send(GUIDES_CSS))
+}
+
+function guideHtml(name: string, markdown: string): string {
+  const base = '../'.repeat(name.split('/').length - 1)
+  const marked = new Marked({
+    renderer: {
+      // The ids that links between the guides name, made as GitHub makes them.
+      heading({ tokens, depth, text }) {
+        const id = text
+          .toLowerCase()
+          .replace(/[^\p{L}\p{N} _-]/gu, '')
+          .replaceAll(' ', '-')
+        return `<h${depth} id="${id}">${this.parser.parseInline(tokens)}</h${depth}>\n`
+      },
+      // The sources are not served: a link to them is only its text.
+      link({ href, tokens }) {
+        const { origin, pathname } = new URL(href, `http://guides/${name}`)
+        return origin === 'http://guides' && !GUIDE.test(pathname.slice(1))
+          ? this.parser.parseInline(tokens)
+          : false
+      }
+    }
+  })
+  return `<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${name} · Tasks API</title>
+<link rel="icon" href="${FAVICON}">
+<link rel="stylesheet" href="${base}guides.css">
+</head>
+<body>
+<nav><a href="${base}../">API reference</a><a href="${base}README.md">Guides</a></nav>
+<main>
+${marked.parse(markdown, { async: false })}</main>
+</body>
+</html>
+`
+}
+
+const GUIDES_CSS = `:root { color-scheme: light dark; }
+body { max-width: 50rem; margin: 0 auto; padding: 1rem 1.25rem 3rem; font: 1rem/1.6 system-ui, sans-serif; overflow-wrap: break-word; }
+nav { display: flex; gap: 1.5rem; }
+h1, h2, h3 { line-height: 1.25; }
+pre, code { font-family: ui-monospace, monospace; font-size: 0.9em; }
+pre { overflow-x: auto; padding: 0.75rem 1rem; border: 1px solid #8885; border-radius: 6px; }
+table { display: block; overflow-x: auto; border-collapse: collapse; }
+th, td { padding: 0.35rem 0.75rem; border: 1px solid #8885; text-align: left; vertical-align: top; }
+img { max-width: 100%; }
+`

@@ -1,0 +1,208 @@
+import { existsSync } from 'node:fs'
+import { networkInterfaces } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { buildOps, portOf } from '../../src/ops.js'
+import { startApp } from '../support/api.js'
+import { emptyDatabase } from '../support/databases.js'
+import { startProcess } from '../support/process.js'
+import { ROOT } from '../support/root.js'
+import { SECRET, sign } from '../support/sign.js'
+
+/** What a browser loads for the page at this address: the page itself, and each file that it names. */
+async function loaded(url: string) {
+  const page = await fetch(url)
+  const html = await page.text()
+  const named = [...html.matchAll(/<(?:script|link)[^>]* (?:src|href)="([^"]+)"/g)].map(([, file]) =>
+    String(file)
+  )
+  const files = named.filter((file) => !file.startsWith('data:')).map((file) => new URL(file, page.url).href)
+  const answers = await Promise.all(
+    files.map(async (file) => {
+      const answer = await fetch(file)
+      return { file, status: answer.status, policy: policyOf(answer), text: await answer.text() }
+    })
+  )
+  return { page, html, policy: policyOf(page), answers }
+}
+
+/** The sources of each directive. */
+function policyOf({ headers }: Response): Record<string, string[]> {
+  const directives = String(headers.get('content-security-policy')).split(';')
+  return Object.fromEntries(
+    directives.map((directive) => {
+      const [name, ...sources] = directive.trim().split(/\s+/)
+      return [name, sources]
+    })
+  )
+}
+
+t.test('the page', async (t) => {
+  const { ops, api } = await (
+    await startProcess(t, { JWT_SECRET: SECRET, DATABASE_URL: await emptyDatabase(t) })
+  ).ready()
+
+  for (const path of ['/docs', '/docs/', '/docs?x=/', '/docs/?x']) {
+    t.test(`at ${path} has all that it names, from here`, async (t) => {
+      const { page, html, answers } = await loaded(`${ops}${path}`)
+      t.equal(page.status, 200)
+      t.match(page.headers.get('content-type'), /^text\/html/)
+      t.match(html, /^<!DOCTYPE html>/)
+      t.ok(answers.length >= 4)
+      t.strictSame(
+        answers.filter(({ file, status }) => status !== 200 || !file.startsWith(`${ops}/docs/`)),
+        []
+      )
+    })
+  }
+
+  const { html, policy, answers } = await loaded(`${ops}/docs`)
+  t.test('is titled, and laid out for the width of a phone', async (t) => {
+    t.match(html, '<title>Tasks API</title>')
+    t.match(html, /<meta name="viewport" content="width=device-width, initial-scale=1">/)
+  })
+
+  t.test('may load nothing from elsewhere, and call nothing but the API', async (t) => {
+    const { port } = new URL(api)
+    t.strictSame(policy['connect-src'], ["'self'", `http://*:${port}`])
+    const { 'connect-src': _, ...others } = policy
+    t.strictSame(
+      [...new Set(Object.values(others).flat())].sort(),
+      ["'none'", "'self'", 'data:'],
+      'neither https:, nor inline code, nor validator.swagger.io'
+    )
+    t.strictSame(policy['default-src'], ["'self'"])
+    t.strictSame(policy['frame-ancestors'], ["'none'"])
+    for (const answer of answers) t.strictSame(answer.policy, policy, answer.file)
+  })
+
+  t.test('is Swagger UI without the bar that explores other documents', async (t) => {
+    const scripts = answers.filter(({ file }) => file.endsWith('.js'))
+    t.notOk(scripts.some(({ file }) => file.includes('standalone')))
+    const own = scripts.find(({ file }) => file.endsWith('/page.js'))?.text
+    t.match(own, 'validatorUrl: null')
+    t.match(own, 'sessionStorage')
+    t.notMatch(own, /localStorage[.[]|persistAuthorization:/, 'the token lasts as long as the tab')
+  })
+
+  t.test('leads to the guides, whose links work', async (t) => {
+    const seen = new Set<string>()
+    const visit = async (url: string): Promise<void> => {
+      if (seen.has(url)) return
+      seen.add(url)
+      const answer = await fetch(url)
+      t.equal(answer.status, 200, url)
+      const body = await answer.text()
+      if (!/^text\/html/.test(answer.headers.get('content-type') ?? '')) return
+      for (const [, link] of body.matchAll(/<(?:a|img)[^>]* (?:href|src)="([^"]+)"/g)) {
+        const { origin, href, hash } = new URL(String(link), url)
+        if (origin !== ops) continue
+        const target = href.slice(0, href.length - hash.length)
+        await visit(target)
+        if (hash) t.match(await (await fetch(target)).text(), `id="${hash.slice(1)}"`, `${href} in ${url}`)
+      }
+    }
+    await visit(`${ops}/docs`)
+    t.ok(seen.has(`${ops}/docs/guides/README.md`))
+    t.ok(seen.has(`${ops}/docs/guides/docs/issuers.md`))
+    for (const url of seen) {
+      const { pathname } = new URL(url)
+      if (pathname.startsWith('/docs/guides/'))
+        t.ok(existsSync(join(ROOT, pathname.slice('/docs/guides/'.length))))
+    }
+  })
+
+  t.test('shows no other file of the project', async (t) => {
+    for (const path of [
+      'package.json',
+      '.env',
+      'src/app.ts',
+      '..%2fpackage.json',
+      'docs/..%2fpackage.json',
+      'docs/no.md'
+    ]) {
+      t.equal((await fetch(`${ops}/docs/guides/${path}`)).status, 404, path)
+    }
+  })
+})
+
+t.test('the server in the document is reached by the name that reached the document', async (t) => {
+  const own = Object.values(networkInterfaces())
+    .flat()
+    .find((address) => address?.family === 'IPv4' && !address.internal)?.address
+  const skip = own ? false : 'this machine has no other address'
+  /** The server that the document names to who reaches the operations listener at `through`, and the API's port. */
+  const serverOf = async (t: Test, host: string, opsHost: string, through: string) => {
+    const api = await startApp(t)
+    await api.listenOnAll({ host, port: 0 })
+    const ops = await buildOps(api)
+    t.teardown(() => ops.close())
+    await ops.listenOnAll({ host: opsHost, port: 0 })
+    const document = await (await fetch(`http://${through}:${portOf(ops)}/openapi.json`)).json()
+    const [{ url }] = (document as { servers: [{ url: string }] }).servers
+    return { url, port: portOf(api) }
+  }
+
+  t.test('where both listen on the same address', async (t) => {
+    for (const name of ['127.0.0.1', 'localhost']) {
+      const { url, port } = await serverOf(t, '127.0.0.1', '127.0.0.1', name)
+      t.equal(url, `http://${name}:${port}`)
+    }
+  })
+
+  t.test('where both listen everywhere', { skip }, async (t) => {
+    const { url, port } = await serverOf(t, '0.0.0.0', '0.0.0.0', String(own))
+    t.equal(url, `http://${own}:${port}`)
+  })
+
+  t.test('but where the API listens on another address, on that', { skip }, async (t) => {
+    const { url, port } = await serverOf(t, '127.0.0.1', '0.0.0.0', String(own))
+    t.equal(url, `http://127.0.0.1:${port}`)
+  })
+})
+
+t.test('the page may call the API', async (t) => {
+  const authorization = `Bearer ${await sign({ sub: 'alice' })}`
+  /** Whether a browser shows the answer to a page of this origin. */
+  const isShown = async (api: string, origin: string) => {
+    const url = `${api}/api/alice/tasks`
+    const preflight = await fetch(url, {
+      method: 'OPTIONS',
+      headers: {
+        origin,
+        'access-control-request-method': 'GET',
+        'access-control-request-headers': 'authorization'
+      }
+    })
+    const answer = await fetch(url, { headers: { origin, authorization } })
+    t.equal(answer.status, 200)
+    const allowed = [preflight, answer].map(
+      ({ headers }) => headers.get('access-control-allow-origin') === origin
+    )
+    t.equal(allowed[0], allowed[1], 'the preflight says the same')
+    return allowed[0]
+  }
+
+  t.test('outside production, also where CORS_ORIGIN lists others', async (t) => {
+    const env = { JWT_SECRET: SECRET, DATABASE_URL: await emptyDatabase(t) }
+    const { api, ops } = await (
+      await startProcess(t, { ...env, CORS_ORIGIN: 'https://app.example.com' })
+    ).ready()
+    t.equal(await isShown(api, 'https://app.example.com'), true)
+    t.equal(await isShown(api, ops), true)
+    const named = [api, ops].map((url) => url.replace('127.0.0.1', 'localhost')) as [string, string]
+    t.equal(await isShown(...named), true)
+    t.equal(await isShown(api, ops.replace('127.0.0.1', 'evil.example')), false, 'another host')
+    t.equal(await isShown(api, api), false, 'another port')
+    t.equal(await isShown(api, ops.replace('http:', 'https:')), false, 'another scheme')
+  })
+
+  t.test('in production only where CORS_ORIGIN lists it', async (t) => {
+    const env = { NODE_ENV: 'production', JWT_SECRET: SECRET, DATABASE_URL: await emptyDatabase(t) }
+    const { api, ops } = await (
+      await startProcess(t, { ...env, CORS_ORIGIN: 'https://app.example.com' })
+    ).ready()
+    t.equal(await isShown(api, 'https://app.example.com'), true)
+    t.equal(await isShown(api, ops), false)
+  })
+})
