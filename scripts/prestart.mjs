@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
@@ -6,19 +5,30 @@ import { fileURLToPath } from 'node:url'
 // compiler: then what was built before is started.
 
 const pathOf = (path) => fileURLToPath(new URL(`../${path}`, import.meta.url))
-const compiler = pathOf('node_modules/typescript/bin/tsc')
-const isBuilt = existsSync(pathOf('dist/src/server.js'))
 
-if (existsSync(compiler)) {
-  if (!isBuilt) console.error('Compiling. This takes some seconds, once.')
-  const { status } = spawnSync(process.execPath, [compiler, '-b', pathOf('tsconfig.build.json')], {
-    stdio: 'inherit'
-  })
-  process.exitCode = status ?? 1
-} else if (!isBuilt) {
+if (existsSync(pathOf('node_modules/typescript'))) {
+  process.exitCode = await build(pathOf('tsconfig.build.json'))
+} else if (!existsSync(pathOf('dist/src/server.js'))) {
   console.error(
     'The service is not built, and the compiler is not installed: npm leaves it out when NODE_ENV is production. ' +
       'Run: npm ci --include=dev && npm start'
   )
   process.exitCode = 1
+}
+
+/** As `tsc -b`, which does not say beforehand whether there is anything to do. */
+async function build(config) {
+  const { default: ts } = await import('typescript')
+  const format = {
+    getCanonicalFileName: (name) => name,
+    getCurrentDirectory: ts.sys.getCurrentDirectory,
+    getNewLine: () => '\n'
+  }
+  const report = (diagnostic) => console.error(ts.formatDiagnostics([diagnostic], format).trimEnd())
+  const host = ts.createSolutionBuilderHost(ts.sys, undefined, report)
+  const next = ts.createSolutionBuilder(host, [config], {}).getNextInvalidatedProject()
+  if (next === undefined) return 0
+  if (next.kind === ts.InvalidatedProjectKind.Build)
+    console.error('Compiling the sources, which takes some seconds.')
+  return next.done()
 }

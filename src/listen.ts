@@ -1,6 +1,6 @@
 import { lookup } from 'node:dns/promises'
 import { type AddressInfo, createServer, type Server } from 'node:net'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyListenOptions } from 'fastify'
 import type { Listener } from './config.js'
 
 /**
@@ -30,7 +30,7 @@ export function decorateListen(app: FastifyInstance): void {
     for (const address of await addressesOf(host)) {
       try {
         if (app.server.listening) others.push(await forward(app, address))
-        else await app.listen({ host: address, port, backlog: BACKLOG })
+        else await listenUnlogged(app, { host: address, port, backlog: BACKLOG })
       } catch (error) {
         if (!isMissing(error)) throw error
         missing = error
@@ -50,6 +50,17 @@ export function decorateListen(app: FastifyInstance): void {
 async function addressesOf(host: string): Promise<Set<string>> {
   const found = await lookup(host, { all: true })
   return new Set(found.map(({ address }) => address))
+}
+
+/** Fastify logs a line for each address. The process says where both listeners are, once. */
+async function listenUnlogged(app: FastifyInstance, options: FastifyListenOptions): Promise<void> {
+  const { level } = app.log
+  app.log.level = 'silent'
+  try {
+    await app.listen(options)
+  } finally {
+    app.log.level = level
+  }
 }
 
 /** Accepts connections on another address, and hands them to the HTTP server. */

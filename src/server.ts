@@ -29,7 +29,8 @@ try {
 }
 
 async function serve(config: Config): Promise<void> {
-  const api = await buildApp(config)
+  const isRead = !config.production && process.stdout.isTTY
+  const api = await buildApp(config, isRead ? { logStream: await readableLines() } : {})
   await listen(api, config.api, '')
   const ops = await buildOps(api)
   await listen(ops, config.ops, 'OPS_')
@@ -42,7 +43,7 @@ async function serve(config: Config): Promise<void> {
     for (const stop of stops) await stop()
   })
 
-  api.log.info(`API ${urlOf(api)}, operations ${urlOf(ops)}`)
+  if (!isRead) api.log.info(`API ${urlOf(api)}, operations ${urlOf(ops)}`)
   if (!config.production) await greet(config, urlOf(api), urlOf(ops))
 }
 
@@ -56,10 +57,28 @@ async function listen(app: FastifyInstance, listener: Listener, prefix: '' | 'OP
   }
 }
 
+/** Log lines for a person at a terminal. They are written at once, so that they stay in order with what else is printed. */
+async function readableLines() {
+  const { default: pretty } = await import('pino-pretty')
+  return pretty({ ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss', sync: true })
+}
+
+/** Prints what a developer does next. */
 async function greet(config: Config, apiUrl: string, opsUrl: string): Promise<void> {
-  console.log(`\nAPI   ${apiUrl}\nDocs  ${opsUrl}/docs`)
+  const { database } = config
   const auth = resolveDevelopmentSecret(config.auth)
-  if (auth.keys.kind !== 'secret') return
-  const token = await issueToken(auth, 'alice')
-  console.log(`\nAlice's tasks:\ncurl -H 'Authorization: Bearer ${token}' ${apiUrl}/api/alice/tasks\n`)
+  const { keys } = auth
+  const lines = [
+    '',
+    `API   ${apiUrl}`,
+    `Docs  ${opsUrl}/docs`,
+    `Data  ${database.kind === 'embedded' ? database.directory : 'the PostgreSQL of DATABASE_URL'}`,
+    `Token ${keys.kind === 'secret' ? 'npm run -s token -- alice' : `from the issuer whose keys are at ${keys.url}`}`,
+    ''
+  ]
+  if (keys.kind === 'secret') {
+    const token = await issueToken(auth, 'alice')
+    lines.push("Alice's tasks:", `curl -H 'Authorization: Bearer ${token}' ${apiUrl}/api/alice/tasks`, '')
+  }
+  console.log(lines.join('\n'))
 }
