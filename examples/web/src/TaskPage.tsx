@@ -188,7 +188,7 @@ function Connection({ outage, pending, onRetry }: ConnectionProps) {
   const isOnline = useSyncExternalStore(subscribeToNetwork, () => navigator.onLine)
   const state = isOnline ? outage : 'offline'
   return (
-    <div className={state ? 'banner notice' : undefined}>
+    <div className={state ? 'banner notice' : 'hidden'}>
       {/* Always there: screen readers only tell what changes in a region that they know. */}
       <p role="status">
         {state && STATES[state]}
