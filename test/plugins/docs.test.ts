@@ -105,6 +105,7 @@ t.test('the page', async (t) => {
     await visit(`${ops}/docs`)
     t.ok(seen.has(`${ops}/docs/guides/README.md`))
     t.ok(seen.has(`${ops}/docs/guides/docs/issuers.md`))
+    t.ok(seen.has(`${ops}/docs/guides/docs/decisions/README.md`))
     for (const url of seen) {
       const { pathname } = new URL(url)
       if (pathname.startsWith('/docs/guides/'))
