@@ -19,8 +19,8 @@ import { ROOT } from './support/root.js'
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    /** How many files run at the same time: one more than there are cores, because some of them only wait. */
-    jobs: { type: 'string', short: 'j', default: String(availableParallelism() + 1) },
+    /** How many files run at the same time. More than there are cores saved nothing. */
+    jobs: { type: 'string', short: 'j', default: String(availableParallelism()) },
     /** How long a file may take, in seconds. */
     timeout: { type: 'string', default: '180' },
     long: { type: 'boolean', default: false }

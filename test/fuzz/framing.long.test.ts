@@ -221,7 +221,6 @@ t.test('broken framing', async (t) => {
     const seen = new Map<number, number>()
     let next = 0
     const work = async () => {
-      const wire = new Wire(port)
       for (let index = next++; index < COUNT && failures.length === 0; index = next++) {
         const bytes = bytesOfCase(index)
         try {
@@ -229,13 +228,15 @@ t.test('broken framing', async (t) => {
           for (const { status } of answers) seen.set(status, (seen.get(status) ?? 0) + 1)
           const wrong = wrongOf(bytes, answers, rest)
           if (wrong) failures.push(`${index}: ${wrong}, answered ${JSON.stringify(answers)}`)
+          // On a connection of its own: while the other one was open, the server may have closed one that was kept.
+          const wire = new Wire(port)
           const { status } = await wire.ask(plain, false)
+          wire.close()
           if (status !== 200) failures.push(`${index}: ${status} for a plain request right after`)
         } catch (error) {
           failures.push(`${index}: ${error}`)
         }
       }
-      wire.close()
     }
     await Promise.all(Array.from({ length: AT_ONCE }, work))
     for (const title of await titles()) {
