@@ -297,7 +297,9 @@ for (const [size, viewport] of Object.entries(SIZES)) {
           `${name}: nothing is wider than the window`
         )
       }
-      await check(await visit(t, options), 'sign-in')
+      const stranger = await visit(t, options)
+      await stranger.getByRole('heading', { name: 'Sign in to Tasks' }).waitFor()
+      await check(stranger, 'sign-in')
       const page = await signUp(t, options)
       await check(page, 'empty')
       await add(page, 'Buy milk')
