@@ -9,7 +9,8 @@ import { FAVICON } from './page.js'
 const ROOT = dirname(createRequire(import.meta.url).resolve('#package.json'))
 
 /** The files of the project that people read, and nothing else of it. */
-const GUIDE = /^((README|CHANGELOG|SECURITY|ARCHITECTURE|CONTRIBUTING)\.md|docs\/(decisions\/)?[\w-]+\.(md|svg)|examples\/[\w-]+\/README\.md)$/
+const GUIDE =
+  /^((README|CHANGELOG|SECURITY|ARCHITECTURE|CONTRIBUTING)\.md|docs\/(decisions\/)?[\w-]+\.(md|svg)|examples\/[\w-]+\/README\.md)$/
 
 /** A deployment may leave the guides out. */
 export const hasGuides = existsSync(join(ROOT, 'README.md'))
