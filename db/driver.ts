@@ -1,4 +1,5 @@
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
+import type { DatabaseFigures } from './observations.js'
 import type { Pace } from './postgres/pacing.js'
 
 export type Orm = PgDatabase<PgQueryResultHKT>
@@ -26,6 +27,7 @@ export interface Driver {
   write(statement: Statement, target: LockTarget, now: number, until: number): Promise<Rows>
   /** How many statements are not answered. */
   pending(): number
+  figures(): DatabaseFigures
   /** Checks the deadlines; to be called every `TICK_MS`. */
   tick(now: number): void
   /** The rows in batches, all from one snapshot. Ending the iteration ends the statement. */

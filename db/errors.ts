@@ -1,9 +1,19 @@
+/**
+ * Why the database cannot do something now. `connection`: none can be made, it was lost, or PostgreSQL refused.
+ * `timeout`: no answer in time. `overload`: too much waits already. `standby`: committed, but the synchronous standby
+ * has not confirmed it. `closing`: the service stops.
+ */
+export type OutageReason = 'connection' | 'timeout' | 'overload' | 'standby' | 'closing'
+
 /** The database cannot be reached, does not answer in time, or has too much to do. */
 export class DatabaseUnavailable extends Error {
   override name = 'DatabaseUnavailable'
 
-  /** @param options why, for the log */
-  constructor(options?: ErrorOptions) {
+  /** @param options what it said, for the log */
+  constructor(
+    readonly reason: OutageReason,
+    options?: ErrorOptions
+  ) {
     super('the database is unavailable', options)
   }
 }

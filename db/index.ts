@@ -2,6 +2,7 @@ import { is, Param, Placeholder } from 'drizzle-orm'
 import type { LockTarget, Orm, Statement } from './driver.js'
 import { openEmbedded } from './embedded/index.js'
 import { DatabaseUnavailable } from './errors.js'
+import { type DatabaseFigures, type DatabaseObservations, observations } from './observations.js'
 import { openPostgres } from './postgres/index.js'
 import { Pace } from './postgres/pacing.js'
 import { STATEMENT_MS, TICK_MS } from './postgres/session.js'
@@ -48,6 +49,9 @@ export interface Database {
    * makes the next batch while one is used. Ending the iteration ends the statement.
    */
   prepareStream<Row>(statement: BuiltStatement<Row>): (values: Values) => AsyncIterable<Row[]>
+  /** Emits what happens to statements and connections; the embedded database has nothing to tell. */
+  readonly observed: DatabaseObservations
+  figures(): DatabaseFigures
   /** Runs work outside of requests, such as migrations, on a connection of its own and without a deadline. */
   administer<T>(work: (orm: Orm) => Promise<T>): Promise<T>
   /** @throws DatabaseUnavailable when the database does not answer within `milliseconds` */
@@ -67,16 +71,17 @@ const DEFAULT_POOL_MAX = 10
  * @throws StartError when the URL cannot be used, or the embedded database's folder cannot be used
  */
 export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_URL'): Promise<Database> {
+  const observed = observations()
   const driver =
     config.kind === 'embedded'
       ? await openEmbedded(config.directory)
-      : openPostgres(config.url, variable, config.poolMax ?? DEFAULT_POOL_MAX)
+      : openPostgres(config.url, variable, config.poolMax ?? DEFAULT_POOL_MAX, observed)
   const clock = setInterval(() => driver.tick(performance.now()), TICK_MS)
 
   const isFull = () => driver.pending() >= MAX_PENDING
 
   async function read(statement: Statement, pace: Pace, milliseconds: number): Promise<unknown[]> {
-    if (isFull()) throw new DatabaseUnavailable()
+    if (isFull()) throw new DatabaseUnavailable('overload')
     const now = performance.now()
     return driver.read(statement, pace, now, now + milliseconds)
   }
@@ -90,7 +95,7 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
     prepareWrite<Row>(statement: BuiltStatement<Row>, lockTarget: (values: Values) => LockTarget) {
       const bind = compile(statement)
       return async (values: Values) => {
-        if (isFull()) throw new DatabaseUnavailable()
+        if (isFull()) throw new DatabaseUnavailable('overload')
         const now = performance.now()
         const rows = await driver.write(bind(values), lockTarget(values), now, now + STATEMENT_MS)
         return rows as Row[]
@@ -99,11 +104,13 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
     prepareStream<Row>(statement: BuiltStatement<Row>) {
       const bind = compile(statement)
       return (values: Values) => {
-        if (isFull()) throw new DatabaseUnavailable()
+        if (isFull()) throw new DatabaseUnavailable('overload')
         const { text, parameters } = bind(values)
         return driver.stream(text, parameters) as AsyncIterable<Row[]>
       }
     },
+    observed,
+    figures: driver.figures,
     administer: driver.administer,
     async ping(milliseconds) {
       await read(PING, PING_PACE, milliseconds)

@@ -16,7 +16,14 @@ declare module 'fastify' {
 }
 
 /** The request headers that mean something here. */
-const UNDERSTOOD = ['Authorization', 'Content-Type', 'Idempotency-Key', 'If-Match', 'If-None-Match']
+const UNDERSTOOD = [
+  'Authorization',
+  'Content-Type',
+  'Idempotency-Key',
+  'If-Match',
+  'If-None-Match',
+  'X-Request-Id'
+]
 
 /** The headers of answers that a page may read, besides those that every page may. */
 const EXPOSED = [

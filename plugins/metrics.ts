@@ -1,6 +1,9 @@
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import { collectDefaultMetrics, Histogram, Registry } from 'prom-client'
+import { Counter, collectDefaultMetrics, Histogram, Registry } from 'prom-client'
+import { DatabaseUnavailable } from '../db/errors.js'
+import { codeOf } from './errors/catalogue.js'
+import { type ShedReason, shedReason } from './errors/index.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -8,14 +11,25 @@ declare module 'fastify' {
   }
 }
 
+/** Gauges that prom-client has by default and whose names end as those of counters do. */
+const MISNAMED = [
+  'nodejs_active_handles_total',
+  'nodejs_active_requests_total',
+  'nodejs_active_resources_total'
+]
+
+/** Node accepts more methods. As labels they would let anybody add time series. */
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+
 /**
- * Decorates `app.metrics`: the process, the event loop, and for each route and status how many requests there were
- * and how long they took.
+ * Decorates `app.metrics`: the process, the event loop, for each route and status how many requests there were and how
+ * long they took, and why requests were answered 503.
  */
 export default fp(
   async (app: FastifyInstance) => {
     const registry = new Registry()
     collectDefaultMetrics({ register: registry })
+    for (const name of MISNAMED) registry.removeSingleMetric(name)
     const duration = new Histogram({
       name: 'http_request_duration_seconds',
       help: 'Time from the arrival of a request to the end of its answer, in seconds.',
@@ -26,10 +40,52 @@ export default fp(
     })
     app.decorate('metrics', registry)
     app.addHook('onResponse', (request, reply, done) => {
+      const method = METHODS.includes(request.method) ? request.method : 'other'
       const route = request.routeOptions.url ?? 'none'
-      duration.observe({ method: request.method, route, status: reply.statusCode }, reply.elapsedTime / 1000)
+      duration.observe({ method, route, status: reply.statusCode }, reply.elapsedTime / 1000)
+      done()
+    })
+
+    const shed: Record<ShedReason, number> = {
+      connection: 0,
+      timeout: 0,
+      overload: 0,
+      standby: 0,
+      closing: 0,
+      keys: 0
+    }
+    countsOf(registry, {
+      name: 'http_requests_shed_total',
+      help: 'Requests that were answered 503, by the reason.',
+      label: 'reason',
+      counts: shed
+    })
+    app.addHook('onError', (_request, _reply, error, done) => {
+      if (error instanceof DatabaseUnavailable || codeOf(error) === 'unavailable') shed[shedReason(error)]++
       done()
     })
   },
   { name: 'metrics' }
 )
+
+/**
+ * A counter whose values are kept by the caller, in an object by the values of its one label. Counting then costs a
+ * request an addition, and each label is there from the start with 0.
+ */
+export function countsOf(
+  registry: Registry,
+  { name, help, label, counts }: { name: string; help: string; label: string; counts: Record<string, number> }
+): void {
+  new Counter({
+    name,
+    help,
+    labelNames: [label],
+    registers: [registry],
+    collect() {
+      this.reset()
+      for (const [value, count] of Object.entries(counts)) this.inc({ [label]: labelled(value) }, count)
+    }
+  })
+}
+
+const labelled = (value: string) => value.replaceAll(' ', '_')

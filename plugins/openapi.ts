@@ -31,7 +31,9 @@ export default fp(
           version,
           description:
             'A to-do list for each user. Every request carries a JWT, and the user in the path must be the `sub` of that token. ' +
-            'Errors are problem details (RFC 9457) with a stable `code`.',
+            'Errors are problem details (RFC 9457) with a stable `code`. ' +
+            'Every answer has an `X-Request-Id`, under which the log has the request. It is the one that the request brings, ' +
+            'if that has 1 to 64 letters, digits and `. _ : -`.',
           license: { name: 'MIT', identifier: 'MIT' }
         },
         servers: [{ url: 'http://127.0.0.1:3000' }],

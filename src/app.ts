@@ -1,8 +1,8 @@
-import { randomUUID } from 'node:crypto'
 import { type FastifyInstance, LogController } from 'fastify'
 import auth from '../plugins/auth/index.js'
 import cors from '../plugins/cors.js'
 import database from '../plugins/database.js'
+import databaseMetrics from '../plugins/database-metrics.js'
 import errors from '../plugins/errors/index.js'
 import jsonBody from '../plugins/json-body.js'
 import metrics from '../plugins/metrics.js'
@@ -16,6 +16,7 @@ import type { Config } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
 import { httpServer } from './http-server.js'
 import { loggerOptions } from './logger.js'
+import { requestId } from './request-id.js'
 
 /** A request body's largest size, in bytes. */
 const BODY_LIMIT = 65_536
@@ -29,9 +30,9 @@ export interface Overrides {
 export async function buildApp(config: Config, { logStream }: Overrides = {}): Promise<FastifyInstance> {
   const app = httpServer({
     logger: loggerOptions(config.logLevel, logStream),
-    // Fastify's two lines at info for each request; the onResponse hook below has one at debug, without the URL.
+    // Instead of Fastify's two lines for each request, the onResponse hook below has one, without the URL.
     logController: new LogController({ disableRequestLogging: true }),
-    genReqId: () => randomUUID(),
+    genReqId: requestId,
     requestIdHeader: false,
     bodyLimit: BODY_LIMIT,
     keepAliveTimeout: config.keepAliveMs,
@@ -43,8 +44,12 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
     rewriteUrl
   })
 
+  const requestLevel = config.logRequests ? 'info' : 'debug'
   app.addHook('onResponse', (request, reply, done) => {
-    request.log.debug({ req: request, res: reply, milliseconds: reply.elapsedTime }, 'request answered')
+    request.log[requestLevel](
+      { req: request, res: reply, milliseconds: reply.elapsedTime },
+      'request answered'
+    )
     done()
   })
 
@@ -55,6 +60,7 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
   await app.register(cors, { origins: config.corsOrigins })
   await app.register(auth, { auth: resolveDevelopmentSecret(config.auth) })
   await app.register(database, { database: config.database })
+  await app.register(databaseMetrics)
   await app.register(openapi)
   await app.register(jsonBody)
 

@@ -71,6 +71,10 @@ export const Environment = Type.Object({
     ),
     { default: 'info', description: 'one of fatal, error, warn, info, debug, trace, silent' }
   ),
+  LOG_REQUESTS: Type.Union([Type.Literal('true'), Type.Literal('false')], {
+    default: 'false',
+    description: 'true or false'
+  }),
   GRACE_SECONDS: Type.String({
     pattern: '^([1-9]|[1-9]\\d|[1-5]\\d{2}|600)$',
     default: '10',
@@ -104,6 +108,8 @@ export interface Config {
   auth: AuthConfig
   corsOrigins: CorsOrigins
   logLevel: Static<typeof Environment>['LOG_LEVEL']
+  /** Whether each request has a line at info. */
+  logRequests: boolean
   /** How long requests in flight may take to finish once the process is told to stop, in milliseconds. */
   graceMs: number
   /** How long a connection without a request is kept, in milliseconds. */
@@ -131,6 +137,7 @@ export function loadConfig(env: Record<string, string | undefined>): Readonly<Co
     auth: { keys: keySource(values, production), issuer: values.JWT_ISSUER, audience: values.JWT_AUDIENCE },
     corsOrigins: corsOrigins(values.CORS_ORIGIN, production),
     logLevel: values.LOG_LEVEL,
+    logRequests: logRequests(values),
     graceMs: Number(values.GRACE_SECONDS) * 1_000,
     keepAliveMs: Number(values.KEEP_ALIVE_SECONDS) * 1_000
   })
@@ -156,6 +163,13 @@ function parse(env: Record<string, string | undefined>): Values {
 function wrong(name: string, schema: TSchema, value?: string): StartError {
   const shown = schema.secret || value === undefined ? '' : `, not ${JSON.stringify(value)}`
   return new StartError(`${name} must be ${schema.description}${shown}`)
+}
+
+function logRequests({ LOG_REQUESTS, LOG_LEVEL }: Values): boolean {
+  if (LOG_REQUESTS === 'true' && !['info', 'debug', 'trace'].includes(LOG_LEVEL)) {
+    throw new StartError(`LOG_REQUESTS needs LOG_LEVEL to be info, debug or trace, not ${LOG_LEVEL}`)
+  }
+  return LOG_REQUESTS === 'true'
 }
 
 function databaseConfig(values: Values, production: boolean): DatabaseConfig {

@@ -40,7 +40,7 @@ export async function openEmbedded(directory: string): Promise<Driver> {
         // PGlite may take it for a success.
         if (folder.failure === undefined) return rows
       }
-      throw new DatabaseUnavailable({ cause: folder.failure })
+      throw new DatabaseUnavailable('connection', { cause: folder.failure })
     }
     const pending = new Set<{ until: number; reject: (reason: Error) => void }>()
     const run = ({ text, parameters }: Statement, until: number) =>
@@ -49,7 +49,7 @@ export async function openEmbedded(directory: string): Promise<Driver> {
         pending.add(entry)
         query(text, parameters)
           .then(resolve, (error) =>
-            reject(isOutage(error) ? new DatabaseUnavailable({ cause: error }) : error)
+            reject(isOutage(error) ? new DatabaseUnavailable('connection', { cause: error }) : error)
           )
           .finally(() => pending.delete(entry))
       })
@@ -57,8 +57,17 @@ export async function openEmbedded(directory: string): Promise<Driver> {
       read: (statement, _pace, _now, until) => run(statement, until),
       write: (statement, _target, _now, until) => run(statement, until),
       pending: () => pending.size,
+      figures: () => {
+        const isBusy = pending.size > 0
+        return {
+          connections: { idle: isBusy ? 0 : 1, busy: isBusy ? 1 : 0, opening: 0 },
+          maxConnections: 1,
+          waiting: 0,
+          sent: pending.size
+        }
+      },
       tick(now) {
-        for (const { until, reject } of pending) if (now >= until) reject(new DatabaseUnavailable())
+        for (const { until, reject } of pending) if (now >= until) reject(new DatabaseUnavailable('timeout'))
       },
       async *stream(text, parameters) {
         const rows = await query(text, parameters)
@@ -67,7 +76,7 @@ export async function openEmbedded(directory: string): Promise<Driver> {
       administer: (work) => work(drizzle(client)),
       async close() {
         if (folder.failure === undefined) await client.close()
-        for (const { reject } of pending) reject(new DatabaseUnavailable())
+        for (const { reject } of pending) reject(new DatabaseUnavailable('closing'))
         release()
       }
     }

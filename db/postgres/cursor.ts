@@ -27,7 +27,8 @@ export function openCursors(pool: Pool) {
         }
         const timer = setTimeout(() => {
           turns.splice(turns.indexOf(turn), 1)
-          reject(new DatabaseUnavailable())
+          pool.observed.emit('timedOut', 'waiting')
+          reject(new DatabaseUnavailable('timeout'))
         }, until - performance.now())
         turns.push(turn)
       })
@@ -57,12 +58,13 @@ export function openCursors(pool: Pool) {
         pool.release(session)
         session = undefined
       } catch (error) {
-        throw isOutage(error) ? new DatabaseUnavailable({ cause: error }) : error
+        if (error instanceof DatabaseUnavailable || !isOutage(error)) throw error
+        throw new DatabaseUnavailable('connection', { cause: error })
       } finally {
         endTurn()
         // Failed, or ended before its time: the rest of the result must not reach the next user of the connection.
         session?.connection.cancel()
-        session?.close()
+        session?.close('list')
       }
     }
   }
@@ -103,7 +105,7 @@ async function* batchesOf(
   for (let latest = until; ; latest = performance.now() + STATEMENT_MS) {
     if (batch === undefined && !ended && failure === undefined) {
       await new Promise<void>((resolve, reject) => {
-        const timer = setTimeout(() => reject(new DatabaseUnavailable()), latest - performance.now())
+        const timer = setTimeout(() => reject(new DatabaseUnavailable('timeout')), latest - performance.now())
         wake = () => {
           clearTimeout(timer)
           resolve()

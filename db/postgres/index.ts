@@ -1,6 +1,7 @@
 import { drizzle } from 'drizzle-orm/postgres-js'
 import type { Driver } from '../driver.js'
 import { StartError } from '../errors.js'
+import type { DatabaseObservations } from '../observations.js'
 import { openCursors } from './cursor.js'
 import { type Client, type ConnectionEvents, openClient } from './driver.js'
 import { Pool } from './pool.js'
@@ -18,10 +19,15 @@ import { WriteBatcher } from './write-batches.js'
  * @param poolMax the most connections that requests may use, at least 2
  * @throws StartError when the URL cannot be used
  */
-export function openPostgres(url: string, variable: string, poolMax: number): Driver {
+export function openPostgres(
+  url: string,
+  variable: string,
+  poolMax: number,
+  observed: DatabaseObservations
+): Driver {
   const target = targetOf(url, variable)
   const connect = connector(target)
-  const pool = new Pool(connect, poolMax)
+  const pool = new Pool(connect, poolMax, observed)
   const writes = new WriteBatcher(pool)
   const cursors = openCursors(pool)
 
@@ -29,6 +35,12 @@ export function openPostgres(url: string, variable: string, poolMax: number): Dr
     read: (statement, pace, now, until) => pool.read(statement, pace, now, until),
     write: (statement, target, _now, until) => writes.run(statement, target, until),
     pending: () => pool.pending + writes.waiting + cursors.waiting,
+    figures: () => ({
+      connections: pool.connections,
+      maxConnections: poolMax,
+      waiting: pool.waiting + writes.waiting + cursors.waiting,
+      sent: pool.sent
+    }),
     tick(now) {
       pool.tick(now)
       writes.tick(now)

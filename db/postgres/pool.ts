@@ -1,5 +1,6 @@
 import type { Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
+import { type ClosingReason, type DatabaseObservations, observations } from '../observations.js'
 import type { Client, ConnectionEvents } from './driver.js'
 import { chooseConnection, Delays, type Pace } from './pacing.js'
 import { laps, type Sending, Session, type SessionEvents, TICK_MS } from './session.js'
@@ -42,24 +43,45 @@ export class Pool {
   /** @param open connects; it rejects when no server can be used */
   constructor(
     private readonly open: (events: ConnectionEvents) => Promise<Client>,
-    readonly max: number
+    readonly max: number,
+    readonly observed: DatabaseObservations = observations()
   ) {}
 
   /** How many statements and other work are not answered. */
   get pending(): number {
-    let pending = this.#waiting.length
-    for (const session of this.#sessions) pending += session.pending
-    return pending
+    return this.waiting + this.sent
+  }
+
+  /** How much work waits for a connection. */
+  get waiting(): number {
+    return this.#waiting.length
+  }
+
+  /** How many statements were sent and are not answered. */
+  get sent(): number {
+    let sent = 0
+    for (const session of this.#sessions) sent += session.pending
+    return sent
+  }
+
+  get connections(): { idle: number; busy: number; opening: number } {
+    const idle = this.#sessions.filter((session) => session.isIdle).length
+    return { idle, busy: this.#sessions.length - idle, opening: this.#opening }
   }
 
   /** @throws DatabaseUnavailable when the database cannot be reached, or does not answer in time */
   read(statement: Statement, pace: Pace, now: number, until: number): Promise<Rows> {
     const session = this.#pick(pace.ms, false, now)
     const sending = { until, costMs: pace.ms, pace, isWrite: false }
-    if (session !== undefined) return send(session, statement, now, sending)
+    if (session !== undefined) {
+      this.observed.emit('sent', 0)
+      return send(session, statement, now, sending)
+    }
     return new Promise((resolve, reject) => {
-      const start = (session: Session, now: number) =>
-        void send(session, statement, now, sending).then(resolve, reject)
+      const start = (session: Session, sentAt: number) => {
+        this.observed.emit('sent', sentAt - now)
+        void send(session, statement, sentAt, sending).then(resolve, reject)
+      }
       this.#wait({ costMs: pace.ms, isolated: false, until, start, reject }, now)
     })
   }
@@ -79,7 +101,8 @@ export class Pool {
   reserve(until: number): Promise<Session> {
     return new Promise((resolve, reject) => {
       const now = performance.now()
-      const start = (session: Session) => {
+      const start = (session: Session, sentAt: number) => {
+        this.observed.emit('sent', sentAt - now)
         session.reserve()
         resolve(session)
       }
@@ -98,12 +121,15 @@ export class Pool {
     this.#tickedAt = now
     for (const session of [...this.#sessions]) {
       session.tick(now)
-      if (this.#sessions.length > 1 && session.idleMs(now) > IDLE_MS) session.retire(now)
+      if (this.#sessions.length > 1 && session.idleMs(now) > IDLE_MS) session.retire('idle', now)
     }
     if (this.#waiting.some(({ until }) => now >= until)) {
       const late = this.#waiting.filter(({ until }) => now >= until)
       this.#waiting = this.#waiting.filter(({ until }) => now < until)
-      for (const { reject } of late) reject(new DatabaseUnavailable({ cause: this.#openError }))
+      for (const { reject } of late) {
+        this.observed.emit('timedOut', 'waiting')
+        reject(new DatabaseUnavailable('timeout', { cause: this.#openError }))
+      }
     }
     this.#dispatch()
   }
@@ -111,7 +137,7 @@ export class Pool {
   /** Closes every connection; statements under way have `milliseconds` to finish. */
   async end(milliseconds: number): Promise<void> {
     this.#isClosed = true
-    this.#rejectWaiting(new DatabaseUnavailable())
+    this.#rejectWaiting(new DatabaseUnavailable('closing'))
     await Promise.all(this.#sessions.map((session) => session.end(milliseconds)))
   }
 
@@ -131,7 +157,8 @@ export class Pool {
     // Connecting has just failed, and no connection is left: there is nothing to wait for.
     const cannotOpen = this.#opening === 0 && now < this.#openAgainAt
     if (this.#isClosed || (this.#sessions.length === 0 && cannotOpen)) {
-      this.#rejectWaiting(new DatabaseUnavailable({ cause: this.#openError }))
+      const reason = this.#isClosed ? 'closing' : 'connection'
+      this.#rejectWaiting(new DatabaseUnavailable(reason, { cause: this.#openError }))
     }
   }
 
@@ -153,7 +180,7 @@ export class Pool {
     this.#opening++
     let session: Session | undefined
     const events: ConnectionEvents = {
-      onClosed: () => session?.close(),
+      onClosed: () => session?.close('lost'),
       onStandbyUnconfirmed: () => session?.markStandbyUnconfirmed()
     }
     this.open(events).then(
@@ -164,14 +191,18 @@ export class Pool {
         this.delays.roundTrip.measured(client.roundTripMs, performance.now())
         session = new Session(client, this.#events, this.delays)
         this.#sessions.push(session)
+        this.observed.emit('opened')
         this.#dispatch()
       },
       (error) => {
         this.#opening--
         this.#openError = error
+        this.observed.emit('openFailed', error)
         const isFirst = this.#sessions.length === 0
         this.#openAgainAt = performance.now() + (isFirst ? FIRST_RECONNECT_MS : RECONNECT_MS)
-        if (isFirst && this.#opening === 0) this.#rejectWaiting(new DatabaseUnavailable({ cause: error }))
+        if (isFirst && this.#opening === 0) {
+          this.#rejectWaiting(new DatabaseUnavailable('connection', { cause: error }))
+        }
       }
     )
   }
@@ -180,14 +211,19 @@ export class Pool {
     onAnswer: () => {
       if (this.#waiting.length > 0) this.#dispatch()
     },
-    onClosed: (session, silent) => this.#remove(session, silent),
+    onTimeout: () => this.observed.emit('timedOut', 'sent'),
+    onCancel: (reason) => this.observed.emit('cancelled', reason),
+    onClosed: (session, reason) => this.#remove(session, reason),
     onReadOnly: () => this.#renew()
   }
 
-  #remove(session: Session, silent: boolean): void {
+  #remove(session: Session, reason: ClosingReason): void {
     this.#sessions = this.#sessions.filter((other) => other !== session)
+    this.observed.emit('closed', reason)
     // The network or the server is gone, so idle connections are dead as well, and would cost a request each.
-    if (silent) for (const other of this.#sessions) if (other.idleMs(performance.now()) > 0) other.close()
+    if (reason === 'unresponsive') {
+      for (const other of this.#sessions) if (other.isIdle) other.close('unresponsive')
+    }
     if (!this.#isClosed) this.#dispatch()
   }
 
@@ -196,7 +232,7 @@ export class Pool {
     const now = performance.now()
     if (now < this.#renewedAt + RENEW_MS) return
     this.#renewedAt = now
-    for (const session of [...this.#sessions]) session.retire(now)
+    for (const session of [...this.#sessions]) session.retire('read_only', now)
   }
 
   #rejectWaiting(reason: Error): void {

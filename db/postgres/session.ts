@@ -1,5 +1,6 @@
 import type { Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
+import type { ClosingReason } from '../observations.js'
 import { isOutage, isReadOnly, isStalePlan, isStopped } from '../outage.js'
 import type { Delays, Pace } from './pacing.js'
 
@@ -83,8 +84,10 @@ interface Pending {
 export interface SessionEvents {
   /** An answer arrived, so the session may have room for more. */
   onAnswer(): void
-  /** @param silent nothing arrived after a cancel request: the network or the server is gone */
-  onClosed(session: Session, silent: boolean): void
+  /** A statement passed its deadline. */
+  onTimeout(): void
+  onCancel(reason: 'timeout' | 'lock'): void
+  onClosed(session: Session, reason: ClosingReason): void
   /** The server refused a write because it is not the primary. */
   onReadOnly(): void
 }
@@ -107,7 +110,7 @@ export class Session {
   /** Until then, a cancel request that is on its way may hit another statement than the one it was meant for. */
   #strayCancelUntil = Number.NEGATIVE_INFINITY
   #idleSince = performance.now()
-  #retiredAt: number | undefined
+  #retired: { at: number; reason: ClosingReason } | undefined
   #isClosed = false
   #isReserved = false
 
@@ -132,7 +135,7 @@ export class Session {
   }
 
   get isEnding(): boolean {
-    return this.#isClosed || this.#retiredAt !== undefined
+    return this.#isClosed || this.#retired !== undefined
   }
 
   /** The expected time, in milliseconds, until all statements are answered. */
@@ -153,9 +156,13 @@ export class Session {
     return head?.sentAt ?? Number.POSITIVE_INFINITY
   }
 
+  get isIdle(): boolean {
+    return this.#pending.size === 0 && !this.#isReserved
+  }
+
   /** For how many milliseconds the session has had nothing to do. */
   idleMs(now: number): number {
-    return this.#pending.size > 0 || this.#isReserved ? 0 : now - this.#idleSince
+    return this.isIdle ? now - this.#idleSince : 0
   }
 
   /** The server's clock, in milliseconds, when it comes to this statement; undefined when it does not. Never throws. */
@@ -207,14 +214,14 @@ export class Session {
       query.then(
         (rows) => {
           answered(true)
-          if (pending.standbyUnconfirmed) reject(new DatabaseUnavailable())
+          if (pending.standbyUnconfirmed) reject(new DatabaseUnavailable('standby'))
           else resolve(rows)
         },
         (error) => {
           answered(false)
           if (this.#maySendAgain(error, pending)) return resolve(this.send(statement, now, sending))
           if (isReadOnly(error)) this.events.onReadOnly()
-          reject(isOutage(error) ? new DatabaseUnavailable({ cause: error }) : error)
+          reject(isOutage(error) ? new DatabaseUnavailable('connection', { cause: error }) : error)
         }
       )
     })
@@ -234,20 +241,22 @@ export class Session {
     else (this.#pending.values().next().value as Pending).sentAt = now
     if (this.#timedOut > 0) this.#cancelTimedOut(now)
     if (!this.isEnding) this.events.onAnswer()
-    else if (this.#pending.size === 0) this.close()
+    else if (this.#pending.size === 0 && this.#retired) this.close(this.#retired.reason)
   }
 
   /** To be called every `TICK_MS`. */
   tick(now: number): void {
     for (const pending of this.#pending) {
       if (pending.reject === undefined || now < pending.until) continue
-      pending.reject(new DatabaseUnavailable())
+      pending.reject(new DatabaseUnavailable('timeout'))
       pending.reject = undefined
+      if (!pending.isClock) this.events.onTimeout()
       this.#timedOut++
     }
     if (this.#timedOut > 0) this.#cancelTimedOut(now)
-    const isOverdue = this.#retiredAt !== undefined && now >= this.#retiredAt + RETIRE_MS
-    if (isOverdue && !this.#isReserved) this.close()
+    const retired = this.#retired
+    const isOverdue = retired !== undefined && now >= retired.at + RETIRE_MS
+    if (isOverdue && !this.#isReserved) this.close(retired.reason)
   }
 
   /** Cancels the running statement if it has timed out. Those behind it still have their turn. */
@@ -255,13 +264,14 @@ export class Session {
     const [head] = this.#pending
     if (head === undefined || head.reject !== undefined) return
     if (head.cancelledAt === undefined) {
-      this.#cancel(head, now)
-    } else if (now >= head.cancelledAt + SILENCE_MS) this.close(undefined, true)
+      this.#cancel(head, now, 'timeout')
+    } else if (now >= head.cancelledAt + SILENCE_MS) this.close('unresponsive')
   }
 
-  #cancel(head: Pending, now: number): void {
+  #cancel(head: Pending, now: number, reason: 'timeout' | 'lock'): void {
     head.cancelledAt = now
     if (head.isClock) return
+    this.events.onCancel(reason)
     this.#strayCancelUntil = now + STRAY_CANCEL_MS
     this.connection.cancel()
   }
@@ -274,7 +284,7 @@ export class Session {
   cancelBatch(batch: Cancellable, now: number): boolean {
     const [head] = this.#pending
     if (head?.batch !== batch || head.cancelledAt !== undefined) return false
-    this.#cancel(head, now)
+    this.#cancel(head, now, 'lock')
     return true
   }
 
@@ -292,31 +302,31 @@ export class Session {
   release(now: number): void {
     this.#isReserved = false
     this.#idleSince = now
-    if (this.#retiredAt !== undefined) this.close()
+    if (this.#retired !== undefined) this.close(this.#retired.reason)
   }
 
   /** Takes no more statements, and closes when those under way are answered. */
-  retire(now: number): void {
-    if (this.#pending.size === 0 && !this.#isReserved) this.close()
-    else this.#retiredAt ??= now
+  retire(reason: ClosingReason, now: number): void {
+    if (this.isIdle) this.close(reason)
+    else this.#retired ??= { at: now, reason }
   }
 
   /** Ends the connection now; statements under way fail. */
-  close(cause?: unknown, silent = false): void {
+  close(reason: ClosingReason): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    const error = new DatabaseUnavailable({ cause })
+    const error = new DatabaseUnavailable(reason === 'closing' ? 'closing' : 'connection')
     for (const { reject } of this.#pending) reject?.(error)
     this.#pending.clear()
     this.connection.destroy()
-    this.events.onClosed(this, silent)
+    this.events.onClosed(this, reason)
   }
 
   /** @param milliseconds how long statements under way may take to finish */
   async end(milliseconds: number): Promise<void> {
     if (this.#isClosed) return
     await this.connection.end(milliseconds)
-    this.close()
+    this.close('closing')
   }
 }
 

@@ -18,6 +18,7 @@ interface Write {
   statement: Statement
   target: LockTarget
   until: number
+  queuedAt: number
   /** Must not share again: a batch that it was part of has failed. */
   isolated: boolean
   resolve(rows: Rows): void
@@ -62,7 +63,8 @@ export class WriteBatcher {
   /** @throws DatabaseUnavailable when the database cannot be reached or does not answer in time */
   run(statement: Statement, target: LockTarget, until: number): Promise<Rows> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ statement, target, until, isolated: false, resolve, reject })
+      const queuedAt = performance.now()
+      this.#queue.push({ statement, target, until, queuedAt, isolated: false, resolve, reject })
       if (this.#isScheduled) return
       this.#isScheduled = true
       // After all requests that arrived together.
@@ -84,14 +86,17 @@ export class WriteBatcher {
     if (this.#queue.some(({ until }) => now >= until)) {
       const late = this.#queue.filter(({ until }) => now >= until)
       this.#queue = this.#queue.filter(({ until }) => now < until)
-      for (const { reject } of late) reject(new DatabaseUnavailable())
+      for (const { reject } of late) {
+        this.pool.observed.emit('timedOut', 'waiting')
+        reject(new DatabaseUnavailable('timeout'))
+      }
     }
     this.#sendAll()
   }
 
   /** Refuses the writes that are not sent yet. */
   end(): void {
-    for (const { reject } of this.#queue.splice(0)) reject(new DatabaseUnavailable())
+    for (const { reject } of this.#queue.splice(0)) reject(new DatabaseUnavailable('closing'))
   }
 
   #sendAll(): void {
@@ -120,7 +125,8 @@ export class WriteBatcher {
   }
 
   async #sendSingle(session: Session, write: Write, costMs: number, now: number): Promise<void> {
-    const { statement, until, isolated, resolve, reject } = write
+    const { statement, until, queuedAt, isolated, resolve, reject } = write
+    this.pool.observed.emit('sent', now - queuedAt)
     if (isolated) {
       return session.send(statement, now, { until, costMs, isWrite: true, isolated }).then(resolve, reject)
     }
@@ -130,7 +136,7 @@ export class WriteBatcher {
       resolve(await session.send(statement, now, { until, costMs, isWrite: true, batch }))
     } catch (error) {
       if (!batch.isCancelled || !isStopped(error)) return reject(error)
-      this.#queue.unshift({ ...write, isolated: true })
+      this.#queue.unshift({ ...write, queuedAt: performance.now(), isolated: true })
       this.#sendAll()
     } finally {
       this.#batches.delete(batch)
@@ -173,8 +179,10 @@ export class WriteBatcher {
     if (writes.length === 1 && !isProbe) return this.#sendSingle(session, first, costMs, now)
     const batch = { session, since: now, costMs, isTransaction: true, isCancelled: false }
     this.#batches.add(batch)
+    for (const { queuedAt } of writes) this.pool.observed.emit('sent', now - queuedAt)
     const outcome = await this.#transact(batch, writes, isProbe)
     this.#batches.delete(batch)
+    this.pool.observed.emit('shared', writes.length, outcome.kind)
     if (outcome.kind === 'committed') {
       for (const [index, { resolve, reject }] of writes.entries()) {
         const answer = outcome.answers[index] as PromiseSettledResult<Rows>
@@ -183,11 +191,12 @@ export class WriteBatcher {
         else reject(answer.reason)
       }
     } else if (outcome.kind === 'unknown') {
-      for (const { reject } of writes) reject(new DatabaseUnavailable({ cause: outcome.reason }))
+      for (const { reject } of writes) reject(unknownOutcome(outcome.reason))
     } else {
       if (outcome.failedIndex !== undefined) writes[outcome.failedIndex]?.reject(outcome.reason)
       const others = writes.filter((_, index) => index !== outcome.failedIndex)
-      this.#queue.unshift(...others.map((write) => ({ ...write, isolated: true })))
+      const queuedAt = performance.now()
+      this.#queue.unshift(...others.map((write) => ({ ...write, queuedAt, isolated: true })))
     }
   }
 
@@ -218,7 +227,7 @@ export class WriteBatcher {
     if (ended.status === 'rejected') return { kind: 'unknown', reason: reason ?? ended.reason }
     if (ended.value.command === 'COMMIT') {
       // A cancelled commit stops waiting for its standby.
-      if (batch.isCancelled) return { kind: 'unknown', reason: undefined }
+      if (batch.isCancelled) return { kind: 'unknown', reason: new DatabaseUnavailable('standby') }
       void laps(readings).then(([writesMs, commitMs] = []) => {
         if (writesMs === undefined || commitMs === undefined) return
         this.#write.measured(writesMs / writes.length)
@@ -233,6 +242,13 @@ export class WriteBatcher {
       return { kind: 'unknown', reason }
     return { kind: 'rolled back', failedIndex, reason }
   }
+}
+
+/** For a write of a transaction that may have been committed or not. */
+function unknownOutcome(reason: unknown): DatabaseUnavailable {
+  return reason instanceof DatabaseUnavailable
+    ? new DatabaseUnavailable(reason.reason, { cause: reason.cause })
+    : new DatabaseUnavailable('connection', { cause: reason })
 }
 
 type Outcome =

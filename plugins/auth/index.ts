@@ -1,9 +1,10 @@
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Forbidden, InvalidToken, MissingToken } from '../errors/catalogue.js'
+import { countsOf } from '../metrics.js'
 import { type Claims, checkClaims } from './claims.js'
 import type { AuthOptions } from './options.js'
-import { Refusal, refusalLog } from './refusals.js'
+import { REASONS, type Reason, Refusal, refusalLog } from './refusals.js'
 import { signatureCheck } from './signatures.js'
 import { verifiedTokens } from './verified-tokens.js'
 
@@ -29,6 +30,20 @@ export default fp<{ auth: AuthOptions }>(
     const checkSignature = await signatureCheck(app, auth)
     const verified = verifiedTokens()
     const logRefusal = refusalLog()
+    const accepted = { cache: 0, verified: 0 }
+    countsOf(app.metrics, {
+      name: 'auth_tokens_accepted_total',
+      help: 'Requests with a valid token, by whether it had been verified moments before or had to be now.',
+      label: 'source',
+      counts: accepted
+    })
+    const refused = Object.fromEntries(REASONS.map((reason) => [reason, 0])) as Record<Reason, number>
+    countsOf(app.metrics, {
+      name: 'auth_refusals_total',
+      help: 'Requests that were answered 401, by the reason.',
+      label: 'reason',
+      counts: refused
+    })
 
     async function verify(authorization: string): Promise<Claims | Refusal> {
       const token = bearerToken(authorization)
@@ -40,19 +55,23 @@ export default fp<{ auth: AuthOptions }>(
     app.decorate('authenticate', (request, _reply, done) => {
       const { authorization } = request.headers
       if (authorization === undefined) {
+        refused['no token']++
         request.log.debug('no token: there is no Authorization header')
         return done(new MissingToken())
       }
       const claims = verified.get(authorization)
       if (claims !== undefined) {
+        accepted.cache++
         request.user = claims
         return done()
       }
       verify(authorization).then((result) => {
         if (result instanceof Refusal) {
+          refused[result.reason]++
           logRefusal(request.log, result)
           return done(result.reason === 'no bearer token' ? new MissingToken() : new InvalidToken())
         }
+        accepted.verified++
         verified.add(authorization, result)
         request.user = result
         done()
@@ -63,7 +82,7 @@ export default fp<{ auth: AuthOptions }>(
       done(isOwner(request) ? undefined : new Forbidden())
     })
   },
-  { name: 'auth' }
+  { name: 'auth', dependencies: ['metrics'] }
 )
 
 /** Whether the path names the token's own user: exact equality, after the router's one percent-decoding. */

@@ -29,7 +29,7 @@ export type KeyHint = { alg: string; kid?: string }
  * `createRemoteJWKSet` of jose does not do this. After each fetch it refuses unknown keys for a while, it does not say
  * what the key server answered, and one entry that is no object spoils its whole set.
  */
-export function remoteKeys(url: string) {
+export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failure') => void) {
   const name = `JWKS_URL ${nameOf(url)}`
   let find: ReturnType<typeof createLocalJWKSet> | undefined
   let fetchedAt = Number.NEGATIVE_INFINITY
@@ -51,8 +51,10 @@ export function remoteKeys(url: string) {
         find = createLocalJWKSet(await fetchKeySet(url))
         fetchedAt = now
         failure = undefined
+        onFetched('success')
       } catch (error) {
         failure = error
+        onFetched('failure')
         throw error
       } finally {
         running = undefined

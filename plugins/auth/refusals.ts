@@ -1,18 +1,22 @@
 import type { FastifyBaseLogger } from 'fastify'
 
 /** The kinds of refusal. A token cannot name one of its own, so the log below is bounded. */
-export type Reason =
-  | 'no bearer token'
-  | 'malformed'
-  | 'algorithm'
-  | 'critical header'
-  | 'unknown key'
-  | 'signature'
-  | 'expired'
-  | 'not yet valid'
-  | 'issuer'
-  | 'audience'
-  | 'subject'
+export const REASONS = [
+  'no token',
+  'no bearer token',
+  'malformed',
+  'algorithm',
+  'critical header',
+  'unknown key',
+  'signature',
+  'expired',
+  'not yet valid',
+  'issuer',
+  'audience',
+  'subject'
+] as const
+
+export type Reason = (typeof REASONS)[number]
 
 /** Why a token was refused: for the operator's log, never for the answer. */
 export class Refusal {

@@ -1,5 +1,6 @@
 import jwt from '@fastify/jwt'
 import type { FastifyInstance } from 'fastify'
+import { countsOf } from '../metrics.js'
 import { checkClaims } from './claims.js'
 import { type KeyHint, remoteKeys } from './jwks.js'
 import type { AuthOptions } from './options.js'
@@ -40,7 +41,14 @@ export async function signatureCheck(
 
 /** Checks signatures by the keys at the one URL that the operator named. Nothing in a token can name another. */
 function verifyWithKeysAt(app: FastifyInstance, url: string, auth: AuthOptions) {
-  const keys = remoteKeys(url)
+  const fetches = { success: 0, failure: 0 }
+  countsOf(app.metrics, {
+    name: 'auth_key_fetches_total',
+    help: 'Fetches of the keys at JWKS_URL, by their outcome.',
+    label: 'outcome',
+    counts: fetches
+  })
+  const keys = remoteKeys(url, (outcome) => fetches[outcome]++)
   app.addHook('onReady', (done) => {
     // Nothing waits for it: the service may start before its issuer.
     void keys.check(ASYMMETRIC).then((warning) => {

@@ -2,7 +2,7 @@ import { STATUS_CODES } from 'node:http'
 import { Type } from '@sinclair/typebox'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { DatabaseUnavailable, IdempotencyKeyConflict } from '../../db/errors.js'
+import { DatabaseUnavailable, IdempotencyKeyConflict, type OutageReason } from '../../db/errors.js'
 import { causeOf } from '../../db/outage.js'
 import { isOwner } from '../auth/index.js'
 import { sentenceOf, type Violation, violationsOf } from '../validation.js'
@@ -88,7 +88,7 @@ async function answer(
   const code = codeOf(error) as ErrorCode
   if (code === 'internal') request.log.error({ req: request, err: causeOf(thrown) }, 'request failed')
   if (code === 'unavailable') {
-    logRefusal(request, error)
+    logRefusal(request, error, shedReason(thrown))
     reply.header('Retry-After', '1')
   }
   // RFC 9110, section 12.5.3: on this 415, and on no other.
@@ -107,6 +107,12 @@ async function answer(
     )
 }
 
+/** Why a request is answered 503: the database, or the key server. */
+export type ShedReason = OutageReason | 'keys'
+
+export const shedReason = (error: Error): ShedReason =>
+  error instanceof DatabaseUnavailable ? error.reason : 'keys'
+
 /** At least so long lies between two lines about requests that were refused. */
 const REFUSALS_MS = 1_000
 
@@ -114,11 +120,11 @@ const REFUSALS_MS = 1_000
 function refusalLog() {
   let logged = Number.NEGATIVE_INFINITY
   let refusals = 0
-  return (request: FastifyRequest, { cause }: Error): void => {
+  return (request: FastifyRequest, { cause }: Error, reason: ShedReason): void => {
     refusals++
     const now = performance.now()
     if (now < logged + REFUSALS_MS) return
-    request.log.warn({ req: request, err: cause, refusals }, 'requests refused')
+    request.log.warn({ req: request, err: cause, reason, refusals }, 'requests refused')
     logged = now
     refusals = 0
   }

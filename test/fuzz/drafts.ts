@@ -4,6 +4,9 @@ import fc from 'fast-check'
 import type { Document, Operation, Validate } from './document.js'
 import { Members, valuesOf } from './values.js'
 
+/** The id that some requests bring, and that their answers then have. */
+export const REQUEST_ID = 'mine'
+
 /** Whose token is sent. Of the last ones none is a token of anybody. */
 export type Caller = 'owner' | 'stranger' | 'none' | 'garbage' | 'expired' | 'forged'
 
@@ -90,7 +93,7 @@ const NOISE: [string, string][] = [
   ['X-Forwarded-User', 'mallory'],
   ['X-HTTP-Method-Override', 'DELETE'],
   ['X-Original-URL', '/api/mallory/tasks'],
-  ['X-Request-Id', 'mine'],
+  ['X-Request-Id', REQUEST_ID],
   ['X-Large', 'a'.repeat(1_000)],
   ['__proto__', 'x'],
   ['constructor', 'x']

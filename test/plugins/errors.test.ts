@@ -144,7 +144,13 @@ t.test('503 with Retry-After while something does not answer, and a warning', as
   isProblem(t, answer, 'unavailable')
   t.equal(answer.headers['retry-after'], '1')
   t.match(log.from(40), [
-    { level: 40, reqId: answer.headers['x-request-id'], err: { code: 'ECONNREFUSED' }, refusals: 1 }
+    {
+      level: 40,
+      reqId: answer.headers['x-request-id'],
+      err: { code: 'ECONNREFUSED' },
+      reason: 'keys',
+      refusals: 1
+    }
   ])
 })
 

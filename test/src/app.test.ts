@@ -216,52 +216,127 @@ t.test('routing', async (t) => {
   )
 })
 
-t.test(
-  'every answer has the security headers, and a request id of its own, never the client’s',
-  async (t) => {
-    addToNextApp((app) => {
-      app.get('/api/bug', async () => {
-        throw new Error('a bug')
-      })
+t.test('every answer has the security headers, and the id of the request', async (t) => {
+  addToNextApp((app) => {
+    app.get('/api/bug', async () => {
+      throw new Error('a bug')
     })
-    const app = await startApp(t)
-    const alice = await clientOf(app, 'alice')
-    const own = { 'x-request-id': 'mine', 'request-id': 'mine' }
-    const origin = { origin: 'http://localhost:5173', 'access-control-request-method': 'PUT' }
-    const { json, ...created } = await alice('POST', '', { title: 'a' }, own)
-    const answers: [number, Omit<Answer, 'json'>][] = [
-      [201, created],
-      [200, await alice('GET', '', undefined, own)],
-      [200, await alice('HEAD', '', undefined, own)],
-      [304, await alice('GET', `/${json.id}`, undefined, { ...own, 'if-none-match': '*' })],
-      [412, await alice('DELETE', `/${json.id}`, undefined, { ...own, 'if-match': '"2"' })],
-      [204, await alice('DELETE', `/${json.id}`, undefined, own)],
-      [204, await request(app, 'OPTIONS', COLLECTION, undefined, { ...own, ...origin })],
-      [400, await alice('GET', '/%', undefined, own)],
-      [401, await request(app, 'GET', COLLECTION, undefined, own)],
-      [403, await alice('GET', '/api/bob/tasks', undefined, own)],
-      [404, await alice('GET', '/x', undefined, own)],
-      [405, await alice('PUT', '', undefined, own)],
-      [413, await alice('POST', '', Buffer.alloc(70_000), { ...own, ...JSON_TYPE })],
-      [415, await alice('POST', '', 'x', { ...own, 'content-type': 'text/plain' })],
-      [422, await alice('POST', '', {}, own)]
-    ]
-    t.strictSame(
-      answers.map(([, { status }]) => status),
-      answers.map(([status]) => status)
-    )
-    answers.push([500, await alice('GET', '/api/bug', undefined, own)])
-    await app.db.close()
-    answers.push([503, await alice('GET', '', undefined, own)])
-    for (const [status, answer] of answers) {
-      t.equal(answer.status, status)
-      t.match(answer.headers, SECURITY_HEADERS, `${status}`)
-    }
-    const ids = answers.map(([, { headers }]) => headers['x-request-id'])
-    for (const id of ids) t.match(id, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
-    t.equal(new Set(ids).size, ids.length)
+  })
+  const app = await startApp(t)
+  const alice = await clientOf(app, 'alice')
+  const own = { 'request-id': 'mine' }
+  const origin = { origin: 'http://localhost:5173', 'access-control-request-method': 'PUT' }
+  const { json, ...created } = await alice('POST', '', { title: 'a' }, own)
+  const answers: [number, Omit<Answer, 'json'>][] = [
+    [201, created],
+    [200, await alice('GET', '', undefined, own)],
+    [200, await alice('HEAD', '', undefined, own)],
+    [304, await alice('GET', `/${json.id}`, undefined, { ...own, 'if-none-match': '*' })],
+    [412, await alice('DELETE', `/${json.id}`, undefined, { ...own, 'if-match': '"2"' })],
+    [204, await alice('DELETE', `/${json.id}`, undefined, own)],
+    [204, await request(app, 'OPTIONS', COLLECTION, undefined, { ...own, ...origin })],
+    [400, await alice('GET', '/%', undefined, own)],
+    [401, await request(app, 'GET', COLLECTION, undefined, own)],
+    [403, await alice('GET', '/api/bob/tasks', undefined, own)],
+    [404, await alice('GET', '/x', undefined, own)],
+    [405, await alice('PUT', '', undefined, own)],
+    [413, await alice('POST', '', Buffer.alloc(70_000), { ...own, ...JSON_TYPE })],
+    [415, await alice('POST', '', 'x', { ...own, 'content-type': 'text/plain' })],
+    [422, await alice('POST', '', {}, own)]
+  ]
+  t.strictSame(
+    answers.map(([, { status }]) => status),
+    answers.map(([status]) => status)
+  )
+  answers.push([500, await alice('GET', '/api/bug', undefined, own)])
+  await app.db.close()
+  answers.push([503, await alice('GET', '', undefined, own)])
+  for (const [status, answer] of answers) {
+    t.equal(answer.status, status)
+    t.match(answer.headers, SECURITY_HEADERS, `${status}`)
   }
-)
+  const ids = answers.map(([, { headers }]) => headers['x-request-id'])
+  for (const id of ids) t.match(id, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
+  t.equal(new Set(ids).size, ids.length)
+})
+
+t.test('X-Request-Id is taken from the request when it is sane, and is returned and logged', async (t) => {
+  const lines: string[] = []
+  const logStream = { write: (line: string) => lines.push(line) }
+  const app = await startApp(t, 'postgres', { LOG_LEVEL: 'debug' }, { logStream })
+  const alice = await clientOf(app, 'alice')
+  const idFor = async (id: string) => (await alice('GET', '', undefined, { 'x-request-id': id })).headers
+  const sane = [
+    'a',
+    '42',
+    '0199aa00-0000-7000-8000-000000000000',
+    'f3a9c1d2e4b5a6978877665544332211',
+    'GitHub:1A2B:3C4D',
+    'web-1.request_7',
+    'x'.repeat(64)
+  ]
+  for (const id of sane) t.equal((await idFor(id))['x-request-id'], id)
+  t.strictSame(
+    lines
+      .map((line) => JSON.parse(line))
+      .flatMap(({ msg, reqId }) => (msg === 'request answered' ? reqId : [])),
+    sane
+  )
+  t.equal(
+    (await request(app, 'GET', COLLECTION, undefined, { 'x-request-id': 'mine' })).headers['x-request-id'],
+    'mine',
+    '401'
+  )
+
+  lines.length = 0
+  const hostile = [
+    '',
+    ' ',
+    'a b',
+    'a, b',
+    'x'.repeat(65),
+    'ä',
+    'a\u0000b',
+    '"}\n{"level":60',
+    '<script>',
+    '$(reboot)',
+    'alice@example.com',
+    "'; drop table tasks --",
+    '../../etc/passwd',
+    '\u001b[31m'
+  ]
+  for (const id of hostile) {
+    const own = (await idFor(id))['x-request-id']
+    t.match(own, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, JSON.stringify(id))
+    if (id.trim() !== '') for (const line of lines) t.notOk(line.includes(id), 'not in the log')
+  }
+})
+
+t.test('LOG_REQUESTS adds one JSON line for each request, whatever its answer', async (t) => {
+  for (const [LOG_REQUESTS, expected] of [
+    ['true', 4],
+    ['false', 0]
+  ] as const) {
+    const lines: string[] = []
+    const logStream = { write: (line: string) => lines.push(line) }
+    const app = await startApp(t, 'postgres', { LOG_LEVEL: 'info', LOG_REQUESTS }, { logStream })
+    const alice = await clientOf(app, 'alice')
+    const { json } = await alice('POST', '', { title: 'Water the plants' })
+    await alice('GET', `/${json.id}?secret=query`)
+    await alice('GET', '/nowhere/at/all')
+    const { headers } = await request(app, 'GET', COLLECTION)
+    const logged = lines.map((line) => JSON.parse(line)).filter(({ msg }) => msg === 'request answered')
+    t.equal(logged.length, expected, LOG_REQUESTS)
+    if (expected === 0) continue
+    t.match(logged, [
+      { level: 30, req: { method: 'POST', route: '/api/:userId/tasks' }, res: { statusCode: 201 } },
+      { level: 30, req: { method: 'GET', route: '/api/:userId/tasks/:taskId' }, res: { statusCode: 200 } },
+      { level: 30, req: { method: 'GET' }, res: { statusCode: 404 } },
+      { level: 30, reqId: headers['x-request-id'], res: { statusCode: 401 }, milliseconds: Number }
+    ])
+    for (const line of lines) t.notMatch(line, new RegExp(`alice|query|nowhere|plants|${json.id}`))
+  }
+})
 
 onEachDatabase(async (t, app) => {
   const alice = await clientOf(app, 'alice')

@@ -48,6 +48,7 @@ t.test('an empty environment is a complete configuration for development', async
     },
     corsOrigins: [/^http:\/\/(localhost|127\.0\.0\.1)(:\d{1,5})?$/],
     logLevel: 'info',
+    logRequests: false,
     graceMs: 10_000,
     keepAliveMs: 620_000
   })
@@ -67,7 +68,8 @@ t.test('every variable is taken as it is written', async (t) => {
     JWT_ISSUER: 'https://issuer.example/',
     JWT_AUDIENCE: 'tasks',
     CORS_ORIGIN: 'https://app.example.com',
-    LOG_LEVEL: 'warn',
+    LOG_LEVEL: 'info',
+    LOG_REQUESTS: 'true',
     GRACE_SECONDS: '25',
     KEEP_ALIVE_SECONDS: '61',
     NODE_ENV: 'production'
@@ -83,7 +85,8 @@ t.test('every variable is taken as it is written', async (t) => {
       audience: 'tasks'
     },
     corsOrigins: ['https://app.example.com'],
-    logLevel: 'warn',
+    logLevel: 'info',
+    logRequests: true,
     graceMs: 25_000,
     keepAliveMs: 61_000
   })
@@ -106,6 +109,7 @@ t.test('an empty value counts as unset, and other variables as none of ours', as
       'JWT_AUDIENCE',
       'CORS_ORIGIN',
       'LOG_LEVEL',
+      'LOG_REQUESTS',
       'GRACE_SECONDS',
       'KEEP_ALIVE_SECONDS',
       'NODE_ENV'
@@ -187,6 +191,9 @@ t.test('a wrong value is refused in one line that names the variable and what wo
     ['KEEP_ALIVE_SECONDS', '10000', /from 1 to 9999/],
     ['KEEP_ALIVE_SECONDS', '060', /from 1 to 9999/],
     ['KEEP_ALIVE_SECONDS', '60s', /from 1 to 9999/],
+    ['LOG_REQUESTS', '1', /must be true or false, not "1"/],
+    ['LOG_REQUESTS', 'True', /must be true or false/],
+    ['LOG_REQUESTS', 'yes', /must be true or false/],
     ['LOG_LEVEL', 'verbose', /one of fatal, error, warn, info, debug, trace, silent/],
     ['LOG_LEVEL', 'INFO', /one of fatal, error, warn, info, debug, trace, silent/],
     ['LOG_LEVEL', 'info\nPORT must be something else', /one of fatal/]
@@ -214,6 +221,7 @@ t.test('white space or quotes at the ends of any value are refused, and no value
     JWT_AUDIENCE: 'audience',
     CORS_ORIGIN: 'https://pages.example',
     LOG_LEVEL: 'silent',
+    LOG_REQUESTS: 'true',
     GRACE_SECONDS: '599',
     KEEP_ALIVE_SECONDS: '3601',
     NODE_ENV: 'production'
@@ -224,8 +232,9 @@ t.test('white space or quotes at the ends of any value are refused, and no value
     t.test(variable, async (t) => {
       const message = refusal(t, { [variable]: ` ${value}` })
       t.match(message, new RegExp(`^${variable} must be .+, without white space or quotes at its ends$`))
-      // Two are words that the line itself lists.
-      if (!['LOG_LEVEL', 'NODE_ENV'].includes(variable)) t.notOk(message.includes(value), 'not shown')
+      // Three are words that the line itself lists.
+      if (!['LOG_LEVEL', 'LOG_REQUESTS', 'NODE_ENV'].includes(variable))
+        t.notOk(message.includes(value), 'not shown')
       for (const sign of signs) {
         for (const given of [sign + value, value + sign, sign + value + sign, sign]) {
           t.equal(refusal(t, { [variable]: given }), message, JSON.stringify(given))
@@ -253,6 +262,16 @@ t.test('production refuses every default that is for development', async (t) => 
     { kind: 'jwks', url: 'https://issuer.example/jwks' },
     'a key server alone is enough'
   )
+})
+
+t.test('LOG_REQUESTS needs a level at which its lines are written', async (t) => {
+  for (const LOG_LEVEL of ['fatal', 'error', 'warn', 'silent']) {
+    refuses(t, { LOG_REQUESTS: 'true', LOG_LEVEL }, 'LOG_REQUESTS', /LOG_LEVEL to be info, debug or trace/)
+    t.equal(loadConfig({ LOG_REQUESTS: 'false', LOG_LEVEL }).logRequests, false)
+  }
+  for (const LOG_LEVEL of ['info', 'debug', 'trace']) {
+    t.equal(loadConfig({ LOG_REQUESTS: 'true', LOG_LEVEL }).logRequests, true)
+  }
 })
 
 t.test('a role for migrations needs the role of the service', async (t) => {

@@ -7,7 +7,14 @@ import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { until } from '../../support/process.js'
 
-const EVENTS = { onAnswer: () => {}, onClosed: () => {}, onReadOnly: () => {} }
+const ignore = () => {}
+const EVENTS = {
+  onAnswer: ignore,
+  onTimeout: ignore,
+  onCancel: ignore,
+  onClosed: ignore,
+  onReadOnly: ignore
+}
 const SENDING: Sending = { until: Number.POSITIVE_INFINITY, costMs: 0, isWrite: false }
 const SLOW = { text: 'select pg_sleep(1), 7 as n', parameters: [] }
 
@@ -16,7 +23,7 @@ async function openSession(t: Test) {
   const target = parseDatabaseUrl(url)
   const client = await openClient(target, target.addresses[0] as DatabaseAddress)
   const session = new Session(client, EVENTS, new Delays())
-  t.teardown(() => session.close())
+  t.teardown(() => session.close('closing'))
   const observer = sqlClient(t, url)
   /** Cancels what the session is running, as a cancel request does that was meant for the statement before. */
   const cancel = () =>
@@ -56,6 +63,6 @@ t.test("the server's clock tells how long it worked", async (t) => {
   void session.send({ text: 'select pg_sleep(0.2)', parameters: [] }, now, SENDING)
   const after = session.clock(now, Number.POSITIVE_INFINITY)
   t.ok(Number(await after) - Number(await before) >= 200)
-  session.close()
+  session.close('closing')
   t.equal(await session.clock(now, Number.POSITIVE_INFINITY), undefined, 'and a failure is none of its users')
 })

@@ -1,0 +1,128 @@
+import fp from 'fastify-plugin'
+import { Counter, Gauge, Histogram } from 'prom-client'
+import type { ClosingReason } from '../db/observations.js'
+import { countsOf } from './metrics.js'
+
+/** What the log says of a connection that fails. */
+const FAILURES: Partial<Record<ClosingReason, string>> = {
+  lost: 'a connection to the database was lost',
+  unresponsive: 'a connection to the database was closed, because nothing arrived on it',
+  read_only: 'a connection to the database was closed, because the server takes no writes'
+}
+
+/** Metrics of statements and connections, and a log line for each connection that is lost. */
+export default fp(
+  async (app) => {
+    const { metrics, db } = app
+    const { observed } = db
+    const registers = [metrics]
+
+    new Gauge({
+      name: 'database_connections',
+      help: 'Connections to the database by their state: idle, busy or opening.',
+      labelNames: ['state'],
+      registers,
+      collect() {
+        for (const [state, count] of Object.entries(db.figures().connections)) this.set({ state }, count)
+      }
+    })
+    new Gauge({
+      name: 'database_connections_max',
+      help: 'The most connections to the database that requests may use.',
+      registers,
+      collect() {
+        this.set(db.figures().maxConnections)
+      }
+    })
+    new Gauge({
+      name: 'database_statements',
+      help: 'Statements without an answer: waiting for a connection, or sent.',
+      labelNames: ['state'],
+      registers,
+      collect() {
+        const { waiting, sent } = db.figures()
+        this.set({ state: 'waiting' }, waiting)
+        this.set({ state: 'sent' }, sent)
+      }
+    })
+
+    const wait = new Histogram({
+      name: 'database_statement_wait_seconds',
+      help: 'How long statements waited for a connection before they were sent, in seconds.',
+      buckets: [0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2],
+      registers
+    })
+    observed.on('sent', (waitedMs) => wait.observe(waitedMs / 1000))
+
+    const timeouts = { waiting: 0, sent: 0 }
+    observed.on('timedOut', (state) => timeouts[state]++)
+    countsOf(metrics, {
+      name: 'database_statement_timeouts_total',
+      help: 'Statements that passed their deadline while they waited for a connection, or after they were sent.',
+      label: 'state',
+      counts: timeouts
+    })
+    const cancellations = { timeout: 0, lock: 0 }
+    observed.on('cancelled', (reason) => cancellations[reason]++)
+    countsOf(metrics, {
+      name: 'database_statement_cancellations_total',
+      help: 'Cancel requests that were sent for a statement past its deadline, or one that held up others.',
+      label: 'reason',
+      counts: cancellations
+    })
+
+    const shared = new Histogram({
+      name: 'database_shared_transaction_writes',
+      help: 'How many writes of different requests shared a transaction.',
+      buckets: [1, 2, 4, 8, 16, 32],
+      registers
+    })
+    const outcomes = { committed: 0, 'rolled back': 0, unknown: 0 }
+    observed.on('shared', (writes, outcome) => {
+      shared.observe(writes)
+      outcomes[outcome]++
+    })
+    countsOf(metrics, {
+      name: 'database_shared_transactions_total',
+      help: 'Shared transactions by their outcome. The writes of one that was rolled back are tried again alone.',
+      label: 'outcome',
+      counts: outcomes
+    })
+
+    const opened = new Counter({
+      name: 'database_connections_opened_total',
+      help: 'Connections to the database that were made.',
+      registers
+    })
+    // The start has used some already.
+    const { idle, busy } = db.figures().connections
+    opened.inc(idle + busy)
+    observed.on('opened', () => opened.inc())
+    const failures = new Counter({
+      name: 'database_connection_failures_total',
+      help: 'Attempts to connect to the database that failed.',
+      registers
+    })
+    observed.on('openFailed', () => failures.inc())
+    const closed: Record<ClosingReason, number> = {
+      lost: 0,
+      unresponsive: 0,
+      read_only: 0,
+      idle: 0,
+      list: 0,
+      closing: 0
+    }
+    observed.on('closed', (reason) => {
+      closed[reason]++
+      const message = FAILURES[reason]
+      if (message !== undefined) app.log.warn({ reason }, message)
+    })
+    countsOf(metrics, {
+      name: 'database_connections_closed_total',
+      help: 'Connections to the database that were closed, by the reason.',
+      label: 'reason',
+      counts: closed
+    })
+  },
+  { name: 'database-metrics', dependencies: ['metrics', 'database'] }
+)
