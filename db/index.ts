@@ -8,7 +8,12 @@ import { Pace } from './postgres/pacing.js'
 import { STATEMENT_MS, TICK_MS } from './postgres/session.js'
 
 export type DatabaseConfig =
-  | { kind: 'embedded'; directory: string }
+  | {
+      kind: 'embedded'
+      directory: string
+      /** Refuse a folder that holds no database, instead of making one. */
+      mustExist?: boolean
+    }
   | {
       kind: 'postgres'
       url: string
@@ -74,7 +79,7 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
   const observed = observations()
   const driver =
     config.kind === 'embedded'
-      ? await openEmbedded(config.directory)
+      ? await openEmbedded(config.directory, config.mustExist)
       : openPostgres(config.url, variable, config.poolMax ?? DEFAULT_POOL_MAX, observed)
   const clock = setInterval(() => driver.tick(performance.now()), TICK_MS)
 

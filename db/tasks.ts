@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
-import { and, desc, eq, getTableColumns, type SQL, sql } from 'drizzle-orm'
+import { and, desc, eq, getTableColumns, inArray, type SQL, sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import { v7 as uuidv7 } from 'uuid'
-import type { LockTarget } from './driver.js'
+import type { LockTarget, Orm } from './driver.js'
 import { IdempotencyKeyConflict } from './errors.js'
 import type { Database, Values } from './index.js'
 import { type Task, tasks, type VersionedTask } from './schema.js'
@@ -219,6 +219,29 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
       return deleted ?? unchanged(user_id, id, versions)
     }
   }
+}
+
+/**
+ * Deletes everything that is stored of a user: idempotency keys are part of the tasks. One statement, without a request's
+ * deadline. Tasks are locked in the order in which writes that share a transaction lock them, so neither waits for the
+ * other for ever.
+ *
+ * @returns how many tasks there were, and how many of them had an idempotency key
+ */
+export async function deleteUser(orm: Orm, user_id: string): Promise<{ tasks: number; keys: number }> {
+  const ofUser = eq(tasks.user_id, user_id)
+  const locked = orm.select({ id: tasks.id }).from(tasks).where(ofUser).orderBy(tasks.id).for('update')
+  const deleted = orm.$with('deleted').as(
+    orm
+      .delete(tasks)
+      .where(and(ofUser, inArray(tasks.id, locked)))
+      .returning({ key: idempotency_key })
+  )
+  const [counts] = await orm
+    .with(deleted)
+    .select({ tasks: sql<number>`count(*)::int`, keys: sql<number>`count(${deleted.key})::int` })
+    .from(deleted)
+  return counts as NonNullable<typeof counts>
 }
 
 /** Upper and lower case are the same id, so they must sort as one. */

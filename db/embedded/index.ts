@@ -16,10 +16,14 @@ const BATCH = 500
  * PGlite in the given folder. It does one thing after the other, on the thread that asks: there is nothing to cancel,
  * and what is streamed is in memory as a whole before the first row is passed on.
  *
+ * @param mustExist refuse a folder that holds no database, instead of making one
  * @throws StartError when the folder cannot be used
  */
-export async function openEmbedded(directory: string): Promise<Driver> {
+export async function openEmbedded(directory: string, mustExist = false): Promise<Driver> {
   let release = () => {}
+  if (mustExist && !existsSync(`${directory}/pgdata`)) {
+    throw new StartError(`DATA_DIR: there is no database in ${directory}`)
+  }
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 })
     release = lockDirectory(directory)

@@ -6,6 +6,23 @@ const STALLED_MS = 10_000
 const LONGEST_MS = 120_000
 
 /**
+ * The text of one JSON array of all that the batches hold, as many pieces as there are batches, and its end.
+ *
+ * @param serialize makes the JSON array of one batch
+ */
+export async function* jsonPieces<T>(
+  batches: AsyncIterable<T[]> | Iterable<T[]>,
+  serialize: (batch: T[]) => string
+): AsyncGenerator<string> {
+  let opening = '['
+  for await (const batch of batches) {
+    yield opening + serialize(batch).slice(1, -1)
+    opening = ','
+  }
+  yield opening === '[' ? '[]' : ']'
+}
+
+/**
  * One JSON array of all that the batches hold, made as fast as it is read. When a batch fails or the reader is too slow
  * the stream fails, so that nobody takes what came for the whole.
  *
@@ -16,25 +33,22 @@ export async function jsonArray<T>(
   batches: AsyncIterable<T[]>,
   serialize: (batch: T[]) => string
 ): Promise<Readable> {
-  const iterator = batches[Symbol.asyncIterator]()
+  const iterator = jsonPieces(batches, serialize)
   const first = await iterator.next()
   const stream = Readable.from(pieces(), { objectMode: false })
   // Not left to the generator below, which does nothing at its end when it was never begun.
-  stream.once('close', () => void iterator.return?.())
+  stream.once('close', () => void iterator.return(undefined))
   const tooSlow = () => stream.destroy(new Error('the client did not read the list in time'))
 
   async function* pieces(): AsyncGenerator<string> {
     const longest = setTimeout(tooSlow, LONGEST_MS)
     let stalled: NodeJS.Timeout | undefined
     try {
-      let opening = '['
-      for (let batch = first; !batch.done; batch = await iterator.next()) {
+      for (let piece = first; !piece.done; piece = await iterator.next()) {
         stalled = setTimeout(tooSlow, STALLED_MS)
-        yield opening + serialize(batch.value).slice(1, -1)
+        yield piece.value
         clearTimeout(stalled)
-        opening = ','
       }
-      yield opening === '[' ? '[]' : ']'
     } finally {
       clearTimeout(longest)
       clearTimeout(stalled)

@@ -1,0 +1,51 @@
+import { parseArgs } from 'node:util'
+import { DatabaseUnavailable, StartError } from '../db/errors.js'
+import type { Database, DatabaseConfig } from '../db/index.js'
+import { openMigrated } from '../db/migrate.js'
+import { causeOf } from '../db/outage.js'
+import { loadDotEnv } from '../src/dot-env.js'
+
+/** Runs a command that an operator gave. Any failure that is not a bug is one line, and code 1. */
+export async function runCommand(command: () => Promise<void>): Promise<void> {
+  try {
+    loadDotEnv(process.env)
+    await command()
+  } catch (error) {
+    console.error(lineOf(error))
+    // Not only the code: the driver may still be trying to connect.
+    process.exit(1)
+  }
+}
+
+/** @throws the error when it is a bug */
+function lineOf(error: unknown): string {
+  if (error instanceof StartError) return error.message
+  const { message, code } = causeOf(error) as Error & { code?: string }
+  if (error instanceof DatabaseUnavailable) {
+    return message === error.message
+      ? `${message}: it does not answer in time`
+      : `${error.message}: ${message}`
+  }
+  if (code === undefined) throw error
+  return message
+}
+
+/** @throws StartError unless the command has exactly one argument that is not empty */
+export function userArgument(name: string): string {
+  const [user, ...rest] = parseArgs({ allowPositionals: true }).positionals
+  if (!user || rest.length > 0) throw new StartError(`usage: npm run -s ${name} -- <user id>`)
+  return user
+}
+
+/** Opens a database, and closes it after the work. Makes no embedded one. */
+export async function withDatabase(
+  config: DatabaseConfig,
+  work: (db: Database) => Promise<void>
+): Promise<void> {
+  const db = await openMigrated(config.kind === 'embedded' ? { ...config, mustExist: true } : config)
+  try {
+    await work(db)
+  } finally {
+    await db.close()
+  }
+}

@@ -1,0 +1,12 @@
+import { deleteUser } from '../db/tasks.js'
+import { loadConfig } from '../src/config.js'
+import { runCommand, userArgument, withDatabase } from './command.js'
+
+// npm run -s user:delete -- alice: deletes everything that is stored of her, without asking, and says how much that was.
+await runCommand(async () => {
+  const user = userArgument('user:delete')
+  await withDatabase(loadConfig(process.env).database, async (db) => {
+    const { tasks, keys } = await db.administer((orm) => deleteUser(orm, user))
+    console.log(`deleted ${tasks} tasks of ${JSON.stringify(user)}, ${keys} with an idempotency key`)
+  })
+})

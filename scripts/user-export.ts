@@ -1,0 +1,27 @@
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { taskRepository } from '../db/tasks.js'
+import { jsonPieces } from '../routes/tasks/json-array.js'
+import { Task } from '../routes/tasks/schemas.js'
+import { loadConfig } from '../src/config.js'
+import { runCommand, userArgument, withDatabase } from './command.js'
+
+// npm run -s user:export -- alice: writes what the API answers to her list, and to stderr how many tasks those are.
+
+/** With the fields that the API's answers have, in their order. */
+const FIELDS = Object.keys(Task.properties)
+
+await runCommand(async () => {
+  const user = userArgument('user:export')
+  await withDatabase(loadConfig(process.env).database, async (db) => {
+    const list = await taskRepository(db).list(user)
+    let count = 0
+    const pieces = jsonPieces(Array.isArray(list) ? [list] : list, (batch) => {
+      count += batch.length
+      return JSON.stringify(batch, FIELDS)
+    })
+    await pipeline(Readable.from(pieces), process.stdout, { end: false })
+    process.stdout.write('\n')
+    console.error(`${count} tasks of ${JSON.stringify(user)}`)
+  })
+})
