@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import t from 'tap'
 import { ROOT } from './support/root.js'
+import t from './support/tap.js'
 
 interface Package {
   version?: string

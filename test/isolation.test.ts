@@ -1,7 +1,6 @@
 import { METHODS } from 'node:http'
 import { sql } from 'drizzle-orm'
 import type { FastifyInstance } from 'fastify'
-import t from 'tap'
 import type { Task } from '../db/schema.js'
 import {
   type Answer,
@@ -20,6 +19,7 @@ import {
 import { holdsFor } from './support/cases.js'
 import { KINDS } from './support/databases.js'
 import { UNKNOWN_ID } from './support/refusals.js'
+import t from './support/tap.js'
 
 /** Each route of the API, with a request that succeeds for the owner of the task. */
 const OPERATIONS: Record<string, { success: number; body?: object }> = {

@@ -1,25 +1,26 @@
-import { fork } from 'node:child_process'
+import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import t from 'tap'
+import t, { type Spawn } from 'tap'
 import { type Prepared, prepareEmbedded } from './support/prepared.js'
 import { reportOn } from './support/report.js'
 import { ROOT } from './support/root.js'
+import type { Assignment } from './worker.js'
 
-// npm test [-- <test file …>]: runs these test files, or all but the long ones, compiled, and each in a process of its
-// own. npm run test:long runs the long ones.
+// npm test [-- <test file …>]: runs these test files, or all but the long ones, compiled. npm run test:long runs the long
+// ones. Workers take one file after the other (worker.ts).
 //
-// tap's command does the same, but loads hooks into each process, for mocks and for TypeScript. They make every import
-// slower: a test file that imports the app then takes more than twice the time to start.
+// tap's command starts a process for each file, and loads hooks into it, for mocks and for TypeScript. To import tap and
+// the app then takes several seconds of processor for each file.
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    /** How many files run at the same time. More than there are cores saved nothing. */
+    /** How many files run at the same time. */
     jobs: { type: 'string', short: 'j', default: String(availableParallelism()) },
     /** How long a file may take, in seconds. */
     timeout: { type: 'string', default: '180' },
@@ -41,6 +42,7 @@ const files =
         .map((file) => join('test', file))
         .filter(isWanted)
         .sort()
+const WORKER = fileURLToPath(new URL('worker.js', import.meta.url))
 
 // Each file has its own.
 t.setTimeout(0)
@@ -59,18 +61,45 @@ const prepared: Prepared = { postgres, embedded }
 t.register()
 t.resume()
 t.jobs = Number(values.jobs)
-reportOn(t)
-for (const file of files) {
-  const compiled = join(ROOT, 'dist-test', file.replace(/\.ts$/, '.js'))
+const queue = files.map(
+  (name): Assignment => ({
+    name,
+    compiled: join(ROOT, 'dist-test', name.replace(/\.ts$/, '.js')),
+    timeoutMs: Number(values.timeout) * 1000
+  })
+)
+const report = reportOn(t)
+
+let workers = 0
+function startWorker(): void {
   // tap would have Node load its hooks by NODE_OPTIONS.
-  void t.spawn('env', ['-u', 'NODE_OPTIONS', process.execPath, '--enable-source-maps', compiled], {
-    name: file,
+  const command = ['-u', 'NODE_OPTIONS', process.execPath, '--enable-source-maps', WORKER]
+  void t.spawn('env', command, {
+    name: `worker ${++workers}`,
     buffered: true,
-    timeout: Number(values.timeout) * 1000,
     cwd: ROOT,
-    env: { ...process.env, TAP_TIMEOUT: values.timeout, TEST_PREPARED: JSON.stringify(prepared) }
+    env: { ...process.env, TAP_TIMEOUT: '0', TEST_PREPARED: JSON.stringify(prepared) }
   })
 }
+t.on('subtestAdd', (worker) => {
+  ;(worker as Spawn).once('process', (child: ChildProcess) => {
+    let file: string | undefined
+    child.on('message', (message) => {
+      if (message !== 'ready') return
+      const next = queue.shift()
+      file = next?.name
+      if (file !== undefined) report.began(file)
+      child.send(next ?? 'end')
+    })
+    // One that crashes takes only its file with it.
+    child.once('close', (code, signal) => {
+      if (file === undefined) return
+      report.broke(file, signal ?? `exit code ${code}`)
+      if (queue.length > 0) startWorker()
+    })
+  })
+})
+for (let n = Math.min(t.jobs, files.length); n > 0; n--) startWorker()
 t.teardown(async () => {
   server.disconnect()
   await once(server, 'exit')

@@ -120,11 +120,12 @@ const REFUSALS_MS = 1_000
 function refusalLog() {
   let logged = Number.NEGATIVE_INFINITY
   let refusals = 0
-  return (request: FastifyRequest, { cause }: Error, reason: ShedReason): void => {
+  return (request: FastifyRequest, error: Error, reason: ShedReason): void => {
     refusals++
     const now = performance.now()
     if (now < logged + REFUSALS_MS) return
-    request.log.warn({ req: request, err: cause, reason, refusals }, 'requests refused')
+    // The innermost error says most: what PostgreSQL said, with its code.
+    request.log.warn({ req: request, err: causeOf(error), reason, refusals }, 'requests refused')
     logged = now
     refusals = 0
   }

@@ -1,9 +1,9 @@
-import t from 'tap'
 import { tasks } from '../../db/schema.js'
 import { deleteUser } from '../../db/tasks.js'
 import { rowsOf, startApp } from '../support/api.js'
 import { KINDS, migratedDatabase, sqlClient } from '../support/databases.js'
 import { until } from '../support/process.js'
+import t from '../support/tap.js'
 
 /** From the lowest to the highest. */
 const IDS = [1, 2, 3].map((n) => `01890000-0000-7000-8000-00000000000${n}`)

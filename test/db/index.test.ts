@@ -1,10 +1,10 @@
-import t, { type Test } from 'tap'
 import { DatabaseUnavailable } from '../../db/errors.js'
 import { type BuiltStatement, type Database, openDatabase } from '../../db/index.js'
 import { type Answer, type Client, clientOf, startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { startPostgres } from '../support/postgres-server.js'
 import { until } from '../support/process.js'
+import t, { type Test } from '../support/tap.js'
 import { startProxy, type TcpProxy } from '../support/tcp-proxy.js'
 
 // tap fails a test on every exception and every rejection that nothing catches, so none of this lets one escape.
@@ -36,6 +36,7 @@ interface Situation {
   /** Past the proxy. */
   database: string
   sql: ReturnType<typeof sqlClient>
+  unlockTasks?: () => Promise<void>
 }
 
 /** Ends every connection of the service, and no other. */
@@ -111,111 +112,121 @@ const outages: [what: string, begin: (s: Situation) => unknown, end: (s: Situati
         tx.unsafe(`alter database ${name(database)} reset default_transaction_read_only`)
       )
   ],
-  ['lets the whole table be locked', ({ sql }) => lockTasks(sql), () => unlockTasks()]
+  [
+    'lets the whole table be locked',
+    async (situation) => {
+      situation.unlockTasks = await lockTasks(situation.sql)
+    },
+    ({ unlockTasks }) => unlockTasks?.()
+  ]
 ]
 
-let unlockTasks: () => Promise<void> = async () => {}
-async function lockTasks(sql: Situation['sql']) {
+/** @returns what ends the lock */
+async function lockTasks(sql: Situation['sql']): Promise<() => Promise<void>> {
   const holder = await sql.reserve()
   await holder`begin`
   await holder`lock table tasks in access exclusive mode`
-  unlockTasks = async () => {
+  return async () => {
     await holder`rollback`
     holder.release()
   }
 }
 
-for (const [what, begin, end] of outages) {
-  t.test(`503 in time while the database ${what}, and then service again`, async (t) => {
+t.test('while the database does not answer', async (t) => {
+  // Each has a database of its own and mostly waits, so they wait together.
+  t.jobs = 4
+  for (const [what, begin, end] of outages) {
+    t.test(`503 in time while it ${what}, and then service again`, async (t) => {
+      const database = await emptyDatabase(t)
+      const proxy = await startProxy(t, database)
+      const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url })
+      const alice = await clientOf(app, 'alice')
+      const situation: Situation = { proxy, database, sql: sqlClient(t, database) }
+      t.equal((await create(alice)).status, 201)
+
+      await begin(situation)
+      // The connections that break may take one statement each with them.
+      await create(alice)
+      const { result, milliseconds } = await timed(Promise.all([create(alice), create(alice), create(alice)]))
+      for (const answer of result) isUnavailable(t, answer)
+      t.ok(milliseconds < SOON_MS, `${milliseconds} ms`)
+
+      await end(situation)
+      await until(async () => (await create(alice)).status === 201, RECOVERY_MS)
+      const answers = await Promise.all(Array.from({ length: 20 }, () => alice('GET')))
+      t.ok(
+        answers.every(({ status }) => status === 200),
+        'all of it, not only now and then'
+      )
+    })
+  }
+
+  t.test('a locked row costs its own request a 503, and nobody else anything', async (t) => {
     const database = await emptyDatabase(t)
-    const proxy = await startProxy(t, database)
-    const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url })
+    const app = await startApp(t, 'postgres', { DATABASE_URL: database })
     const alice = await clientOf(app, 'alice')
-    const situation = { proxy, database, sql: sqlClient(t, database) }
-    t.equal((await create(alice)).status, 201)
-
-    await begin(situation)
-    // The connections that break may take one statement each with them.
-    await create(alice)
-    const { result, milliseconds } = await timed(Promise.all([create(alice), create(alice), create(alice)]))
-    for (const answer of result) isUnavailable(t, answer)
+    const { json: locked } = await create(alice)
+    const holder = await sqlClient(t, database).reserve()
+    await holder`begin`
+    await holder`select from tasks where id = ${locked.id} for update`
+    const { result, milliseconds } = await timed(alice('PATCH', `/${locked.id}`, { title: 'Buy bread' }))
+    isUnavailable(t, result)
     t.ok(milliseconds < SOON_MS, `${milliseconds} ms`)
-
-    await end(situation)
-    await until(async () => (await create(alice)).status === 201, RECOVERY_MS)
-    const answers = await Promise.all(Array.from({ length: 20 }, () => alice('GET')))
-    t.ok(
-      answers.every(({ status }) => status === 200),
-      'all of it, not only now and then'
-    )
+    t.equal((await create(alice)).status, 201)
+    await holder`rollback`
+    holder.release()
+    await until(async () => (await alice('PATCH', `/${locked.id}`, { title: 'Buy bread' })).status === 200)
   })
-}
 
-t.test('a locked row costs its own request a 503, and nobody else anything', async (t) => {
-  const database = await emptyDatabase(t)
-  const app = await startApp(t, 'postgres', { DATABASE_URL: database })
-  const alice = await clientOf(app, 'alice')
-  const { json: locked } = await create(alice)
-  const holder = await sqlClient(t, database).reserve()
-  await holder`begin`
-  await holder`select from tasks where id = ${locked.id} for update`
-  const { result, milliseconds } = await timed(alice('PATCH', `/${locked.id}`, { title: 'Buy bread' }))
-  isUnavailable(t, result)
-  t.ok(milliseconds < SOON_MS, `${milliseconds} ms`)
-  t.equal((await create(alice)).status, 201)
-  await holder`rollback`
-  holder.release()
-  await until(async () => (await alice('PATCH', `/${locked.id}`, { title: 'Buy bread' })).status === 200)
-})
-
-t.test('a write that was answered 503 is cancelled: it never happens, and holds up nothing', async (t) => {
-  const database = await emptyDatabase(t)
-  const proxy = await startProxy(t, database)
-  const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url })
-  const alice = await clientOf(app, 'alice')
-  const { json: task } = await create(alice)
-  const sql = sqlClient(t, database)
-  await lockTasks(sql)
-  // More than there are connections, so that some wait behind others.
-  const writes = await Promise.all(
-    Array.from({ length: 20 }, (_, i) => alice('PATCH', `/${task.id}`, { title: `Change ${i}` }))
-  )
-  for (const answer of writes) isUnavailable(t, answer)
-  await until(async () => {
-    const [{ count }] = (await sql`
-      select count(*)::int from pg_stat_activity
-      where datname = current_database() and application_name = 'tasks-api' and state = 'active'`) as unknown as [
-      { count: number }
-    ]
-    return count === 0
-  })
-  await unlockTasks()
-  t.match((await alice('GET', `/${task.id}`)).json, { title: 'Buy milk', updated_at: task.updated_at })
-})
-
-t.test(
-  'what cannot be cancelled ends with its connection, and what waited behind it is not done',
-  async (t) => {
+  t.test('a write that was answered 503 is cancelled: it never happens, and holds up nothing', async (t) => {
     const database = await emptyDatabase(t)
     const proxy = await startProxy(t, database)
     const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url })
     const alice = await clientOf(app, 'alice')
     const { json: task } = await create(alice)
     const sql = sqlClient(t, database)
-    await lockTasks(sql)
-    // A request to cancel is a connection of its own.
-    proxy.mode = 'silent'
+    const unlockTasks = await lockTasks(sql)
+    // More than there are connections, so that some wait behind others.
     const writes = await Promise.all(
       Array.from({ length: 20 }, (_, i) => alice('PATCH', `/${task.id}`, { title: `Change ${i}` }))
     )
     for (const answer of writes) isUnavailable(t, answer)
-    proxy.mode = 'pass'
+    await until(async () => {
+      const [{ count }] = (await sql`
+      select count(*)::int from pg_stat_activity
+      where datname = current_database() and application_name = 'tasks-api' and state = 'active'`) as unknown as [
+        { count: number }
+      ]
+      return count === 0
+    })
     await unlockTasks()
-    await until(async () => (await alice('GET', `/${task.id}`)).status === 200, RECOVERY_MS)
-    const after = await alice('GET', `/${task.id}`)
-    t.match(after.headers.etag, /^"[1-4]"$/, 'at most the one statement that each connection was busy with')
-  }
-)
+    t.match((await alice('GET', `/${task.id}`)).json, { title: 'Buy milk', updated_at: task.updated_at })
+  })
+
+  t.test(
+    'what cannot be cancelled ends with its connection, and what waited behind it is not done',
+    async (t) => {
+      const database = await emptyDatabase(t)
+      const proxy = await startProxy(t, database)
+      const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url })
+      const alice = await clientOf(app, 'alice')
+      const { json: task } = await create(alice)
+      const sql = sqlClient(t, database)
+      const unlockTasks = await lockTasks(sql)
+      // A request to cancel is a connection of its own.
+      proxy.mode = 'silent'
+      const writes = await Promise.all(
+        Array.from({ length: 20 }, (_, i) => alice('PATCH', `/${task.id}`, { title: `Change ${i}` }))
+      )
+      for (const answer of writes) isUnavailable(t, answer)
+      proxy.mode = 'pass'
+      await unlockTasks()
+      await until(async () => (await alice('GET', `/${task.id}`)).status === 200, RECOVERY_MS)
+      const after = await alice('GET', `/${task.id}`)
+      t.match(after.headers.etag, /^"[1-4]"$/, 'at most the one statement that each connection was busy with')
+    }
+  )
+})
 
 t.test(
   'every answer is right or 503 while connections are ended under load, round after round',

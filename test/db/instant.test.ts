@@ -1,5 +1,5 @@
-import t from 'tap'
 import { toInstant } from '../../db/instant.js'
+import t from '../support/tap.js'
 
 t.test('an instant of PostgreSQL becomes one of RFC 3339, with milliseconds', async (t) => {
   const cases: [text: string, instant: string][] = [

@@ -1,8 +1,8 @@
-import t, { type Test } from 'tap'
 import type { BuiltStatement, Database } from '../../db/index.js'
 import { LONGEST_ARRAY, taskRepository } from '../../db/tasks.js'
 import { startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
+import t, { type Test } from '../support/tap.js'
 
 /** PostgreSQL plans a prepared statement for its values five times, and then for any values, where that seems cheaper. */
 const CUSTOM_PLANS = 5

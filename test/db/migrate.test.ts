@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
-import t, { type Test } from 'tap'
 import { openDatabase } from '../../db/index.js'
 import { journal } from '../../db/journal.js'
 import { migrate } from '../../db/migrate.js'
@@ -8,6 +7,7 @@ import { loadConfig } from '../../src/config.js'
 import { startApp } from '../support/api.js'
 import { type DatabaseKind, emptyDatabase, KINDS, sqlClient } from '../support/databases.js'
 import { emptyFolder } from '../support/process.js'
+import t, { type Test } from '../support/tap.js'
 
 const MIGRATIONS = readMigrationFiles({ migrationsFolder: 'db/migrations' })
 const HASHES = MIGRATIONS.map(({ hash }) => hash).sort()

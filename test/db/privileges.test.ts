@@ -1,11 +1,14 @@
 import { randomUUID } from 'node:crypto'
-import t, { type Test } from 'tap'
 import { openDatabase } from '../../db/index.js'
 import { migrate } from '../../db/migrate.js'
 import { loadConfig } from '../../src/config.js'
 import { clientOf, startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { earlierMigrate } from '../support/earlier-migrate.js'
+import t, { type Test } from '../support/tap.js'
+
+// Each test has a database of its own and mostly waits, so they wait together.
+t.jobs = 4
 
 /** What somebody may try who holds every right that a table has. */
 const ATTEMPTS = Object.entries({ tasks: 'title', tasks_migrations: 'hash' }).flatMap(([table, column]) => [

@@ -4,7 +4,6 @@ import { pathToFileURL } from 'node:url'
 import { generateDrizzleJson, generateMigration } from 'drizzle-kit/api'
 import { getTableConfig } from 'drizzle-orm/pg-core'
 import type { PostgresError } from 'postgres'
-import t from 'tap'
 import type { BuiltStatement, Database } from '../../db/index.js'
 import * as schema from '../../db/schema.js'
 import { taskRepository } from '../../db/tasks.js'
@@ -12,6 +11,7 @@ import { clientOf, SECRET, sign, startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { startProcess } from '../support/process.js'
 import { ROOT } from '../support/root.js'
+import t from '../support/tap.js'
 
 const MIGRATIONS = pathToFileURL(join(ROOT, 'db/migrations/'))
 const read = (name: string) => JSON.parse(readFileSync(new URL(name, MIGRATIONS), 'utf8'))

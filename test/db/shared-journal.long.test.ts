@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import { migrate as migrateByDrizzle } from 'drizzle-orm/postgres-js/migrator'
 import type postgres from 'postgres'
-import t, { type Test } from 'tap'
 import { type Database, openDatabase } from '../../db/index.js'
 import { migrate } from '../../db/migrate.js'
 import { taskRepository } from '../../db/tasks.js'
@@ -13,6 +12,7 @@ import { clientOf, startApp } from '../support/api.js'
 import { emptyDatabase, KINDS, sqlClient } from '../support/databases.js'
 import { EARLIER, earlierMigrate } from '../support/earlier-migrate.js'
 import { emptyFolder } from '../support/process.js'
+import t, { type Test } from '../support/tap.js'
 
 const HASHES = EARLIER.map(({ hash }) => hash).sort()
 

@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto'
 import { sql } from 'drizzle-orm'
-import t from 'tap'
 import { type Database, openDatabase } from '../../db/index.js'
 import { migrate } from '../../db/migrate.js'
 import type { Task, VersionedTask } from '../../db/schema.js'
 import { LONGEST_ARRAY, type TaskChanges, taskRepository } from '../../db/tasks.js'
 import { loadConfig } from '../../src/config.js'
 import { databaseEnv, KINDS } from '../support/databases.js'
+import t from '../support/tap.js'
 
 const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 

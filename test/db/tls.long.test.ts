@@ -2,11 +2,11 @@ import { once } from 'node:events'
 import { get, type IncomingMessage } from 'node:http'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
-import t, { type Test } from 'tap'
 import { SECRET, sign } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { SECURED } from '../support/postgres-server.js'
 import { aliceAt, type Service, startProcess, until } from '../support/process.js'
+import t, { type Test } from '../support/tap.js'
 
 // What any user can do, to a service of its own process that reaches PostgreSQL over TLS. A TLS socket lies on another
 // one, and whatever fails on either of them has to be heard: otherwise the process ends.

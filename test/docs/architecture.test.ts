@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
-import t from 'tap'
 import { ROOT } from '../support/root.js'
+import t from '../support/tap.js'
 
 /** The inner ones first. */
 const ROOMS = ['db/postgres', 'db/embedded', 'db', 'plugins', 'routes', 'src']

@@ -3,7 +3,6 @@ import { once } from 'node:events'
 import { chownSync, mkdirSync, realpathSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import t, { type Test } from 'tap'
 import type { Task } from '../../db/schema.js'
 import { sqlClient } from '../support/databases.js'
 import { hasProgram, PROGRAMS } from '../support/debian.js'
@@ -11,6 +10,7 @@ import { blocksOf } from '../support/markdown.js'
 import { freePort, nobody } from '../support/postgres-server.js'
 import { emptyFolder, startProcess, until } from '../support/process.js'
 import { SECRET, sign } from '../support/sign.js'
+import t, { type Test } from '../support/tap.js'
 
 // Follows docs/data.md with the programs of a real PostgreSQL, while the service is used.
 

@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import t from 'tap'
 import { ROOT } from '../support/root.js'
+import t from '../support/tap.js'
 
 /** As GitHub makes them from headings. */
 const anchorOf = (heading: string) =>

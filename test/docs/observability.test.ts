@@ -1,9 +1,9 @@
 import { generateKeyPairSync } from 'node:crypto'
-import t from 'tap'
 import { clientOf, startApp } from '../support/api.js'
 import { startKeyServer } from '../support/key-server.js'
 import { codeOf, rowsOf } from '../support/markdown.js'
 import { scrape } from '../support/metrics.js'
+import t from '../support/tap.js'
 
 t.test('the table of metrics has those of /metrics, with their types and labels', async (t) => {
   const { publicKey } = generateKeyPairSync('ed25519')

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto'
-import t, { type Test } from 'tap'
 import { clientOf, SECRET, startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { blocksOf } from '../support/markdown.js'
 import { startProcess } from '../support/process.js'
 import { migrateWith, migrationRefusal, startRefusal } from '../support/start.js'
+import t, { type Test } from '../support/tap.js'
 
 const [ROLES, ...others] = blocksOf('docs/operating.md').filter(({ language }) => language === 'sql')
 

@@ -1,4 +1,4 @@
-import t, { type Test } from 'tap'
+import t, { type Test } from '../support/tap.js'
 import { checkAnswers } from './answers.js'
 import { check, type ViolationKind } from './checker.js'
 import type { Answer, Operation, Request, SeenTask } from './history.js'

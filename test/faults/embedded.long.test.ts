@@ -1,4 +1,4 @@
-import t from 'tap'
+import t from '../support/tap.js'
 import { runEmbedded } from './run-faults.js'
 import { isRight, SEED, TOLERANCE_MS } from './short-form.js'
 

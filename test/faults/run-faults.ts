@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Test } from 'tap'
 import type { Transport } from '../support/databases.js'
 import { until } from '../support/process.js'
+import type { Test } from '../support/tap.js'
 import { checkAnswers, DEADLINE_MS } from './answers.js'
 import { check } from './checker.js'
 import { fateOf, isWrite, type Operation } from './history.js'

@@ -1,5 +1,5 @@
-import t, { type Test } from 'tap'
 import type { Transport } from '../support/databases.js'
+import t, { type Test } from '../support/tap.js'
 import { lineOf } from './report.js'
 import { type Result, runFaults } from './run-faults.js'
 import type { FaultKind } from './schedule.js'

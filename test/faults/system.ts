@@ -1,9 +1,9 @@
 import postgres from 'postgres'
-import type { Test } from 'tap'
 import type { Transport } from '../support/databases.js'
 import { freePort, type PostgresServer, SECURED, startPostgres } from '../support/postgres-server.js'
 import { emptyFolder, type Service, startProcess } from '../support/process.js'
 import { SECRET } from '../support/sign.js'
+import type { Test } from '../support/tap.js'
 import { startProxy, type TcpProxy } from '../support/tcp-proxy.js'
 import type { Downtime } from './answers.js'
 

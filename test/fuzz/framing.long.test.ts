@@ -1,7 +1,7 @@
 import type { AddressInfo } from 'node:net'
 import fc from 'fast-check'
-import t from 'tap'
 import { type Answer, rowsOf, sign, startApp } from '../support/api.js'
+import t from '../support/tap.js'
 import { mutations } from './broken-framing.js'
 import { bytesOf } from './sent.js'
 import { AGAIN, REQUESTS, SEED } from './settings.js'

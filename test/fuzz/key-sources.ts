@@ -1,9 +1,9 @@
 import { createHmac, KeyObject, sign as signWith } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import { exportJWK, generateKeyPair, type JWK } from 'jose'
-import type { Test } from 'tap'
 import { SECRET, startApp } from '../support/api.js'
 import { startKeyServer } from '../support/key-server.js'
+import type { Test } from '../support/tap.js'
 
 type Json = string | Buffer | object
 

@@ -6,9 +6,9 @@ import {
   privateEncrypt,
   sign as signWith
 } from 'node:crypto'
-import t, { type Test } from 'tap'
 import { isProblem, request, SECRET } from '../support/api.js'
 import { startKeyServer } from '../support/key-server.js'
+import t, { type Test } from '../support/tap.js'
 import { compact, hmac, makeKey, part, type Signer, type Source, startSources } from './key-sources.js'
 
 // The attacks that RFC 8725 warns of, and the cases that Project Wycheproof has for JWS, made here because its vectors

@@ -1,10 +1,10 @@
 import type { FastifyInstance } from 'fastify'
-import t, { type Test } from 'tap'
 import { compact, hmac, makeKey } from '../fuzz/key-sources.js'
 import { request, SECRET, sign, startApp } from '../support/api.js'
 import { stopClock } from '../support/clock.js'
 import { startKeyServer } from '../support/key-server.js'
 import { until } from '../support/process.js'
+import t, { type Test } from '../support/tap.js'
 
 type Line = Record<string, unknown> & { level: number; msg: string }
 

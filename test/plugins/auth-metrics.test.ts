@@ -1,8 +1,8 @@
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
-import t from 'tap'
 import { clientOf, request, sign, startApp } from '../support/api.js'
 import { failures, startKeyServer } from '../support/key-server.js'
 import { scrape } from '../support/metrics.js'
+import t from '../support/tap.js'
 
 const COLLECTION = '/api/alice/tasks'
 const REASONS = [

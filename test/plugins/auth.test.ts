@@ -3,9 +3,9 @@ import { request as httpRequest, METHODS } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import { exportJWK, exportPKCS8, generateKeyPair, SignJWT } from 'jose'
-import t from 'tap'
 import { clientOf, request, SECRET, sign, startApp } from '../support/api.js'
 import { stopClock } from '../support/clock.js'
+import t from '../support/tap.js'
 
 const REFUSED = {
   type: 'about:blank',

@@ -1,5 +1,5 @@
-import t, { type Test } from 'tap'
 import { clientOf, request, startApp } from '../support/api.js'
+import t, { type Test } from '../support/tap.js'
 
 const APP = 'https://app.example.com'
 const PATH = '/api/alice/tasks'

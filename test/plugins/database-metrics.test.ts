@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import t from 'tap'
 import { clientOf, startApp } from '../support/api.js'
 import { migratedDatabase, sqlClient } from '../support/databases.js'
 import { scrape } from '../support/metrics.js'
 import { until } from '../support/process.js'
+import t from '../support/tap.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
 const POOL = 'database_connections'

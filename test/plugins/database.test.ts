@@ -1,9 +1,9 @@
 import Fastify from 'fastify'
-import t, { type Test } from 'tap'
 import { StartError } from '../../db/errors.js'
 import type { DatabaseConfig } from '../../db/index.js'
 import database from '../../plugins/database.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
+import t, { type Test } from '../support/tap.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
 async function start(t: Test, config: DatabaseConfig) {

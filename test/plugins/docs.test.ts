@@ -1,13 +1,13 @@
 import { existsSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
-import t, { type Test } from 'tap'
 import { buildOps, portOf } from '../../src/ops.js'
 import { startApp } from '../support/api.js'
 import { emptyDatabase } from '../support/databases.js'
 import { startProcess } from '../support/process.js'
 import { ROOT } from '../support/root.js'
 import { SECRET, sign } from '../support/sign.js'
+import t, { type Test } from '../support/tap.js'
 
 /** What a browser loads for the page at this address: the page itself, and each file that it names. */
 async function loaded(url: string) {

@@ -2,7 +2,6 @@ import type { SchemaObject } from 'ajv'
 import Ajv2020 from 'ajv/dist/2020.js'
 import { sql } from 'drizzle-orm'
 import type { FastifyRequest } from 'fastify'
-import t from 'tap'
 import { STATUS_OF, Unavailable } from '../../plugins/errors/catalogue.js'
 import {
   type Answer,
@@ -16,6 +15,7 @@ import {
 import { KINDS } from '../support/databases.js'
 import { until } from '../support/process.js'
 import { JSON_TYPE, UNKNOWN_ID } from '../support/refusals.js'
+import t from '../support/tap.js'
 
 /** What nothing may tell, wherever it came from. */
 const SECRET = 'correct horse battery staple'

@@ -1,7 +1,7 @@
 import { gzipSync } from 'node:zlib'
-import t from 'tap'
 import { clientOf, isProblem, rowsOf, startApp } from '../support/api.js'
 import { JSON_TYPE } from '../support/refusals.js'
+import t from '../support/tap.js'
 
 t.test('a body with a content coding', async (t) => {
   const app = await startApp(t)

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import Fastify from 'fastify'
-import t from 'tap'
 import metrics from '../../plugins/metrics.js'
+import t from '../support/tap.js'
 
 async function start() {
   const app = Fastify({ logger: false })

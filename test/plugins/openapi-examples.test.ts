@@ -1,9 +1,9 @@
 import type { AddressInfo } from 'node:net'
 import { sql } from 'drizzle-orm'
-import t from 'tap'
 import { type Answer, clientOf, request, startApp } from '../support/api.js'
 import { parseRaw, sendRaw } from '../support/raw.js'
 import { JSON_TYPE, UNKNOWN_ID } from '../support/refusals.js'
+import t from '../support/tap.js'
 
 interface Response {
   content?: Record<string, { examples?: Record<string, { value: object }> }>

@@ -3,10 +3,10 @@ import { join } from 'node:path'
 import Ajv from 'ajv'
 import Ajv2020 from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
-import t from 'tap'
 import { STATUS_OF } from '../../plugins/errors/catalogue.js'
 import { startApp } from '../support/api.js'
 import { ROOT } from '../support/root.js'
+import t from '../support/tap.js'
 
 interface Parameter {
   name: string

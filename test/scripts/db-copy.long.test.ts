@@ -1,10 +1,10 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import t, { type Test } from 'tap'
 import { clientOf, SECRET, startApp } from '../support/api.js'
 import { databaseEnv, emptyDatabase, sqlClient } from '../support/databases.js'
 import { emptyFolder, runScript, until } from '../support/process.js'
+import t, { type Test } from '../support/tap.js'
 
 const SCRIPT = fileURLToPath(new URL('../../scripts/db-copy.js', import.meta.url))
 /** More than are copied at a time, and so many that a kill comes in between. */

@@ -1,9 +1,9 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import t, { type Test } from 'tap'
 import { clientOf, startApp } from '../support/api.js'
 import { databaseEnv, KINDS, sqlClient } from '../support/databases.js'
 import { emptyFolder, runScript } from '../support/process.js'
+import t, { type Test } from '../support/tap.js'
 
 const ROWS = 10_000
 

@@ -1,7 +1,6 @@
 import { METHODS } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
 import type { FastifyInstance } from 'fastify'
-import t from 'tap'
 import { STATUS_OF } from '../../plugins/errors/catalogue.js'
 import {
   type Answer,
@@ -16,6 +15,7 @@ import {
 } from '../support/api.js'
 import { parseRaw, sendRaw } from '../support/raw.js'
 import { JSON_TYPE, UNKNOWN_ID } from '../support/refusals.js'
+import t from '../support/tap.js'
 
 const sendTo = (app: FastifyInstance, bytes: string | Buffer) =>
   sendRaw('127.0.0.1', (app.server.address() as AddressInfo).port, bytes)

@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect } from 'node:net'
 import { PassThrough } from 'node:stream'
-import t from 'tap'
 import { httpServer } from '../../src/http-server.js'
+import t from '../support/tap.js'
 
 t.test('a broken request behind an answer that is being sent puts nothing into that answer', async (t) => {
   const app = httpServer({})

@@ -1,8 +1,8 @@
 import { generateKeyPairSync } from 'node:crypto'
 import { join, resolve } from 'node:path'
-import t, { type Test } from 'tap'
 import { StartError } from '../../db/errors.js'
 import { Environment, loadConfig } from '../../src/config.js'
+import t, { type Test } from '../support/tap.js'
 
 const SECRET = 's3cr3t-'.repeat(5)
 const POSTGRES = 'postgres://app:pa55word@db.example:5432/tasks'

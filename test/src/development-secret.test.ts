@@ -4,10 +4,10 @@ import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
-import t from 'tap'
 import { StartError } from '../../db/errors.js'
 import { type AuthConfig, loadConfig } from '../../src/config.js'
 import { resolveDevelopmentSecret } from '../../src/development-secret.js'
+import t from '../support/tap.js'
 
 const authIn = (directory: string): AuthConfig => loadConfig({ DATA_DIR: directory, JWT_ISSUER: 'me' }).auth
 

@@ -1,8 +1,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import t, { type Test } from 'tap'
 import { StartError } from '../../db/errors.js'
 import { loadDotEnv } from '../../src/dot-env.js'
+import t, { type Test } from '../support/tap.js'
 
 /** The variables that a file with this content adds to an environment. */
 function added(t: Test, content: string | Buffer, env: Record<string, string> = {}) {

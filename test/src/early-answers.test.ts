@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, type Socket } from 'node:net'
-import t, { type Test } from 'tap'
 import { clientOf, rowsOf, sign, startApp } from '../support/api.js'
 import { until } from '../support/process.js'
 import { parseRaw } from '../support/raw.js'
+import t, { type Test } from '../support/tap.js'
 
 const MB = 1_000_000
 const COLLECTION = '/api/alice/tasks'

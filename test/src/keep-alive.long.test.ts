@@ -2,10 +2,10 @@ import { once } from 'node:events'
 import { type AddressInfo, connect } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
-import t, { type Test } from 'tap'
 import { buildOps } from '../../src/ops.js'
 import { startApp } from '../support/api.js'
 import { parseRaw } from '../support/raw.js'
+import t, { type Test } from '../support/tap.js'
 
 /** Both listeners, each with a path. */
 async function listeners(t: Test, env: Record<string, string>): Promise<[FastifyInstance, string][]> {

@@ -1,12 +1,12 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import t from 'tap'
 import { httpServer } from '../../src/http-server.js'
 import { SECRET, sign } from '../support/api.js'
 import { emptyDatabase } from '../support/databases.js'
 import { startProcess } from '../support/process.js'
 import { parseRaw, sendRaw } from '../support/raw.js'
+import t from '../support/tap.js'
 import '../support/addresses.js'
 
 const ADDRESSES_OF_NAMES = fileURLToPath(new URL('../support/addresses.js', import.meta.url))

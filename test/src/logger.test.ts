@@ -1,8 +1,8 @@
 import { connect } from 'node:net'
-import t, { type Test } from 'tap'
 import { SECRET, sign } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { startProcess } from '../support/process.js'
+import t, { type Test } from '../support/tap.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
 /** What a user, a client or an operator gives us, each in words that are found nowhere else. */

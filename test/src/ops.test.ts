@@ -1,7 +1,7 @@
-import t, { type Test } from 'tap'
 import { buildOps, urlOf } from '../../src/ops.js'
 import { clientOf, request, startApp } from '../support/api.js'
 import { emptyDatabase } from '../support/databases.js'
+import t, { type Test } from '../support/tap.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
 async function startOps(t: Test, env: Record<string, string> = {}) {

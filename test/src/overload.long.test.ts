@@ -1,10 +1,10 @@
 import { Agent, request } from 'node:http'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
-import t, { type Test } from 'tap'
 import { SECRET, sign } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { aliceAt, type Service, startProcess, statusOf, until } from '../support/process.js'
+import t, { type Test } from '../support/tap.js'
 
 /** Each on a connection of its own: three times as many as may wait for the database. */
 const CLIENTS = 3_000

@@ -1,9 +1,9 @@
 import { decodeProtectedHeader, jwtVerify } from 'jose'
-import t from 'tap'
 import { StartError } from '../../db/errors.js'
 import type { AuthOptions } from '../../plugins/auth/options.js'
 import { issueToken } from '../../src/token.js'
 import { stopClock } from '../support/clock.js'
+import t from '../support/tap.js'
 
 const secret = 'ä secret that is not only ASCII ✓'
 const auth: AuthOptions = { keys: { kind: 'secret', secret }, issuer: undefined, audience: undefined }

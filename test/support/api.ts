@@ -1,13 +1,13 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { STATUS_CODES } from 'node:http'
 import type { FastifyInstance } from 'fastify'
-import t, { type Test } from 'tap'
 import { tasks } from '../../db/schema.js'
 import { type ErrorCode, STATUS_OF } from '../../plugins/errors/catalogue.js'
 import { buildApp, type Overrides } from '../../src/app.js'
 import { loadConfig } from '../../src/config.js'
 import { type DatabaseKind, databaseEnv, KINDS } from './databases.js'
 import { SECRET, sign } from './sign.js'
+import t, { type Test } from './tap.js'
 
 // Apart, because a program that is no test cannot have tap run in it.
 export { SECRET, sign }

@@ -1,5 +1,5 @@
 import { inspect, isDeepStrictEqual } from 'node:util'
-import type { Test } from 'tap'
+import type { Test } from './tap.js'
 
 /**
  * Checks many cases as one assertion: a property, not a thousand lines of output. The first case that is wrong fails it,

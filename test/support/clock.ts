@@ -1,4 +1,4 @@
-import type { Test } from 'tap'
+import type { Test } from './tap.js'
 
 export interface Clock {
   /** In seconds, as tokens have it. */

@@ -2,9 +2,9 @@ import { randomUUID } from 'node:crypto'
 import { cpSync } from 'node:fs'
 import { join } from 'node:path'
 import postgres from 'postgres'
-import type { Test } from 'tap'
 import type { DatabaseConfig } from '../../db/index.js'
 import { prepared } from './prepared.js'
+import type { Test } from './tap.js'
 
 export type DatabaseKind = DatabaseConfig['kind']
 export const KINDS: DatabaseKind[] = ['postgres', 'embedded']

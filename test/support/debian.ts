@@ -1,5 +1,5 @@
 import { existsSync, readdirSync } from 'node:fs'
-import type { Test } from 'tap'
+import type { Test } from './tap.js'
 
 /** Where Debian keeps the programs of PostgreSQL's newest version; undefined when there are none. */
 function postgresPrograms(): string | undefined {

@@ -1,7 +1,7 @@
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { JWK } from 'jose'
-import type { Test } from 'tap'
+import type { Test } from './tap.js'
 
 export interface KeyServer {
   url: string

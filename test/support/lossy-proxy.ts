@@ -1,6 +1,6 @@
 import { createServer, request } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import type { Test } from 'tap'
+import type { Test } from './tap.js'
 
 /**
  * An HTTP proxy that passes on every request but loses every `nth` answer: the connection breaks after the service has

@@ -2,7 +2,7 @@ import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { exportJWK, generateKeyPair, type JWK } from 'jose'
 import Provider from 'oidc-provider'
-import type { Test } from 'tap'
+import type { Test } from './tap.js'
 
 export const AUDIENCE = 'https://tasks.example.com'
 

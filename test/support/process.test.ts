@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import t from 'tap'
 import { emptyFolder, startProcess } from './process.js'
+import t from './tap.js'
 
 const PROGRAMS: [what: string, fails: boolean, code: string][] = [
   ['an exception', true, 'setTimeout(() => { throw new Error("no") })'],

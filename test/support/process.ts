@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
-import type { Test } from 'tap'
 import { freePort } from './postgres-server.js'
 import { sign } from './sign.js'
+import type { Test } from './tap.js'
 
 const SERVER = fileURLToPath(new URL('../../src/server.js', import.meta.url))
 

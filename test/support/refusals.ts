@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
-import type { Test } from 'tap'
 import { type Client, clientOf, isProblem, request, rowsOf } from './api.js'
+import type { Test } from './tap.js'
 
 export const JSON_TYPE = { 'content-type': 'application/json' }
 

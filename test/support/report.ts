@@ -1,39 +1,74 @@
 import type { Base, TAP } from 'tap'
 
 interface Failure {
-  /** The file and the titles down to the assertion. */
+  /** The worker, the file and the titles down to the assertion. */
   fullname: string
   diag: Record<string, unknown> | null
 }
 
+/** What a file said so far. */
+interface Outcome {
+  name: string
+  assertions: number
+  failures: Failure[]
+  comments: string[]
+}
+
+export interface Report {
+  began(file: string): void
+  /** Its worker ended before the file did. */
+  broke(file: string, how: string): void
+}
+
 /** Prints a line for each file that ends, its failures and comments if it failed, and at the end the totals. */
-export function reportOn(run: TAP): void {
-  const said = new Map<Base, { failures: Failure[]; comments: string[] }>()
+export function reportOn(run: TAP): Report {
   const failed: string[] = []
-  run.on('subtestAdd', (file) => {
-    const failures: Failure[] = []
-    file.parser.on('fail', (failure: Failure) => failures.push(failure))
-    said.set(file, { failures, comments: commentsOf(file.parser) })
-  })
-  run.on('subtestEnd', (file) => {
-    const { name, time, counts, results, options } = file
-    const isRight = results?.ok === true
-    const columns = [isRight ? 'ok    ' : 'not ok', `${(time / 1000).toFixed(1)} s`.padStart(8)]
-    console.log([...columns, String(counts.total).padStart(6), name].join('  '))
+  const running = new Map<string, number>()
+
+  function print({ name, assertions, failures, comments }: Outcome, isRight: boolean, end?: string) {
+    const seconds = ((performance.now() - (running.get(name) ?? Number.NaN)) / 1000).toFixed(1)
+    running.delete(name)
+    const columns = [
+      isRight ? 'ok    ' : 'not ok',
+      `${seconds} s`.padStart(8),
+      String(assertions).padStart(6)
+    ]
+    console.log([...columns, name].join('  '))
     if (isRight) return
     failed.push(name)
-    const { failures = [], comments = [] } = said.get(file) ?? {}
-    for (const failure of failures) console.log(`\n${textOf(failure)}\n`)
-    if (failures.length === 0) {
-      console.log(`\n  ended with ${options.signal ?? `exit code ${options.exitCode}`}\n`)
-    }
+    for (const failure of failures) console.log(`\n${textOf(failure, name)}\n`)
+    if (end) console.log(`\n  ended with ${end}\n`)
     for (const comment of comments) console.log(`  ${comment.trimEnd()}`)
+  }
+
+  run.on('subtestAdd', (worker) => {
+    // A worker runs one file after the other.
+    let file: Outcome | undefined
+    const { parser } = worker
+    parser.on('child', (child) => {
+      const outcome = { name: child.name, assertions: 0, failures: [], comments: commentsOf(child) }
+      file = outcome
+      child.on('complete', ({ ok }: { ok: boolean }) => print(outcome, ok))
+    })
+    for (const event of ['pass', 'fail', 'skip', 'todo'] as const) {
+      parser.on(event, () => {
+        if (file) file.assertions++
+      })
+    }
+    parser.on('fail', (failure: Failure) => file?.failures.push(failure))
   })
   run.on('complete', () => {
     for (const name of failed) console.log(`failed: ${name}`)
     const { pass, fail, skip, todo } = run.counts
     console.log(`${pass} passed, ${fail} failed${skip + todo > 0 ? `, ${skip + todo} skipped` : ''}`)
   })
+
+  return {
+    began: (file) => void running.set(file, performance.now()),
+    broke(name, how) {
+      if (running.has(name)) print({ name, assertions: 0, failures: [], comments: [] }, false, how)
+    }
+  }
 }
 
 /** What tests say with `t.comment`, without what tap says itself; filled while the file runs. */
@@ -48,14 +83,14 @@ function commentsOf(parser: Base['parser'], comments: string[] = []): string[] {
 const asText = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value))
 
 /** Where it is and what was expected come first. */
-function textOf({ fullname, diag }: Failure): string {
+function textOf({ fullname, diag }: Failure, file: string): string {
   const { at, diff, source, stack = '', compare, ...rest } = diag ?? {}
   const { fileName, lineNumber } = (at ?? {}) as { fileName?: string; lineNumber?: number }
   // The line of the test, rather than of a helper that it calls.
   const [where = fileName ? `${fileName}:${lineNumber}` : ''] =
     /test\/[^:]+\.test\.ts:\d+/.exec(String(stack)) ?? []
   const parts = [
-    `${where}  ${fullname}`,
+    `${where}  ${fullname.slice(fullname.indexOf(file))}`,
     diff && `expected (-) and received (+):\n${String(diff).replaceAll(/^(---|\+\+\+|@@) .*\n/gm, '')}`,
     ...Object.entries(rest).map(([name, value]) => `${name}: ${asText(value)}`),
     source,

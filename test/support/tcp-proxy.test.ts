@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createServer, connect as tcp } from 'node:net'
-import t from 'tap'
+import t from './tap.js'
 import { startProxy } from './tcp-proxy.js'
 
 t.test('a delay makes everything later, on connections there are too, and nothing overtakes', async (t) => {

@@ -1,6 +1,6 @@
 import { createServer, type Server, type Socket, connect as tcp } from 'node:net'
 import { Transform } from 'node:stream'
-import type { Test } from 'tap'
+import type { Test } from './tap.js'
 
 /**
  * What a proxy does with the connections that come: pass them on, close each at once, or take them and say nothing. Or

@@ -4,10 +4,10 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import t, { type Test } from 'tap'
 import { lockDirectory } from '../../../db/embedded/directory-lock.js'
 import { StartError } from '../../../db/errors.js'
 import { emptyFolder } from '../../support/process.js'
+import t, { type Test } from '../../support/tap.js'
 
 const TAKER = fileURLToPath(new URL('../../support/lock-taker.js', import.meta.url))
 

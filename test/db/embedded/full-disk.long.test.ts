@@ -2,9 +2,9 @@ import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import t from 'tap'
 import { emptyFolder, startProcess, until } from '../../support/process.js'
 import { SECRET, sign } from '../../support/sign.js'
+import t from '../../support/tap.js'
 
 /** A new database takes about half of it. */
 const SIZE_MIB = 100

@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import t from 'tap'
 import { DatabaseUnavailable } from '../../../db/errors.js'
 import { openCursors } from '../../../db/postgres/cursor.js'
 import { openClient } from '../../../db/postgres/driver.js'
@@ -7,6 +6,7 @@ import { Pool } from '../../../db/postgres/pool.js'
 import { STATEMENT_MS } from '../../../db/postgres/session.js'
 import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
 import { emptyDatabase } from '../../support/databases.js'
+import t from '../../support/tap.js'
 
 t.test('the wait for a turn, for a connection and for the first batch has one deadline', async (t) => {
   const target = parseDatabaseUrl(await emptyDatabase(t))

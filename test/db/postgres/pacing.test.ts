@@ -1,4 +1,3 @@
-import t from 'tap'
 import {
   batchSize,
   type Candidate,
@@ -8,6 +7,7 @@ import {
   Pace,
   Recent
 } from '../../../db/postgres/pacing.js'
+import t from '../../support/tap.js'
 
 /** A connection with so many statements of so many milliseconds each. */
 const connection = (name: string, pending = 0, ms = 0, rest: Partial<Candidate> = {}) => ({

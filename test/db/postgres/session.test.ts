@@ -1,4 +1,3 @@
-import t, { type Test } from 'tap'
 import { DatabaseUnavailable } from '../../../db/errors.js'
 import { openClient } from '../../../db/postgres/driver.js'
 import { Delays } from '../../../db/postgres/pacing.js'
@@ -6,6 +5,7 @@ import { type Sending, Session } from '../../../db/postgres/session.js'
 import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { until } from '../../support/process.js'
+import t, { type Test } from '../../support/tap.js'
 
 const ignore = () => {}
 const EVENTS = {

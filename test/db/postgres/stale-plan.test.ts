@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import t from 'tap'
 import { openDatabase } from '../../../db/index.js'
 import { migrate } from '../../../db/migrate.js'
 import { taskRepository } from '../../../db/tasks.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
+import t from '../../support/tap.js'
 
 const USERS = Array.from({ length: 30 }, (_, n) => `user-${n}`)
 

@@ -1,4 +1,3 @@
-import t, { type Test } from 'tap'
 import { DatabaseUnavailable } from '../../../db/errors.js'
 import { openDatabase } from '../../../db/index.js'
 import { migrate } from '../../../db/migrate.js'
@@ -10,7 +9,11 @@ import { oneTask, taskRepository } from '../../../db/tasks.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { startPostgres } from '../../support/postgres-server.js'
 import { until } from '../../support/process.js'
+import t, { type Test } from '../../support/tap.js'
 import { startProxy } from '../../support/tcp-proxy.js'
+
+// Each test has a database of its own and mostly waits, so they wait together.
+t.jobs = 4
 
 const USER = 'alice'
 const MANY = 100

@@ -1,6 +1,6 @@
-import t from 'tap'
 import { codeOf } from '../../../plugins/errors/catalogue.js'
 import { entityTag, isNamed, matchedVersions } from '../../../routes/tasks/entity-tag.js'
+import t from '../../support/tap.js'
 
 t.test('an entity tag is strong and quoted', async (t) => {
   t.equal(entityTag(12), '"12"')

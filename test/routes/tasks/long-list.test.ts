@@ -1,12 +1,15 @@
 import { once } from 'node:events'
 import { Agent, get, type IncomingMessage } from 'node:http'
 import { text } from 'node:stream/consumers'
-import t, { type Test } from 'tap'
 import { LONGEST_ARRAY } from '../../../db/tasks.js'
 import { urlOf } from '../../../src/ops.js'
 import { clientOf, onEachDatabase, sign, startApp } from '../../support/api.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { until } from '../../support/process.js'
+import t, { type Test } from '../../support/tap.js'
+
+// Each test has a database of its own and mostly waits, so they wait together.
+t.jobs = 4
 
 /** Gives a user that many tasks, the newest with the greatest number. */
 const fill = (sql: ReturnType<typeof sqlClient>, user: string, count: number) => sql`

@@ -1,4 +1,3 @@
-import t from 'tap'
 import {
   CreateTask,
   IdempotencyKey,
@@ -8,6 +7,7 @@ import {
 } from '../../../routes/tasks/schemas.js'
 import { clientOf, isProblem, startApp } from '../../support/api.js'
 import { JSON_TYPE } from '../../support/refusals.js'
+import t from '../../support/tap.js'
 
 const OBJECT = 'The body must be a JSON object'
 const NO_TITLE = 'title must not be empty'

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
-import type { Test } from 'tap'
 import { REQUESTS, SEED } from '../../fuzz/settings.js'
 import {
   type Answer,
@@ -13,6 +12,7 @@ import {
 } from '../../support/api.js'
 import { holdsFor } from '../../support/cases.js'
 import { JSON_TYPE } from '../../support/refusals.js'
+import type { Test } from '../../support/tap.js'
 
 // What is right, said a second time and in other words than the schemas.
 const codePoints = (text: string) => [...text].length

@@ -3,12 +3,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
-import t from 'tap'
 import { openDatabase } from '../../../db/index.js'
 import { causeOf } from '../../../db/outage.js'
 import { makeAuthority, type Subject } from '../../support/certificates.js'
 import { sqlClient } from '../../support/databases.js'
 import { startPostgres } from '../../support/postgres-server.js'
+import t from '../../support/tap.js'
 
 const directory = mkdtempSync(join(tmpdir(), 'tasks-socket-'))
 chmodSync(directory, 0o777)

@@ -1,11 +1,11 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import t from 'tap'
 import { SECRET } from '../support/api.js'
 import { emptyDatabase } from '../support/databases.js'
 import { aliceAt, emptyFolder, startProcess } from '../support/process.js'
 import { ROOT } from '../support/root.js'
+import t from '../support/tap.js'
 
 t.test('the built tree serves from any folder, without a TypeScript loader or the sources', async (t) => {
   const app = join(emptyFolder(t), 'app')

@@ -1,11 +1,11 @@
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import t, { type Test } from 'tap'
 import { databaseEnv, emptyDatabase } from '../support/databases.js'
 import { emptyFolder, startProcess, until } from '../support/process.js'
 import { ROOT } from '../support/root.js'
 import { SECRET } from '../support/sign.js'
+import t, { type Test } from '../support/tap.js'
 
 /** Runs the command that follows with a terminal as its output: `script` of util-linux. */
 const IN_TERMINAL = ['sh', '-c', `exec script -qec "'$0' '$1'" /dev/null`]

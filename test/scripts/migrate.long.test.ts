@@ -1,9 +1,9 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import t from 'tap'
 import { databaseEnv, emptyDatabase, sqlClient } from '../support/databases.js'
 import { emptyFolder, runScript } from '../support/process.js'
 import { migrationRefusal } from '../support/start.js'
+import t from '../support/tap.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
 const DONE = { code: 0, out: '', err: '' }

@@ -1,10 +1,10 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import t, { type Test } from 'tap'
 import { clientOf, startApp } from '../../support/api.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { freePort, type PostgresServer, startPostgres } from '../../support/postgres-server.js'
+import t, { type Test } from '../../support/tap.js'
 
 /** A URL with several hosts, which are ports of 127.0.0.1. */
 const urlOf = (ports: (string | number)[], database = 'postgres') =>

@@ -1,9 +1,9 @@
 import { createServer, type RequestListener, request } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import t, { type Test } from 'tap'
 import { clientOf, onEachDatabase, sign } from '../support/api.js'
 import { lossyProxy } from '../support/lossy-proxy.js'
 import { blocksOf } from '../support/markdown.js'
+import t, { type Test } from '../support/tap.js'
 
 interface Code {
   createTask(task: object): Promise<Response>

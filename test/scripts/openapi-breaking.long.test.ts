@@ -2,9 +2,9 @@ import { execFile } from 'node:child_process'
 import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import t, { type Test } from 'tap'
 import { emptyFolder } from '../support/process.js'
 import { ROOT } from '../support/root.js'
+import t, { type Test } from '../support/tap.js'
 
 // biome-ignore lint/suspicious/noExplicitAny: a test changes one thing in it.
 type Document = any

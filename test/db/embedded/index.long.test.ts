@@ -1,10 +1,10 @@
 import fs from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
-import t, { type Test } from 'tap'
 import { DatabaseUnavailable } from '../../../db/errors.js'
 import { openDatabase } from '../../../db/index.js'
 import { migrate } from '../../../db/migrate.js'
 import { taskRepository } from '../../../db/tasks.js'
+import t, { type Test } from '../../support/tap.js'
 
 const USER = 'alice'
 const { fsyncSync } = fs

@@ -1,12 +1,12 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import t from 'tap'
 import { SECRET } from '../support/api.js'
 import { databaseEnv, emptyDatabase, sqlClient } from '../support/databases.js'
 import { freePort } from '../support/postgres-server.js'
 import { aliceAt, emptyFolder, type Service, startProcess, statusOf } from '../support/process.js'
 import { ROOT } from '../support/root.js'
+import t from '../support/tap.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
 const titlesIn = async (response: Response) =>

@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { type ConnectionOptions, checkServerIdentity } from 'node:tls'
 import postgres from 'postgres'
-import t from 'tap'
 import { openDatabase } from '../../db/index.js'
 import { authorityFile, emptyDatabase, sqlClient, TRANSPORTS, urlOver } from './databases.js'
 import { startPostgres } from './postgres-server.js'
+import t from './tap.js'
 
 for (const transport of TRANSPORTS) {
   t.test(`a database over ${transport} has only connections of that kind`, async (t) => {

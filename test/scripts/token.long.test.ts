@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
-import t, { type Test } from 'tap'
 import { request, SECRET, startApp } from '../support/api.js'
 import { databaseEnv } from '../support/databases.js'
+import t, { type Test } from '../support/tap.js'
 
 const SCRIPT = fileURLToPath(new URL('../../scripts/token.js', import.meta.url))
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+\n$/

@@ -1,8 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import t from 'tap'
 import { startApp } from '../support/api.js'
 import { emptyFolder, runScript } from '../support/process.js'
+import t from '../support/tap.js'
 
 t.test('writes the document that the service shows, and leaves nothing else', async (t) => {
   const cwd = emptyFolder(t)

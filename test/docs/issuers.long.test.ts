@@ -3,12 +3,12 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseEnv } from 'node:util'
 import { decodeJwt, decodeProtectedHeader } from 'jose'
-import t, { type Test } from 'tap'
 import { loadConfig } from '../../src/config.js'
 import { startApp } from '../support/api.js'
 import { AUDIENCE, startOidcIssuer } from '../support/oidc-issuer.js'
 import { ROOT } from '../support/root.js'
 import { sign } from '../support/sign.js'
+import t, { type Test } from '../support/tap.js'
 
 // docs/issuers.md followed literally, for the issuers that can run here. Better Auth's section is followed by the
 // browser tests, which have that package.

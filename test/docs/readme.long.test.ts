@@ -3,12 +3,12 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import t from 'tap'
 import { STATUS_OF } from '../../plugins/errors/catalogue.js'
 import { Environment } from '../../src/config.js'
 import { onEachDatabase, SECRET } from '../support/api.js'
 import { blocksOf, codeOf, rowsOf } from '../support/markdown.js'
 import { ROOT } from '../support/root.js'
+import t from '../support/tap.js'
 
 const CURL_SHIM = fileURLToPath(new URL('../support/curl.js', import.meta.url))
 const END = '--- end of block ---'

@@ -1,10 +1,10 @@
 import { connect, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { setTimeout } from 'node:timers/promises'
-import t, { type Test } from 'tap'
 import { SECRET, sign } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { aliceAt, type Service, startProcess, statusOf, until } from '../support/process.js'
+import t, { type Test } from '../support/tap.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
 /** A raw connection on which the given text was sent; it ends with the test. */
