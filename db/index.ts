@@ -1,6 +1,5 @@
 import { is, Param, Placeholder } from 'drizzle-orm'
 import type { LockTarget, Orm, Statement } from './driver.js'
-import { openEmbedded } from './embedded/index.js'
 import { DatabaseUnavailable } from './errors.js'
 import { type DatabaseFigures, type DatabaseObservations, observations } from './observations.js'
 import { openPostgres } from './postgres/index.js'
@@ -79,7 +78,8 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
   const observed = observations()
   const driver =
     config.kind === 'embedded'
-      ? await openEmbedded(config.directory, config.mustExist)
+      ? // A service on PostgreSQL never loads PGlite.
+        await (await import('./embedded/index.js')).openEmbedded(config.directory, config.mustExist)
       : openPostgres(config.url, variable, config.poolMax ?? DEFAULT_POOL_MAX, observed)
   const clock = setInterval(() => driver.tick(performance.now()), TICK_MS)
 

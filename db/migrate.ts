@@ -101,6 +101,8 @@ function reason(error: unknown): string {
   if (error instanceof StartError) return error.message
   if (error instanceof DatabaseUnavailable) return 'it does not answer'
   const { name, message, code } = error as Error & { code?: string }
+  // The driver's message for this says "write CONNECT_TIMEOUT undefined:undefined".
+  if (code === 'CONNECT_TIMEOUT') return 'it does not answer'
   if (code === INSUFFICIENT_PRIVILEGE) {
     return `this role may not bring the schema up to date, or not see whether it is; run npm run db:migrate as the owner of the schema (${message})`
   }

@@ -1,10 +1,12 @@
-import { types } from '@electric-sql/pglite'
 import postgres from 'postgres'
 import type { Rows } from '../driver.js'
 import { toInstant } from '../instant.js'
 import type { Connection } from './session.js'
 import { connectSocket, requestCancel } from './socket.js'
 import type { DatabaseAddress, PostgresTarget } from './url.js'
+
+/** The type's number in PostgreSQL's catalogue. */
+const TIMESTAMPTZ = 1184
 
 /** How long one attempt to connect may take, unless the URL says otherwise. */
 const CONNECT_MS = 3_000
@@ -69,7 +71,7 @@ export async function openClient(
     // PgBouncer refuses other parameters, for instance statement_timeout.
     connection: { application_name: 'tasks-api', ...target.settings, TimeZone: 'UTC', DateStyle: 'ISO' },
     types: {
-      instant: { to: types.TIMESTAMPTZ, from: [types.TIMESTAMPTZ], parse: toInstant, serialize: String }
+      instant: { to: TIMESTAMPTZ, from: [TIMESTAMPTZ], parse: toInstant, serialize: String }
     },
     // In its documentation, not in its types.
     ...{

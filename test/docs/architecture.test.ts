@@ -13,7 +13,9 @@ function importsBetweenRooms(): string[] {
     for (const name of readdirSync(join(ROOT, top), { recursive: true, encoding: 'utf8' })) {
       if (!name.endsWith('.ts')) continue
       const file = join(top, name)
-      for (const [, path] of readFileSync(join(ROOT, file), 'utf8').matchAll(/ from '(\.[^']+)'/g)) {
+      for (const [, path] of readFileSync(join(ROOT, file), 'utf8').matchAll(
+        /(?: from |import\()'(\.[^']+)'/g
+      )) {
         const [from, to] = [roomOf(file), roomOf(normalize(join(dirname(file), path as string)))]
         if (from !== to) arrows.add(`${from} --> ${to}`)
       }
