@@ -5,7 +5,7 @@ import fp from 'fastify-plugin'
 import { AT_LEAST_ONE_OF, STORABLE } from './validation.js'
 
 /** Found as a package import, because this file is at another depth once it is built. */
-const { version } = JSON.parse(
+export const { version } = JSON.parse(
   readFileSync(createRequire(import.meta.url).resolve('#package.json'), 'utf8')
 ) as { version: string }
 

@@ -10,6 +10,7 @@ import notFound, { ROUTER, rewriteUrl } from '../plugins/not-found.js'
 import openapi from '../plugins/openapi.js'
 import requiredHost from '../plugins/required-host.js'
 import securityHeaders from '../plugins/security-headers.js'
+import type { Tracing } from '../plugins/tracing.js'
 import { ajv } from '../plugins/validation.js'
 import tasks from '../routes/tasks/index.js'
 import type { Config } from './config.js'
@@ -24,10 +25,15 @@ const BODY_LIMIT = 65_536
 export interface Overrides {
   /** Where log lines go instead of the standard output. */
   logStream?: { write(line: string): void }
+  /** Traces requests and statements. */
+  tracing?: Tracing | undefined
 }
 
 /** The API listener as production runs it, ready to listen; it reads nothing of the process around it. */
-export async function buildApp(config: Config, { logStream }: Overrides = {}): Promise<FastifyInstance> {
+export async function buildApp(
+  config: Config,
+  { logStream, tracing }: Overrides = {}
+): Promise<FastifyInstance> {
   const app = httpServer({
     logger: loggerOptions(config.logLevel, logStream),
     // Instead of Fastify's two lines for each request, the onResponse hook below has one, without the URL.
@@ -53,6 +59,7 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
     done()
   })
 
+  if (tracing) await app.register(tracing.plugin)
   await app.register(securityHeaders)
   await app.register(requiredHost)
   await app.register(metrics)
@@ -61,6 +68,7 @@ export async function buildApp(config: Config, { logStream }: Overrides = {}): P
   await app.register(auth, { auth: resolveDevelopmentSecret(config.auth) })
   await app.register(database, { database: config.database })
   await app.register(databaseMetrics)
+  if (tracing) app.db = tracing.database(app.db)
   await app.register(openapi)
   await app.register(jsonBody)
 

@@ -30,6 +30,23 @@ const databaseUrl = () =>
     })
   )
 
+const collectorUrl = () =>
+  Type.Optional(
+    Type.String({
+      pattern: '^https?://\\S+$',
+      description: 'an http:// or https:// URL of an OTLP collector'
+    })
+  )
+
+const SAMPLERS = [
+  'always_on',
+  'always_off',
+  'traceidratio',
+  'parentbased_always_on',
+  'parentbased_always_off',
+  'parentbased_traceidratio'
+] as const
+
 /** Copied or quoted wrongly; also signs that nobody sees, such as a byte order mark. */
 const RAGGED_ENDS = /^[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}"'`]|[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}"'`]$/u
 
@@ -75,6 +92,29 @@ export const Environment = Type.Object({
     default: 'false',
     description: 'true or false'
   }),
+  OTEL_TRACES_EXPORTER: Type.Optional(
+    Type.Union([Type.Literal('otlp'), Type.Literal('none')], { description: 'otlp or none' })
+  ),
+  OTEL_EXPORTER_OTLP_ENDPOINT: collectorUrl(),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: collectorUrl(),
+  OTEL_EXPORTER_OTLP_PROTOCOL: Type.Literal('http/protobuf', {
+    default: 'http/protobuf',
+    description: 'http/protobuf'
+  }),
+  OTEL_SDK_DISABLED: Type.Union([Type.Literal('true'), Type.Literal('false')], {
+    default: 'false',
+    description: 'true or false'
+  }),
+  OTEL_SERVICE_NAME: Type.String({ default: 'tasks-api', description: 'the name of the service in traces' }),
+  OTEL_TRACES_SAMPLER: Type.Union(
+    SAMPLERS.map((sampler) => Type.Literal(sampler)),
+    { default: 'parentbased_always_on', description: `one of ${SAMPLERS.join(', ')}` }
+  ),
+  OTEL_TRACES_SAMPLER_ARG: Type.String({
+    pattern: '^(0(\\.\\d+)?|1(\\.0+)?)$',
+    default: '1',
+    description: 'a number from 0 to 1, the share of requests to sample'
+  }),
   GRACE_SECONDS: Type.String({
     pattern: '^([1-9]|[1-9]\\d|[1-5]\\d{2}|600)$',
     default: '10',
@@ -110,6 +150,8 @@ export interface Config {
   logLevel: Static<typeof Environment>['LOG_LEVEL']
   /** Whether each request has a line at info. */
   logRequests: boolean
+  /** There only when requests are traced. */
+  tracing?: { serviceName: string }
   /** How long requests in flight may take to finish once the process is told to stop, in milliseconds. */
   graceMs: number
   /** How long a connection without a request is kept, in milliseconds. */
@@ -138,6 +180,7 @@ export function loadConfig(env: Record<string, string | undefined>): Readonly<Co
     corsOrigins: corsOrigins(values.CORS_ORIGIN, production),
     logLevel: values.LOG_LEVEL,
     logRequests: logRequests(values),
+    ...(isTracing(values) && { tracing: { serviceName: values.OTEL_SERVICE_NAME } }),
     graceMs: Number(values.GRACE_SECONDS) * 1_000,
     keepAliveMs: Number(values.KEEP_ALIVE_SECONDS) * 1_000
   })
@@ -163,6 +206,16 @@ function parse(env: Record<string, string | undefined>): Values {
 function wrong(name: string, schema: TSchema, value?: string): StartError {
   const shown = schema.secret || value === undefined ? '' : `, not ${JSON.stringify(value)}`
   return new StartError(`${name} must be ${schema.description}${shown}`)
+}
+
+/** OpenTelemetry's own default sends traces to a collector on this machine. Here somebody must have asked for it. */
+function isTracing(values: Values): boolean {
+  if (values.OTEL_SDK_DISABLED === 'true' || values.OTEL_TRACES_EXPORTER === 'none') return false
+  return (
+    values.OTEL_TRACES_EXPORTER === 'otlp' ||
+    values.OTEL_EXPORTER_OTLP_ENDPOINT !== undefined ||
+    values.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT !== undefined
+  )
 }
 
 function logRequests({ LOG_REQUESTS, LOG_LEVEL }: Values): boolean {

@@ -2,6 +2,7 @@ import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import { StartError } from '../db/errors.js'
 import { causeOf } from '../db/outage.js'
+import { version } from '../plugins/openapi.js'
 import { buildApp } from './app.js'
 import { type Config, type Listener, loadConfig } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
@@ -30,7 +31,9 @@ try {
 
 async function serve(config: Config): Promise<void> {
   const isRead = !config.production && process.stdout.isTTY
-  const api = await buildApp(config, isRead ? { logStream: await readableLines() } : {})
+  const tracing =
+    config.tracing && (await import('../plugins/tracing.js')).startTracing({ ...config.tracing, version })
+  const api = await buildApp(config, { tracing, ...(isRead && { logStream: await readableLines() }) })
   await listen(api, config.api, '')
   const ops = await buildOps(api)
   await listen(ops, config.ops, 'OPS_')
@@ -41,6 +44,7 @@ async function serve(config: Config): Promise<void> {
     if (err) api.log.fatal({ err: causeOf(err) }, 'stopping after an error that nothing caught')
     ops.drain()
     for (const stop of stops) await stop()
+    await tracing?.stop()
   })
 
   if (!isRead) api.log.info(`API ${urlOf(api)}, operations ${urlOf(ops)}`)

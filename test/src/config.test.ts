@@ -110,6 +110,14 @@ t.test('an empty value counts as unset, and other variables as none of ours', as
       'CORS_ORIGIN',
       'LOG_LEVEL',
       'LOG_REQUESTS',
+      'OTEL_TRACES_EXPORTER',
+      'OTEL_EXPORTER_OTLP_ENDPOINT',
+      'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT',
+      'OTEL_EXPORTER_OTLP_PROTOCOL',
+      'OTEL_SDK_DISABLED',
+      'OTEL_SERVICE_NAME',
+      'OTEL_TRACES_SAMPLER',
+      'OTEL_TRACES_SAMPLER_ARG',
       'GRACE_SECONDS',
       'KEEP_ALIVE_SECONDS',
       'NODE_ENV'
@@ -191,6 +199,16 @@ t.test('a wrong value is refused in one line that names the variable and what wo
     ['KEEP_ALIVE_SECONDS', '10000', /from 1 to 9999/],
     ['KEEP_ALIVE_SECONDS', '060', /from 1 to 9999/],
     ['KEEP_ALIVE_SECONDS', '60s', /from 1 to 9999/],
+    ['OTEL_TRACES_EXPORTER', 'console', /must be otlp or none, not "console"/],
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318', /an http:\/\/ or https:\/\/ URL/],
+    ['OTEL_EXPORTER_OTLP_TRACES_ENDPOINT', '/v1/traces', /an http:\/\/ or https:\/\/ URL/],
+    ['OTEL_EXPORTER_OTLP_PROTOCOL', 'grpc', /must be http\/protobuf, not "grpc"/],
+    ['OTEL_SDK_DISABLED', 'yes', /true or false/],
+    ['OTEL_TRACES_SAMPLER', 'ratio', /one of always_on, .*parentbased_traceidratio, not "ratio"/],
+    ['OTEL_TRACES_SAMPLER_ARG', '10', /from 0 to 1/],
+    ['OTEL_TRACES_SAMPLER_ARG', '10%', /from 0 to 1/],
+    ['OTEL_TRACES_SAMPLER_ARG', '1.5', /from 0 to 1/],
+    ['OTEL_TRACES_SAMPLER_ARG', '.1', /from 0 to 1/],
     ['LOG_REQUESTS', '1', /must be true or false, not "1"/],
     ['LOG_REQUESTS', 'True', /must be true or false/],
     ['LOG_REQUESTS', 'yes', /must be true or false/],
@@ -222,19 +240,27 @@ t.test('white space or quotes at the ends of any value are refused, and no value
     CORS_ORIGIN: 'https://pages.example',
     LOG_LEVEL: 'silent',
     LOG_REQUESTS: 'true',
+    OTEL_TRACES_EXPORTER: 'none',
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector.example:4318',
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'http://collector.example:4318/v1/traces',
+    OTEL_EXPORTER_OTLP_PROTOCOL: 'http/protobuf',
+    OTEL_SDK_DISABLED: 'false',
+    OTEL_SERVICE_NAME: 'my-tasks',
+    OTEL_TRACES_SAMPLER: 'traceidratio',
+    OTEL_TRACES_SAMPLER_ARG: '0.25',
     GRACE_SECONDS: '599',
     KEEP_ALIVE_SECONDS: '3601',
     NODE_ENV: 'production'
   }
   t.strictSame(Object.keys(right), Object.keys(Environment.properties))
+  const listed = ['silent', 'true', 'false', 'none', 'http/protobuf', 'traceidratio', 'production']
   const signs = [' ', '\t', '\n', '\r\n', '\u00a0', '\u200b', '\ufeff', '"', "'", '`', '“', '’']
   for (const [variable, value] of Object.entries(right)) {
     t.test(variable, async (t) => {
       const message = refusal(t, { [variable]: ` ${value}` })
       t.match(message, new RegExp(`^${variable} must be .+, without white space or quotes at its ends$`))
-      // Three are words that the line itself lists.
-      if (!['LOG_LEVEL', 'LOG_REQUESTS', 'NODE_ENV'].includes(variable))
-        t.notOk(message.includes(value), 'not shown')
+      // Some are words that the line itself lists.
+      if (!listed.includes(value)) t.notOk(message.includes(value), 'not shown')
       for (const sign of signs) {
         for (const given of [sign + value, value + sign, sign + value + sign, sign]) {
           t.equal(refusal(t, { [variable]: given }), message, JSON.stringify(given))
@@ -262,6 +288,22 @@ t.test('production refuses every default that is for development', async (t) => 
     { kind: 'jwks', url: 'https://issuer.example/jwks' },
     'a key server alone is enough'
   )
+})
+
+t.test('requests are traced when a collector is named, or asked for, and not disabled', async (t) => {
+  const COLLECTOR = 'http://127.0.0.1:4318'
+  const on = { serviceName: 'tasks-api' }
+  t.strictSame(loadConfig({}).tracing, undefined)
+  t.strictSame(loadConfig({ OTEL_EXPORTER_OTLP_ENDPOINT: COLLECTOR }).tracing, on)
+  t.strictSame(loadConfig({ OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: COLLECTOR }).tracing, on)
+  t.strictSame(loadConfig({ OTEL_TRACES_EXPORTER: 'otlp' }).tracing, on)
+  const disabled: Env[] = [{ OTEL_SDK_DISABLED: 'true' }, { OTEL_TRACES_EXPORTER: 'none' }]
+  for (const off of disabled) {
+    t.strictSame(loadConfig({ OTEL_EXPORTER_OTLP_ENDPOINT: COLLECTOR, ...off }).tracing, undefined)
+  }
+  t.strictSame(loadConfig({ OTEL_TRACES_EXPORTER: 'otlp', OTEL_SERVICE_NAME: 'x' }).tracing, {
+    serviceName: 'x'
+  })
 })
 
 t.test('LOG_REQUESTS needs a level at which its lines are written', async (t) => {

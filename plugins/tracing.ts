@@ -1,0 +1,207 @@
+import { randomUUID } from 'node:crypto'
+import { FastifyOtelInstrumentation } from '@fastify/otel'
+import {
+  type Attributes,
+  type Context,
+  context,
+  DiagLogLevel,
+  diag,
+  type Span,
+  SpanKind,
+  SpanStatusCode,
+  trace
+} from '@opentelemetry/api'
+import { W3CTraceContextPropagator } from '@opentelemetry/core'
+import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto'
+import { UndiciInstrumentation } from '@opentelemetry/instrumentation-undici'
+import {
+  defaultResource,
+  detectResources,
+  envDetector,
+  resourceFromAttributes
+} from '@opentelemetry/resources'
+import { BatchSpanProcessor, NodeTracerProvider } from '@opentelemetry/sdk-trace-node'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { DatabaseUnavailable } from '../db/errors.js'
+import type { BuiltStatement, Database, Values } from '../db/index.js'
+import { causeOf } from '../db/outage.js'
+
+/** How long the stop waits for the collector to take the last spans, in milliseconds. */
+const FLUSH_MS = 3_000
+/** At least so long lies between two lines about a collector that does not take spans. */
+const LOG_INTERVAL_MS = 60_000
+
+export interface Tracing {
+  /** To be registered before everything else. */
+  plugin: (app: FastifyInstance) => Promise<void>
+  /** The same database, with a span for each statement of a request that is sampled. */
+  database(db: Database): Database
+  /** Sends the last spans. Never throws. */
+  stop(): Promise<void>
+}
+
+/**
+ * Starts OpenTelemetry. Its SDK reads the sampler, the exporter's and the batches' variables from the environment.
+ *
+ * This file is imported only when tracing is on: loading the SDK takes time and memory, and its context manager slows
+ * every promise on Node 20.
+ */
+export function startTracing({ serviceName, version }: { serviceName: string; version: string }): Tracing {
+  const provider = new NodeTracerProvider({
+    resource: defaultResource()
+      .merge(detectResources({ detectors: [envDetector] }))
+      .merge(
+        resourceFromAttributes({
+          'service.name': serviceName,
+          'service.version': version,
+          'service.instance.id': randomUUID()
+        })
+      ),
+    // When its queue is full, because the collector is slow or dead, further spans are dropped.
+    spanProcessors: [new BatchSpanProcessor(new OTLPTraceExporter())]
+  })
+  // Without baggage: a client's must not reach the key server.
+  provider.register({ propagator: new W3CTraceContextPropagator() })
+  const fetches = new UndiciInstrumentation({
+    requireParentforSpans: true,
+    // The query may hold a key.
+    startSpanHook: ({ origin, path }) => ({ 'url.full': `${origin}${path.split('?')[0]}`, 'url.query': '' })
+  })
+  const requests = new FastifyOtelInstrumentation({
+    instrumentHooks: false,
+    instrumentHandler: false,
+    recordExceptions: false,
+    requestHook: describeRequest
+  })
+
+  return {
+    plugin: fp(
+      async (app) => {
+        logFailures(app)
+        await app.register(requests.plugin())
+        // The hook of @fastify/otel makes an error of every 4xx, and shows the message of each error.
+        app.addHook('onRoute', (route) => {
+          delete route.onError
+        })
+        app.addHook('onRequest', (request, reply, done) => {
+          const { span } = request.opentelemetry()
+          if (!span?.isRecording()) return done()
+          const { traceId, spanId } = span.spanContext()
+          request.log = reply.log = request.log.child({ trace_id: traceId, span_id: spanId })
+          done()
+        })
+        // The events of a body's stream come without the request's context.
+        app.addHook('preHandler', (request, _reply, done) => {
+          context.with(request.opentelemetry().context as Context, done)
+        })
+        app.addHook('onSend', (request, { statusCode }, _payload, done) => {
+          if (statusCode >= 500) {
+            const span = request.opentelemetry().span as Span | null
+            span?.setStatus({ code: SpanStatusCode.ERROR }).setAttribute('error.type', String(statusCode))
+          }
+          done()
+        })
+      },
+      { name: 'tracing' }
+    ),
+    database: traced,
+    async stop() {
+      fetches.disable()
+      const late = new Promise<void>((resolve) => setTimeout(resolve, FLUSH_MS).unref())
+      await Promise.race([provider.shutdown().catch(() => {}), late])
+    }
+  }
+}
+
+/** The attributes of a request by the semantic conventions, with the route's pattern in place of a path with user ids. */
+function describeRequest(span: Span, request: FastifyRequest): void {
+  if (!span.isRecording()) return
+  const { url } = request.routeOptions
+  span.updateName(url === undefined ? request.method : `${request.method} ${url}`)
+  span.setAttributes({ 'url.path': url ?? '', 'url.scheme': request.protocol })
+}
+
+/** What the SDK has to say, at most once a minute: that spans are dropped, or that the collector does not take them. */
+function logFailures({ log }: FastifyInstance): void {
+  let loggedAt = Number.NEGATIVE_INFINITY
+  const warn = (message: string) => {
+    const now = performance.now()
+    if (now < loggedAt + LOG_INTERVAL_MS) return
+    loggedAt = now
+    log.warn(`tracing: ${message}`)
+  }
+  const ignore = () => {}
+  diag.setLogger({ error: warn, warn, info: ignore, debug: ignore, verbose: ignore }, DiagLogLevel.WARN)
+}
+
+const tracer = trace.getTracer('tasks-api')
+
+function traced(db: Database): Database {
+  const promise =
+    <Row>(attributes: Attributes, run: (values: Values) => Promise<Row[]>) =>
+    async (values: Values): Promise<Row[]> => {
+      const span = startSpan(attributes)
+      if (span === undefined) return run(values)
+      try {
+        return await run(values)
+      } catch (error) {
+        throw fail(span, error)
+      } finally {
+        span.end()
+      }
+    }
+  return {
+    ...db,
+    prepareRead: (statement) => promise(attributesOf(statement), db.prepareRead(statement)),
+    prepareWrite: (statement, lockTarget) =>
+      promise(attributesOf(statement), db.prepareWrite(statement, lockTarget)),
+    prepareStream<Row>(statement: BuiltStatement<Row>) {
+      const attributes = attributesOf(statement)
+      const run = db.prepareStream(statement)
+      return async function* (values: Values) {
+        const span = startSpan(attributes)
+        try {
+          yield* run(values)
+        } catch (error) {
+          throw span === undefined ? error : fail(span, error)
+        } finally {
+          span?.end()
+        }
+      }
+    }
+  }
+}
+
+/** A span under the request's, if that is sampled. */
+function startSpan(attributes: Attributes): Span | undefined {
+  if (!trace.getActiveSpan()?.isRecording()) return undefined
+  return tracer.startSpan(String(attributes['db.query.summary']), { kind: SpanKind.CLIENT, attributes })
+}
+
+/** Marks the span, without the error's message: that may hold what a user wrote. */
+function fail(span: Span, error: unknown): unknown {
+  const { code } = Object(causeOf(error))
+  const isSqlstate = typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code)
+  span.setStatus({ code: SpanStatusCode.ERROR })
+  span.setAttribute(
+    'error.type',
+    error instanceof DatabaseUnavailable ? error.reason : String(code ?? 'error')
+  )
+  if (isSqlstate) span.setAttribute('db.response.status_code', code)
+  return error
+}
+
+/** By the semantic conventions for PostgreSQL. The text has placeholders and no values. */
+function attributesOf(statement: BuiltStatement<unknown>): Attributes {
+  const { sql: text } = statement.toSQL()
+  const operation = /^\w+/.exec(text)?.[0].toUpperCase() ?? ''
+  const collection = /\b(?:from|into|update) "(\w+)"/.exec(text)?.[1] ?? ''
+  return {
+    'db.system.name': 'postgresql',
+    'db.operation.name': operation,
+    'db.collection.name': collection,
+    'db.query.summary': `${operation} ${collection}`,
+    'db.query.text': text
+  }
+}

@@ -1,0 +1,298 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { exportJWK, generateKeyPair, SignJWT } from 'jose'
+import t, { type Test } from 'tap'
+import { type Collector, type Span, startCollector } from '../support/collector.js'
+import { migratedDatabase, sqlClient } from '../support/databases.js'
+import { serve, startKeyServer } from '../support/key-server.js'
+import { freePort } from '../support/postgres-server.js'
+import { emptyFolder, type Service, startProcess, until } from '../support/process.js'
+import { SECRET, sign } from '../support/sign.js'
+
+const SERVER = 2
+const CLIENT = 3
+const ERROR = 2
+/** Found nowhere else. */
+const USER = 'zanzibar-user'
+const TITLE = 'quokka title'
+
+async function start(t: Test, env: Record<string, string> = {}) {
+  const collector = await startCollector(t)
+  const database = await migratedDatabase(t)
+  const service = await startProcess(t, {
+    DATABASE_URL: database,
+    JWT_SECRET: SECRET,
+    LOG_LEVEL: 'info',
+    OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+    ...env
+  })
+  await service.ready()
+  return { collector, service, database }
+}
+
+async function clientOf(service: Service, token?: string) {
+  const authorization = `Bearer ${token ?? (await sign({ sub: USER }))}`
+  return async (method: string, path = '', body?: object, headers: Record<string, string> = {}) => {
+    const answer = await fetch(`${service.api}/api/${USER}/tasks${path}`, {
+      method,
+      headers: { authorization, ...(body && { 'content-type': 'application/json' }), ...headers },
+      ...(body && { body: JSON.stringify(body) })
+    })
+    const text = await answer.text()
+    return { status: answer.status, json: text && JSON.parse(text) }
+  }
+}
+
+const traceparent = (flags = '01') => {
+  const [trace, parent] = [randomBytes(16).toString('hex'), randomBytes(8).toString('hex')]
+  return { trace, parent, header: { traceparent: `00-${trace}-${parent}-${flags}` } }
+}
+
+const inTrace = ({ spans }: Collector, trace: string) => spans.filter((span) => span.trace === trace)
+
+/** The span of the request, and those of its statements, of a trace that one request makes. */
+function requestOf(t: Test, collector: Collector, trace: string): { request: Span; statements: Span[] } {
+  const spans = inTrace(collector, trace)
+  const [request, ...others] = spans.filter(({ kind }) => kind === SERVER)
+  t.strictSame(others, [], 'one span for the request')
+  return { request: request as Span, statements: spans.filter(({ kind }) => kind === CLIENT) }
+}
+
+t.test('spans of requests and statements, by the semantic conventions', async (t) => {
+  const { collector, service, database } = await start(t, {
+    LOG_REQUESTS: 'true',
+    OTEL_SERVICE_NAME: 'my-tasks'
+  })
+  const client = await clientOf(service)
+  const traces = {
+    create: traceparent(),
+    get: traceparent(),
+    list: traceparent(),
+    missing: traceparent(),
+    nowhere: traceparent(),
+    anonymous: traceparent(),
+    bug: traceparent()
+  }
+  const { json } = await client('POST', '', { title: TITLE }, traces.create.header)
+  await client('GET', `/${json.id}?secret=${TITLE}`, undefined, traces.get.header)
+  await client('GET', '', undefined, traces.list.header)
+  t.equal((await client('GET', `/${randomUUID()}`, undefined, traces.missing.header)).status, 404)
+  await client('GET', '/x/y/z', undefined, traces.nowhere.header)
+  const anonymous = await clientOf(service, 'x.y.z')
+  t.equal((await anonymous('GET', '', undefined, traces.anonymous.header)).status, 401)
+  const sql = sqlClient(t, database)
+  await sql`alter table tasks add constraint small check (length(title) < 5) not valid`
+  t.equal((await client('POST', '', { title: TITLE }, traces.bug.header)).status, 500)
+  const answered = service.stop()
+  t.equal((await answered).code, 0)
+
+  // The last spans are not lost at the stop.
+  const create = requestOf(t, collector, traces.create.trace)
+  t.equal(create.request.name, 'POST /api/:userId/tasks')
+  t.equal(create.request.parent, traces.create.parent)
+  t.equal(create.request.status, 0)
+  t.match(create.request.attributes, {
+    'http.request.method': 'POST',
+    'http.route': '/api/:userId/tasks',
+    'http.response.status_code': 201,
+    'url.path': '/api/:userId/tasks',
+    'url.scheme': 'http'
+  })
+  const [insert] = create.statements
+  t.equal(create.statements.length, 1)
+  t.match(insert, { parent: create.request.id, name: 'INSERT tasks', status: 0 })
+  t.match(insert?.attributes, {
+    'db.system.name': 'postgresql',
+    'db.operation.name': 'INSERT',
+    'db.collection.name': 'tasks',
+    'db.query.summary': 'INSERT tasks',
+    'db.query.text': /^insert into "tasks" .*\$1/
+  })
+
+  for (const [name, status, statement] of [
+    ['get', 200, 'SELECT tasks'],
+    ['list', 200, 'SELECT tasks'],
+    ['missing', 404, 'SELECT tasks']
+  ] as const) {
+    const { request, statements } = requestOf(t, collector, traces[name].trace)
+    t.equal(request.attributes['http.response.status_code'], status, name)
+    t.equal(request.status, 0, 'an answer that tells of a mistake of the client is no error of the server')
+    t.match(statements, [{ name: statement, parent: request.id, status: 0 }])
+  }
+  for (const [name, status] of [
+    ['nowhere', 404],
+    ['anonymous', 401]
+  ] as const) {
+    const { request, statements } = requestOf(t, collector, traces[name].trace)
+    t.match(request, { status: 0, attributes: { 'http.response.status_code': status } }, name)
+    t.strictSame(statements, [])
+  }
+  t.equal(requestOf(t, collector, traces.nowhere.trace).request.name, 'GET')
+  const bug = requestOf(t, collector, traces.bug.trace)
+  t.match(bug.request, { status: ERROR, attributes: { 'error.type': '500' } })
+  t.match(bug.statements, [
+    { status: ERROR, attributes: { 'error.type': '23514', 'db.response.status_code': '23514' } }
+  ])
+
+  t.match(collector.resource, { 'service.name': 'my-tasks', 'service.version': /^\d/ })
+  const told = JSON.stringify(collector.spans)
+  for (const secret of [USER, TITLE, 'quokka', json.id, 'secret']) t.notOk(told.includes(secret), secret)
+  t.ok(
+    collector.spans.every(({ events, statusMessage }) => events.length === 0 && statusMessage === ''),
+    'no message and no stack'
+  )
+
+  const lines = service
+    .out()
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line))
+  for (const { trace } of Object.values(traces)) {
+    const [line] = lines.filter(({ trace_id, msg }) => msg === 'request answered' && trace_id === trace)
+    t.equal(line?.span_id, requestOf(t, collector, trace).request.id, 'a log line of the trace')
+  }
+  t.match(
+    lines.find(({ msg }) => msg === 'request failed'),
+    { trace_id: traces.bug.trace }
+  )
+})
+
+t.test('statements that share a transaction are each under their own request', async (t) => {
+  const { collector, service } = await start(t)
+  const client = await clientOf(service)
+  const traces = Array.from({ length: 200 }, () => traceparent())
+  await Promise.all(traces.map(({ header }) => client('POST', '', { title: 'a' }, header)))
+  const metrics = await (await fetch(`${service.ops}/metrics`)).text()
+  t.ok(Number(/^database_shared_transaction_writes_sum (\d+)/m.exec(metrics)?.[1]) > 1, 'some did share')
+  await service.stop()
+  for (const { trace, parent } of traces) {
+    const { request, statements } = requestOf(t, collector, trace)
+    t.equal(request.parent, parent)
+    t.match(statements, [{ name: 'INSERT tasks', parent: request.id }])
+    t.equal(statements.length, 1)
+  }
+})
+
+t.test('a long list is one more statement, and an outage an error of both', async (t) => {
+  const { collector, service, database } = await start(t)
+  const client = await clientOf(service)
+  await sqlClient(t, database)`
+    insert into tasks (user_id, id, title, completed) select ${USER}, gen_random_uuid(), 'a', false from generate_series(1, 500)`
+  const list = traceparent()
+  t.equal((await client('GET', '', undefined, list.header)).json.length, 500)
+  const holder = await sqlClient(t, database).reserve()
+  await holder`begin`
+  await holder`lock table tasks`
+  const outage = traceparent()
+  t.equal((await client('GET', '', undefined, outage.header)).status, 503)
+  await holder`rollback`
+  holder.release()
+  await service.stop()
+  t.match(requestOf(t, collector, list.trace).statements, [
+    { name: 'SELECT tasks' },
+    { name: 'SELECT tasks' }
+  ])
+  const { request, statements } = requestOf(t, collector, outage.trace)
+  t.match(request, { status: ERROR, attributes: { 'error.type': '503' } })
+  t.match(statements, [{ status: ERROR, attributes: { 'error.type': 'timeout' } }])
+})
+
+t.test('a sampled parent is followed, whatever the share of those without one', async (t) => {
+  const { collector, service } = await start(t, {
+    OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
+    OTEL_TRACES_SAMPLER_ARG: '0'
+  })
+  const client = await clientOf(service)
+  const [followed, left] = [traceparent('01'), traceparent('00')]
+  await client('GET', '', undefined, followed.header)
+  await client('GET', '', undefined, left.header)
+  await client('GET')
+  await service.stop()
+  t.equal(inTrace(collector, followed.trace).length, 2)
+  t.equal(collector.spans.length, 2)
+})
+
+t.test('a part of the requests is sampled', async (t) => {
+  const { collector, service } = await start(t, {
+    OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
+    OTEL_TRACES_SAMPLER_ARG: '0.5'
+  })
+  const client = await clientOf(service)
+  for (let at = 0; at < 200; at++) await client('GET')
+  await service.stop()
+  const requests = collector.spans.filter(({ kind }) => kind === SERVER)
+  t.ok(requests.length > 50 && requests.length < 150, `${requests.length} of 200`)
+  t.equal(collector.spans.length, 2 * requests.length, 'each with its statement')
+})
+
+t.test('the key server is told of the trace, and its query of nobody', async (t) => {
+  const { privateKey, publicKey } = await generateKeyPair('EdDSA')
+  const keys = await startKeyServer(t, [{ ...(await exportJWK(publicKey)), alg: 'EdDSA' }])
+  const seen: (string | undefined)[] = []
+  keys.answer = (response, server) => {
+    seen.push(response.req.headers.traceparent as string | undefined)
+    // Not at the start, when there is no request.
+    if (seen.length === 1) response.writeHead(500).end()
+    else serve(response, server)
+  }
+  const { collector, service } = await start(t, { JWT_SECRET: '', JWKS_URL: `${keys.url}?apikey=wombat` })
+  await until(() => seen.length > 0)
+  const token = await new SignJWT({ sub: USER })
+    .setProtectedHeader({ alg: 'EdDSA' })
+    .setExpirationTime('1h')
+    .sign(privateKey)
+  const client = await clientOf(service, token)
+  const sent = traceparent()
+  const get = async () =>
+    (await client('GET', '', undefined, { ...sent.header, baggage: 'user=quokka' })).status === 200
+  await until(get)
+  await service.stop()
+  const passed = seen.findLast((header) => header !== undefined)
+  const [span] = inTrace(collector, sent.trace).filter(({ name }) => name === 'GET')
+  t.equal(passed, `00-${sent.trace}-${span?.id}-01`)
+  t.match(span, { kind: CLIENT, attributes: { 'url.full': keys.url, 'http.response.status_code': 200 } })
+  t.notMatch(JSON.stringify(collector.spans), /wombat/)
+})
+
+for (const [what, answer] of [
+  ['refuses connections', undefined],
+  ['never answers', 'never']
+] as const) {
+  t.test(`a collector that ${what} costs neither answers nor the stop`, async (t) => {
+    const dead = `http://127.0.0.1:${await freePort()}`
+    const { collector, service } = await start(t, {
+      ...(answer === undefined && { OTEL_EXPORTER_OTLP_ENDPOINT: dead }),
+      OTEL_BSP_SCHEDULE_DELAY: '100'
+    })
+    if (answer !== undefined) collector.answer = answer
+    const client = await clientOf(service)
+    for (let at = 0; at < 100; at++) t.equal((await client('GET')).status, 200)
+    if (answer !== undefined) await until(() => collector.requests > 0)
+    const { code, signal, milliseconds } = await service.stop()
+    t.equal(code, 0)
+    t.equal(signal, null)
+    t.ok(milliseconds < 8_000, `${milliseconds} ms`)
+  })
+}
+
+// prom-client loads the API, which does nothing by itself.
+t.test('nothing of OpenTelemetry but its API is loaded unless it is on', async (t) => {
+  const folder = emptyFolder(t)
+  const hook = join(folder, 'hook.cjs')
+  const list = join(folder, 'loaded.json')
+  writeFileSync(
+    hook,
+    `process.on('exit', () => require('node:fs').writeFileSync(${JSON.stringify(list)},
+      JSON.stringify(Object.keys(require('node:module')._cache))))`
+  )
+  const loaded = async (env: Record<string, string>) => {
+    const { service } = await start(t, { NODE_OPTIONS: `--require ${hook}`, ...env })
+    await service.stop()
+    const files: string[] = JSON.parse(readFileSync(list, 'utf8'))
+    t.ok(files.some((file) => file.includes('/node_modules/fastify/')))
+    return files.filter((file) => /@opentelemetry\/(?!api\/)|fastify\/otel|in-the-middle/.test(file)).length
+  }
+  t.ok((await loaded({})) > 0, 'on')
+  t.equal(await loaded({ OTEL_EXPORTER_OTLP_ENDPOINT: '' }), 0, 'no endpoint')
+})
