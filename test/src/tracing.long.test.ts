@@ -2,13 +2,13 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
-import t, { type Test } from 'tap'
 import { type Collector, type Span, startCollector } from '../support/collector.js'
 import { migratedDatabase, sqlClient } from '../support/databases.js'
 import { serve, startKeyServer } from '../support/key-server.js'
 import { freePort } from '../support/postgres-server.js'
 import { emptyFolder, type Service, startProcess, until } from '../support/process.js'
 import { SECRET, sign } from '../support/sign.js'
+import t, { type Test } from '../support/tap.js'
 
 const SERVER = 2
 const CLIENT = 3

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import { gunzipSync } from 'node:zlib'
 import protobuf from 'protobufjs'
-import type { Test } from 'tap'
+import type { Test } from './tap.js'
 
 /** The parts of OTLP's messages that tests look at, with the field numbers of opentelemetry-proto 1.x. */
 const { root } = protobuf.parse(
