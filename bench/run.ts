@@ -1,5 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { availableParallelism, cpus } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -12,7 +14,14 @@ import { type OperationName, operations } from './operations.js'
 import { canPgbench, findPgbench, PGBENCH, PGBENCH_LABEL, pgbench } from './pgbench.js'
 import { type CpuTimes, cpuSeconds, cpuTimes, peakMemory } from './processes.js'
 import { type Network, REGIMES, type Regime, startNetwork } from './regimes.js'
-import { otherCheckout, type RunningServer, SERVERS, type ServerKind, startServer } from './servers.js'
+import {
+  observedServers,
+  otherCheckout,
+  type RunningServer,
+  SERVERS,
+  type ServerKind,
+  startServer
+} from './servers.js'
 import {
   type Case,
   type Measurement,
@@ -42,7 +51,8 @@ for (const name of ['SIGINT', 'SIGTERM'] as const) {
 }
 
 async function main(): Promise<void> {
-  const plan = readOptions()
+  const collector = await startCollector()
+  const plan = readOptions(collector.url)
   prepare()
   const database = await openBenchDatabase()
   const generator = startLoadGenerator(stop.signal)
@@ -58,9 +68,22 @@ async function main(): Promise<void> {
     )
   } finally {
     generator.stop()
+    collector.close()
     await sql.end()
     await database.close()
   }
+}
+
+/** Takes traces, and does nothing with them. */
+async function startCollector(): Promise<{ url: string; close(): void }> {
+  const server = createServer((request, response) => request.resume().on('end', () => response.end()))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const close = () => {
+    server.closeAllConnections()
+    server.close()
+  }
+  return { url: `http://127.0.0.1:${port}`, close }
 }
 
 interface Bench {
@@ -71,11 +94,12 @@ interface Bench {
 }
 
 /** @throws Error for what is not an option, a server, a regime or an operation, or cannot run here though asked for */
-function readOptions() {
+function readOptions(collector: string) {
   const { values } = parseArgs({
     options: {
       quick: { type: 'boolean', default: false },
       regimes: { type: 'boolean', default: false },
+      observability: { type: 'boolean', default: false },
       regime: { type: 'string' },
       servers: { type: 'string' },
       operations: { type: 'string' },
@@ -87,7 +111,8 @@ function readOptions() {
       compare: { type: 'string' }
     }
   })
-  const { quick } = values
+  const { observability } = values
+  const quick = values.quick || observability
   const inRegimes = values.regimes || values.regime !== undefined
   const usually = <T>(complete: T, quickly: T, regimes: T) =>
     inRegimes ? regimes : quick ? quickly : complete
@@ -121,6 +146,8 @@ function readOptions() {
   known.set(HAND_WRITTEN, byHand(pool))
   if (pool !== DEFAULT_POOL) known.set(USUAL_POOL, byHand(DEFAULT_POOL))
   if (values.compare !== undefined) known.set(COMPARE, { ...otherCheckout(values.compare), pool })
+  const observed = Object.entries(observedServers(collector))
+  for (const [name, kind] of observability ? observed : []) known.set(name, { ...kind, pool })
   const pgbenchProgram = findPgbench()
   known.set(PGBENCH, {
     label: PGBENCH_LABEL,
@@ -133,7 +160,9 @@ function readOptions() {
   for (const name of chosenFrom(
     'servers',
     known.keys(),
-    usually([...known.keys()], [...few, 'express'], few)
+    observability
+      ? [...observed.map(([name]) => name), OURS, ...few.filter((name) => name === COMPARE)]
+      : usually([...known.keys()], [...few, 'express'], few)
   )) {
     const kind = known.get(name) as ServerKind
     const missing = kind.missing?.()
@@ -151,7 +180,7 @@ function readOptions() {
   const names = chosenFrom(
     'operations',
     all,
-    usually(all, ['get', 'list', 'create'], ['get', 'list', 'create', 'mix'])
+    observability ? ['get', 'mix'] : usually(all, ['get', 'list', 'create'], ['get', 'list', 'create', 'mix'])
   ) as OperationName[]
   const connections = (values.connections ?? '50').split(',').map(Number)
   if (!connections.every((count) => Number.isInteger(count) && count > 0)) {
@@ -179,7 +208,9 @@ function readOptions() {
     rounds: number('rounds', 3),
     seconds: number('seconds', usually(5, 2, 1)),
     warmup: number('warmup', usually(2, 0.5, 0.3)),
-    baselines: inRegimes ? others : [[HAND_WRITTEN, COMPARE].find((name) => servers.has(name)) ?? first],
+    baselines: inRegimes
+      ? others
+      : [['bare', HAND_WRITTEN, COMPARE].find((name) => servers.has(name)) ?? first],
     /** Whether the run holds everything that the documents show. */
     complete:
       !quick &&

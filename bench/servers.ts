@@ -17,6 +17,8 @@ export interface ServerKind {
   command: string[]
   /** Connections to PostgreSQL that it may use. The peers but the hand-written one have 10, whatever this says. */
   pool?: number
+  /** Further environment variables. */
+  env?: Record<string, string>
   /** Why this machine cannot run it; undefined when it can. */
   missing?(): string | undefined
 }
@@ -57,6 +59,30 @@ export const SERVERS = {
   }
 } satisfies Record<string, ServerKind>
 
+/** The service with more and with less of what it tells about itself. */
+export function observedServers(collector: string): Record<string, ServerKind> {
+  const service = SERVERS.ours.command[1] as string
+  const traced = (share: string) => ({
+    OTEL_EXPORTER_OTLP_ENDPOINT: collector,
+    OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
+    OTEL_TRACES_SAMPLER_ARG: share
+  })
+  return {
+    bare: {
+      label: 'metrics and logs off',
+      command: [node, '--import', join(here, 'no-metrics.mjs'), service],
+      env: { LOG_LEVEL: 'silent' }
+    },
+    'log-requests': {
+      label: 'with LOG_REQUESTS',
+      command: [node, service],
+      env: { LOG_REQUESTS: 'true' }
+    },
+    'traced-10': { label: 'a tenth traced', command: [node, service], env: traced('0.1') },
+    'traced-all': { label: 'all traced', command: [node, service], env: traced('1') }
+  }
+}
+
 /** The service as it was built in another checkout. */
 export function otherCheckout(directory: string): ServerKind {
   const file = resolve(directory, 'dist', 'src', 'server.js')
@@ -79,7 +105,7 @@ export interface RunningServer {
  */
 export async function startServer(
   name: string,
-  { command: [program = '', ...args], pool = 10 }: ServerKind,
+  { command: [program = '', ...args], pool = 10, env }: ServerKind,
   databaseUrl: string
 ): Promise<RunningServer> {
   const port = await freePort()
@@ -100,7 +126,8 @@ export async function startServer(
       DATABASE_URL: databaseUrl,
       DATABASE_POOL_MAX: String(pool),
       JWT_SECRET,
-      TSX_TSCONFIG_PATH: peer('tsconfig.json')
+      TSX_TSCONFIG_PATH: peer('tsconfig.json'),
+      ...env
     }
   })
   closeSync(log)
