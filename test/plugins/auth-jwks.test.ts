@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import { exportJWK, generateKeyPair, type JWK, type JWTHeaderParameters, SignJWT } from 'jose'
 import { type Answer, request, startApp } from '../support/api.js'
 import { stopClock } from '../support/clock.js'
+import { migratedDatabase } from '../support/databases.js'
 import { failures, hang, type KeyServer, serve, startKeyServer } from '../support/key-server.js'
 import { until } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
@@ -26,6 +27,9 @@ async function makeIssuer(kid: string, alg = 'ES256'): Promise<Issuer> {
 
 const ALGORITHMS = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519']
 
+/** One for all tests, which look at who is let in and not at tasks. */
+const DATABASE_URL = await migratedDatabase(t)
+
 interface StartOptions {
   env?: Record<string, string>
   /** How the key server answers when the service starts. */
@@ -45,7 +49,7 @@ async function start(t: Test, { env = {}, answer = serve, down = false }: StartO
   if (down) await server.stop()
   const lines: Record<string, unknown>[] = []
   const logStream = { write: (line: string) => void lines.push(JSON.parse(line)) }
-  const base = { JWT_SECRET: '', JWKS_URL: server.url, LOG_LEVEL: 'info' }
+  const base = { JWT_SECRET: '', JWKS_URL: server.url, LOG_LEVEL: 'info', DATABASE_URL }
   const app = await startApp(t, 'postgres', { ...base, ...env }, { logStream })
   const warnings = () => lines.filter(({ level }) => level === 40).map(({ msg }) => msg)
   if (!down) await until(async () => server.requests.length === 1)
@@ -400,7 +404,7 @@ t.test('while time passes', async (t) => {
       const server = await startKeyServer(t)
       const lines: string[] = []
       const logStream = { write: (line: string) => void lines.push(line) }
-      const env = { JWT_SECRET: '', JWKS_URL: `${server.url}?apikey=s3cret`, LOG_LEVEL: 'info' }
+      const env = { JWT_SECRET: '', JWKS_URL: `${server.url}?apikey=s3cret`, LOG_LEVEL: 'info', DATABASE_URL }
       await startApp(t, 'postgres', env, { logStream })
       await until(async () => lines.length > 0)
       t.match(lines[0], `JWKS_URL ${server.url}?... has no public key`)

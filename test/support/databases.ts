@@ -38,9 +38,14 @@ export const emptyDatabase = (t: Test, transport: Transport = 'tls') =>
   createDatabase(t, 'template1', transport)
 
 /** The URL of a database that is migrated and has no tasks, which ends with the test. */
-export const migratedDatabase = (t: Test) => createDatabase(t, prepared().postgres.migrated, 'tls')
+export const migratedDatabase = (t: Pick<Test, 'teardown'>) =>
+  createDatabase(t, prepared().postgres.migrated, 'tls')
 
-async function createDatabase(t: Test, template: string, transport: Transport): Promise<string> {
+async function createDatabase(
+  t: Pick<Test, 'teardown'>,
+  template: string,
+  transport: Transport
+): Promise<string> {
   const name = `test_${randomUUID().replaceAll('-', '')}`
   const admin = postgres(serverUrl('postgres'), { max: 1, onnotice: () => {} })
   await admin.unsafe(`create database ${name} template ${template}`)
