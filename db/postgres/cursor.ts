@@ -63,7 +63,7 @@ export function openCursors(pool: Pool) {
       } finally {
         endTurn()
         // Failed, or ended before its time: the rest of the result must not reach the next user of the connection.
-        session?.connection.cancel()
+        void session?.connection.cancel()
         session?.close('list')
       }
     }

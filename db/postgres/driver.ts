@@ -12,10 +12,12 @@ const TIMESTAMPTZ = 1184
 const CONNECT_MS = 3_000
 /** How long a cancel request may take. */
 const CANCEL_MS = 2_000
+const TOO_MANY_CONNECTIONS = '53300'
 
 /** One connection that is made and logged in. It never connects again. */
 export interface Client extends Connection {
   sql: postgres.Sql
+  isStandby: boolean
   /** Whether the server takes no writes: it is a standby, or is told to be read-only. */
   isReadOnly: boolean
   /** The time from a trivial statement to its answer, in milliseconds. */
@@ -92,17 +94,35 @@ export async function openClient(
   }
   try {
     if (sql.options.target_session_attrs) throw new Error('PGTARGETSESSIONATTRS must not be set')
-    const rows = await sql`select current_setting('transaction_read_only') = 'on' as read_only`
+    const rows = await sql`
+      select pg_is_in_recovery() as standby, current_setting('transaction_read_only') = 'on' as read_only,
+        pg_backend_pid() as pid`
     const { pid, secret } = rows.state
+    const [row] = rows
+    // A pooler has numbers of its own.
+    const isDirect = row?.pid === pid
     const sentAt = performance.now()
     await sql`select 1`.simple()
     return {
       sql,
-      isReadOnly: rows[0]?.read_only,
+      address,
+      isStandby: row?.standby,
+      isReadOnly: row?.read_only,
       roundTripMs: performance.now() - sentAt,
       query: (text, parameters) => request(text, parameters).forEach(collect) as unknown as Promise<Rows>,
       cursor: (text, parameters, size, onRows) => request(text, parameters).cursor(size, onRows),
-      cancel: () => void requestCancel(target, address, { pid, secret }, CANCEL_MS),
+      async cancel() {
+        if (isDirect) {
+          try {
+            return await cancelUnlessCommitting(target, address, pid)
+          } catch (error) {
+            // Without this check, a connection that fails would be left to a server that has too many.
+            if ((error as { code?: string }).code !== TOO_MANY_CONNECTIONS) return false
+          }
+        }
+        await requestCancel(target, address, { pid, secret }, CANCEL_MS)
+        return false
+      },
       destroy,
       async end(milliseconds) {
         await sql.end({ timeout: milliseconds / 1000 })
@@ -112,6 +132,31 @@ export async function openClient(
   } catch (error) {
     destroy()
     throw error
+  }
+}
+
+/**
+ * Cancels what a backend is running, unless it waits for its synchronous standby. That wait ends by a cancel request with
+ * a commit that others can read, and that is lost when the standby becomes the primary.
+ *
+ * @returns whether it waits for its standby
+ */
+async function cancelUnlessCommitting(
+  target: PostgresTarget,
+  address: DatabaseAddress,
+  pid: number
+): Promise<boolean> {
+  const client = await openClient({ ...target, connectTimeoutMs: CANCEL_MS }, address)
+  const timer = setTimeout(client.destroy, CANCEL_MS)
+  try {
+    const [row] = await client.sql`
+      select wait_event is not distinct from 'SyncRep' as is_committing,
+        case when wait_event is distinct from 'SyncRep' then pg_cancel_backend(pid) end
+      from pg_stat_activity where pid = ${pid}`
+    return row?.is_committing ?? false
+  } finally {
+    clearTimeout(timer)
+    client.destroy()
   }
 }
 

@@ -3,10 +3,10 @@ import type { Driver } from '../driver.js'
 import { StartError } from '../errors.js'
 import type { DatabaseObservations } from '../observations.js'
 import { openCursors } from './cursor.js'
-import { type Client, type ConnectionEvents, openClient } from './driver.js'
+import { connector } from './hosts.js'
 import { Pool } from './pool.js'
 import { STATEMENT_MS } from './session.js'
-import { type DatabaseAddress, type PostgresTarget, parseDatabaseUrl } from './url.js'
+import { type PostgresTarget, parseDatabaseUrl } from './url.js'
 import { WriteBatcher } from './write-batches.js'
 
 /**
@@ -67,28 +67,5 @@ function targetOf(url: string, variable: string): PostgresTarget {
     return parseDatabaseUrl(url)
   } catch (error) {
     throw new StartError(`${variable} cannot be used: ${(error as Error).message}`)
-  }
-}
-
-/** Connects to the server that worked last. Of several, one that does not, or takes no writes, is left for the next. */
-function connector(target: PostgresTarget): (events?: ConnectionEvents) => Promise<Client> {
-  const { addresses } = target
-  let current = 0
-  return async (events) => {
-    let failure: unknown
-    for (let tries = 0; tries < addresses.length; tries++) {
-      const at = current
-      try {
-        const client = await openClient(target, addresses[at] as DatabaseAddress, events)
-        if (!client.isReadOnly || addresses.length === 1) return client
-        client.destroy()
-        failure = new Error('none of the servers takes writes')
-      } catch (error) {
-        failure = error
-      }
-      // Another attempt may have gone on to the next one meanwhile.
-      if (current === at) current = (at + 1) % addresses.length
-    }
-    throw failure
   }
 }

@@ -4,6 +4,7 @@ import { type ClosingReason, type DatabaseObservations, observations } from '../
 import type { Client, ConnectionEvents } from './driver.js'
 import { chooseConnection, Delays, type Pace } from './pacing.js'
 import { laps, type Sending, Session, type SessionEvents, TICK_MS } from './session.js'
+import type { DatabaseAddress } from './url.js'
 
 /** After a failed attempt to connect, the next one waits this long: while other connections work, or when none does. */
 const RECONNECT_MS = 1_000
@@ -62,6 +63,11 @@ export class Pool {
     let sent = 0
     for (const session of this.#sessions) sent += session.pending
     return sent
+  }
+
+  /** How many connections wait for a synchronous standby, and are of no use until it answers. */
+  get awaitingStandby(): number {
+    return this.#sessions.filter((session) => session.awaitsStandby).length
   }
 
   get connections(): { idle: number; busy: number; opening: number } {
@@ -188,6 +194,7 @@ export class Pool {
         this.#opening--
         this.#openError = undefined
         if (this.#isClosed) return client.destroy()
+        this.#leaveOthersThan(client.address)
         this.delays.roundTrip.measured(client.roundTripMs, performance.now())
         session = new Session(client, this.#events, this.delays)
         this.#sessions.push(session)
@@ -205,6 +212,14 @@ export class Pool {
         }
       }
     )
+  }
+
+  /** Leaves the connections to any other server: when this one is the primary, that one no longer is. */
+  #leaveOthersThan(address: DatabaseAddress): void {
+    const now = performance.now()
+    for (const session of [...this.#sessions]) {
+      if (session.connection.address !== address) session.retire('read_only', now)
+    }
   }
 
   readonly #events: SessionEvents = {

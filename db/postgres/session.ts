@@ -3,9 +3,12 @@ import { DatabaseUnavailable } from '../errors.js'
 import type { ClosingReason } from '../observations.js'
 import { isOutage, isReadOnly, isStalePlan, isStopped } from '../outage.js'
 import type { Delays, Pace } from './pacing.js'
+import type { DatabaseAddress } from './url.js'
 
 /** One connection to a database. It answers statements in the order in which they were sent. */
 export interface Connection {
+  /** Which of the servers it leads to. */
+  readonly address: DatabaseAddress
   /** Sends a statement without waiting for the answers to earlier ones. */
   query(text: string, parameters: unknown[]): PromiseLike<Rows>
   /** Runs a statement batch by batch: the database makes the next rows when the promise of `onRows` is fulfilled. */
@@ -15,8 +18,13 @@ export interface Connection {
     size: number,
     onRows: (rows: unknown[]) => Promise<void>
   ): PromiseLike<unknown>
-  /** Asks the database to cancel the statement that it is running. */
-  cancel(): void
+  /**
+   * Asks the database to cancel the statement that it is running, unless that waits for its synchronous standby. Never
+   * rejects.
+   *
+   * @returns whether it waits for its standby
+   */
+  cancel(): Promise<boolean>
   /** Ends the connection now. The database drops every statement that it has not read yet. */
   destroy(): void
   /** Ends the connection when its statements have finished, or after `milliseconds`. */
@@ -29,6 +37,8 @@ export const STATEMENT_MS = 2_000
 const SILENCE_MS = 500
 /** A cancel request has arrived by then. It names a connection, not a statement, and may come too late for its own. */
 const STRAY_CANCEL_MS = 1_000
+/** A commit that waits for its synchronous standby is asked after at this interval. */
+const ASK_AGAIN_MS = 1_000
 /** Deadlines are checked at this interval, so one can be overrun by this much. */
 export const TICK_MS = 50
 /** A head that has run for this long beyond its cost and the delays is slow: later statements go to other connections. */
@@ -77,6 +87,8 @@ interface Pending {
   /** Answers the request; undefined once that has happened. */
   reject: ((reason: Error) => void) | undefined
   cancelledAt: number | undefined
+  /** It waits for its synchronous standby, so it was not cancelled. Whether it still does is asked again then. */
+  askAgainAt: number | undefined
   /** PostgreSQL committed, but stopped waiting for its synchronous standby. */
   standbyUnconfirmed: boolean
 }
@@ -95,7 +107,8 @@ export interface SessionEvents {
 /**
  * One connection with the limit that drivers lack: an answer in time, whatever the database does. A statement that
  * passes its deadline is answered 503 and cancelled. If the cancel request has no effect, the connection is reset, and
- * statements queued behind it are not executed.
+ * statements queued behind it are not executed. A commit that waits for its synchronous standby is not cancelled, and
+ * keeps its connection for as long as the server says that it does.
  *
  * One clock checks the deadlines of all statements, instead of a timer for each: this is on the path of every request.
  */
@@ -128,6 +141,12 @@ export class Session {
   /** Whether the session may get statements: it is not ending, and nothing that may take long is under way. */
   get isOpen(): boolean {
     return !this.#isReserved && this.#isolated === 0 && this.#timedOut === 0 && !this.isEnding
+  }
+
+  /** Whether a commit waits for its synchronous standby, beyond its deadline. */
+  get awaitsStandby(): boolean {
+    const [head] = this.#pending
+    return head?.askAgainAt !== undefined
   }
 
   get isWriting(): boolean {
@@ -191,6 +210,7 @@ export class Session {
         sentAt: now,
         reject,
         cancelledAt: undefined,
+        askAgainAt: undefined,
         standbyUnconfirmed: false
       }
       this.#pending.add(pending)
@@ -264,16 +284,19 @@ export class Session {
     const [head] = this.#pending
     if (head === undefined || head.reject !== undefined) return
     if (head.cancelledAt === undefined) {
-      this.#cancel(head, now, 'timeout')
+      if (now >= (head.askAgainAt ?? now)) this.#cancel(head, now, 'timeout')
     } else if (now >= head.cancelledAt + SILENCE_MS) this.close('unresponsive')
   }
 
   #cancel(head: Pending, now: number, reason: 'timeout' | 'lock'): void {
     head.cancelledAt = now
     if (head.isClock) return
-    this.events.onCancel(reason)
     this.#strayCancelUntil = now + STRAY_CANCEL_MS
-    this.connection.cancel()
+    void this.connection.cancel().then((isCommitting) => {
+      if (!isCommitting) return this.events.onCancel(reason)
+      head.cancelledAt = undefined
+      head.askAgainAt = performance.now() + ASK_AGAIN_MS
+    })
   }
 
   /**
@@ -283,7 +306,7 @@ export class Session {
    */
   cancelBatch(batch: Cancellable, now: number): boolean {
     const [head] = this.#pending
-    if (head?.batch !== batch || head.cancelledAt !== undefined) return false
+    if (head?.batch !== batch || head.cancelledAt !== undefined || head.askAgainAt !== undefined) return false
     this.#cancel(head, now, 'lock')
     return true
   }

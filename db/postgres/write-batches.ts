@@ -104,9 +104,12 @@ export class WriteBatcher {
     const size = batchSize(this.#write.ms, this.#commit.ms)
     const serviceMs = size * this.#write.ms + this.#commit.ms
     const most = maxBatches(size, serviceMs, this.pool.delays.roundTrip.ms, this.pool.max)
+    // Further writes would wait for the standby as well, and leave no connection for reads.
+    const awaitingStandby = this.pool.awaitingStandby
     for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
       // While writes are too slow to share, one of them still is a batch now and then, to time it without its commit.
       const isShared = !first.isolated && (size > 1 || this.#write.startsMeasuring(now))
+      if (awaitingStandby > 0 && this.#claimed + awaitingStandby >= this.pool.max / 2) return
       if (!isShared) {
         this.#queue.shift()
         this.#runSingle(first)

@@ -7,7 +7,7 @@ import type { Task } from '../../db/schema.js'
 import { sqlClient } from '../support/databases.js'
 import { hasProgram, PROGRAMS } from '../support/debian.js'
 import { blocksOf } from '../support/markdown.js'
-import { freePort, nobody } from '../support/postgres-server.js'
+import { freePort, unprivileged } from '../support/postgres-server.js'
 import { emptyFolder, startProcess, until } from '../support/process.js'
 import { SECRET, sign } from '../support/sign.js'
 import t, { type Test } from '../support/tap.js'
@@ -75,7 +75,7 @@ if (hasProgram(t, 'pg_basebackup', 'postgresql')) {
 /** A server of its own, with the guide's settings, and its paths below a folder of this test. */
 async function startServer(t: Test) {
   const home = realpathSync(emptyFolder(t))
-  const user = process.getuid?.() === 0 ? nobody() : undefined
+  const user = unprivileged()
   const port = await freePort()
   for (const folder of ['', 'backup', 'backup/wal']) {
     mkdirSync(join(home, folder), { recursive: true })

@@ -2,7 +2,7 @@ import { existsSync, readdirSync } from 'node:fs'
 import type { Test } from './tap.js'
 
 /** Where Debian keeps the programs of PostgreSQL's newest version; undefined when there are none. */
-function postgresPrograms(): string | undefined {
+export function postgresPrograms(): string | undefined {
   const root = '/usr/lib/postgresql'
   const [newest] = existsSync(root) ? readdirSync(root).sort((a, b) => Number(b) - Number(a)) : []
   return newest && `${root}/${newest}/bin`

@@ -38,10 +38,10 @@ export interface PostgresServer {
   useCertificate(subject?: Subject): Promise<void>
   /**
    * Kills the server without a word to its clients, as a crash would. With SIGKILL its children outlive it for a
-   * moment.
+   * moment. With SIGINT it shuts down in order, and sends its standbys everything first.
    */
-  kill(signal?: 'SIGQUIT' | 'SIGKILL'): Promise<void>
-  /** Starts it again on the same data and port. */
+  kill(signal?: 'SIGQUIT' | 'SIGKILL' | 'SIGINT'): Promise<void>
+  /** Starts it again on the same data and port. A standby is started when it takes connections. */
   restart(): Promise<void>
   /** Stops the server and removes its data. */
   stop(): Promise<void>
@@ -60,7 +60,7 @@ export interface PostgresServer {
 export async function startPostgres(settings: Record<string, string | number> = {}): Promise<PostgresServer> {
   const home = mkdtempSync(join(tmpdir(), 'tasks-postgres-'))
   const data = join(home, 'data')
-  const user = process.getuid?.() === 0 ? nobody() : undefined
+  const user = unprivileged()
   installBinaries(home)
   mkdirSync(data, { mode: 0o700 })
   if (user) {
@@ -123,7 +123,7 @@ export async function startPostgres(settings: Record<string, string | number> = 
       let log = ''
       child.stderr.on('data', (chunk) => {
         log = (log + chunk).slice(-10_000)
-        if (log.includes('ready to accept connections')) resolve(child)
+        if (/ready to accept (read-only )?connections/.test(log)) resolve(child)
       })
       child.once('exit', () => reject(new Error(`PostgreSQL did not start:\n${log}`)))
     })
@@ -197,7 +197,9 @@ function installBinaries(home: string): void {
   }
 }
 
-export function nobody(): { uid: number; gid: number } {
+/** The user `nobody` when this process is root, as whom PostgreSQL refuses to run. */
+export function unprivileged(): { uid: number; gid: number } | undefined {
+  if (process.getuid?.() !== 0) return undefined
   const id = (flag: string) => Number(execFileSync('id', [flag, 'nobody'], { encoding: 'utf8' }))
   return { uid: id('-u'), gid: id('-g') }
 }

@@ -11,6 +11,8 @@ export type Mode = 'pass' | 'close' | 'silent' | 'silent handshake' | 'cut hands
 export interface TcpProxy {
   /** The given URL with this proxy's port in it. */
   url: string
+  /** Where it leads, without a path. */
+  upstream: string
   mode: Mode
   /** By how many milliseconds what is passed on comes later, in both directions and on connections there are, too. */
   delay: number
@@ -121,6 +123,7 @@ export async function startProxy(t: Pick<Test, 'teardown'>, target: string): Pro
 
   const proxy: TcpProxy = {
     url: '',
+    upstream: `${url.protocol}//${url.host}`,
     mode: 'pass',
     delay: 0,
     accepted: 0,
