@@ -174,17 +174,17 @@ async function untilQuiet({ administer }: System): Promise<void> {
 }
 
 /** Stops all and says what is wrong with how they ended, then or before. */
-async function endedWell(replicas: Replica[]): Promise<Wrong[]> {
+export async function endedWell(replicas: Replica[]): Promise<Wrong[]> {
   await Promise.all(replicas.map((replica) => replica.stop('SIGTERM')))
   return replicas.flatMap(({ failures }) => failures.map((text) => ({ kind: 'process', text })))
 }
 
-function wrongIn(history: Operation[], replicas: Replica[], latest: number): Wrong[] {
+export function wrongIn(history: Operation[], replicas: Replica[], latest: number): Wrong[] {
   const answers = checkAnswers(history, downtimesOf(replicas), latest)
   return [...answers.map((text) => ({ kind: 'answer', text })), ...check(history)]
 }
 
-function countWrites(history: Operation[]): { acknowledged: number; indeterminate: number } {
+export function countWrites(history: Operation[]): { acknowledged: number; indeterminate: number } {
   const fates = history.filter(isWrite).map(fateOf)
   const count = (wanted: string) => fates.filter((fate) => fate === wanted).length
   return { acknowledged: count('done'), indeterminate: count('unknown') }

@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util'
 import { TRANSPORTS, type Transport } from '../support/databases.js'
 import { lineOf, render } from './report.js'
 import { type Result, runEmbedded, runFaults } from './run-faults.js'
+import { withTeardown } from './scope.js'
 
 const CLIENTS = 24
 const EMBEDDED_CLIENTS = 8
@@ -57,14 +58,4 @@ async function faultsOver(transport: Transport): Promise<Result> {
         console.log(`${transport} ${(passed() / 1000).toFixed(0).padStart(4)} s  ${lineOf(outcome)}`)
     })
   )
-}
-
-/** Does work in a scope as tests have one: what it starts ends with it, the latest first. */
-async function withTeardown<T>(work: (t: { teardown(end: () => unknown): void }) => Promise<T>): Promise<T> {
-  const ends: (() => unknown)[] = []
-  try {
-    return await work({ teardown: (end) => ends.push(end) })
-  } finally {
-    for (const end of ends.reverse()) await end()
-  }
 }

@@ -28,7 +28,8 @@ export interface Replica {
   stop(signal: 'SIGTERM' | 'SIGKILL'): Promise<void>
 }
 
-async function replicaOf(t: Scope, env: Record<string, string>): Promise<Replica> {
+/** A process of the service, started and ready. */
+export async function replicaOf(t: Scope, env: Record<string, string>): Promise<Replica> {
   const [PORT, OPS_PORT] = [String(await freePort()), String(await freePort())]
   const cwd = emptyFolder(t)
   let service: Service

@@ -1,0 +1,70 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type Cluster, type Node, TIMES } from './cluster.js'
+
+export const FAULTS = [
+  'primary killed',
+  'switchover',
+  'primary cut off',
+  'primary cut off from all but the service',
+  'synchronous standby killed',
+  'standbys cut off'
+] as const
+
+export type FaultKind = (typeof FAULTS)[number]
+
+/** Whether the primary is another one afterwards. */
+export const movesPrimary = (kind: FaultKind) => !kind.includes('standby')
+
+/** Longer than Patroni takes to notice. */
+const CUT_MS = (TIMES.ttl + TIMES.loop_wait + 4) * 1_000
+/** Beyond the deadline of a statement, so that writes that wait for their standby are answered before it is over. */
+const STANDBYS_AWAY_MS = 6_000
+
+/** Makes the fault happen. What it returns ends it, so that the node can come back. */
+export async function inject(cluster: Cluster, kind: FaultKind, primary: Node): Promise<() => Promise<void>> {
+  const { etcd, replication, rest, clients } = primary
+  switch (kind) {
+    case 'primary killed':
+      await primary.kill()
+      return async () => primary.start()
+    case 'switchover': {
+      const to = await standby(cluster, 'sync_standby')
+      await cluster.switchover(primary, to)
+      return async () => {}
+    }
+    case 'primary cut off':
+      return cut([etcd, replication, rest, clients], CUT_MS)
+    case 'primary cut off from all but the service':
+      return cut([etcd, replication, rest], CUT_MS)
+    case 'synchronous standby killed': {
+      const node = await standby(cluster, 'sync_standby')
+      await node.kill()
+      return async () => node.start()
+    }
+    case 'standbys cut off':
+      return cut([replication], STANDBYS_AWAY_MS)
+  }
+}
+
+async function standby(cluster: Cluster, role: string): Promise<Node> {
+  const member = (await cluster.members()).find((one) => one.role === role)
+  const node = cluster.nodes.find(({ name }) => name === member?.name)
+  if (node === undefined) throw new Error(`there is no ${role}`)
+  return node
+}
+
+/** Nothing passes, in either direction, and no connection is closed. */
+async function cut(ways: Node['etcd'][], milliseconds: number): Promise<() => Promise<void>> {
+  for (const way of ways) {
+    way.mode = 'silent'
+    way.freeze()
+  }
+  const over = sleep(milliseconds)
+  return async () => {
+    await over
+    for (const way of ways) {
+      way.mode = 'pass'
+      way.thaw()
+    }
+  }
+}
