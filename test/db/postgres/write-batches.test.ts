@@ -12,9 +12,6 @@ import { until } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
 import { startProxy } from '../../support/tcp-proxy.js'
 
-// Each test has a database of its own and mostly waits, so they wait together.
-t.jobs = 4
-
 const USER = 'alice'
 const MANY = 100
 
