@@ -11,7 +11,7 @@ export async function grantToService(tx: Orm, service: string): Promise<void> {
 }
 
 /**
- * Who else holds rights on our tables because default privileges give them on every new table, as Supabase's do to
+ * Who else holds rights on our tables, or on partitions of them, because default privileges give them on every new table, as Supabase's do to
  * `anon`. Rights that somebody granted to any other role are no concern of ours.
  *
  * @param service the role that the service runs as, when that is another
@@ -27,10 +27,11 @@ export async function openedByDefault(orm: Orm, service?: string) {
         cross join aclexplode(c.relacl) held
         join pg_default_acl d on d.defaclobjtype = 'r' and d.defaclnamespace in (0, c.relnamespace)
         cross join aclexplode(d.defaclacl) given
-        left join pg_roles r on r.oid = held.grantee`
+        left join pg_roles r on r.oid = held.grantee
+        left join (pg_inherits i join pg_class whole on whole.oid = i.inhparent) on i.inhrelid = c.oid`
     )
     .where(
-      sql`c.relname in ('tasks', 'tasks_migrations') and pg_table_is_visible(c.oid)
+      sql`coalesce(whole.relname, c.relname) in ('tasks', 'tasks_migrations') and pg_table_is_visible(c.oid)
         and held.grantee = given.grantee and held.grantee not in (c.relowner, d.defaclrole)
         and r.rolname is distinct from coalesce(${service ?? null}, current_user)`
     )

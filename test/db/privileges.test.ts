@@ -140,6 +140,21 @@ t.test('a database that was restored from a dump is closed at the next start', a
   t.strictSame(await possible(made, made.anon), [])
 })
 
+t.test('partitions of the table are closed as well', async (t) => {
+  const made = await databaseWith(t, 'alter default privileges grant all on tables to ANON')
+  const { admin, anon, DATABASE_URL } = made
+  await serves(t, { DATABASE_URL })
+  await admin.unsafe(`
+    alter table tasks rename to tasks_before;
+    create table tasks (like tasks_before including all) partition by hash (user_id);
+    create table tasks_only partition of tasks for values with (modulus 1, remainder 0);`)
+  const isOpen = async () =>
+    (await admin`select has_table_privilege(${anon.slice(1, -1)}, 'tasks_only', 'select') as open`)[0]?.open
+  t.equal(await isOpen(), true)
+  await serves(t, { DATABASE_URL })
+  t.equal(await isOpen(), false)
+})
+
 t.test('a role that may not close it says who may', async (t) => {
   const made = await databaseWith(t, DEFAULTS[1]?.[1] as string)
   await serves(t, { DATABASE_URL: made.serviceUrl, MIGRATION_DATABASE_URL: made.DATABASE_URL })

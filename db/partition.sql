@@ -1,0 +1,137 @@
+-- Turns tasks into 32 hash partitions by user_id while the service runs. docs/growing.md says when that helps, how long
+-- it takes, and what it locks. Run it with psql, as the owner of the table, and not in a transaction:
+--
+--   psql "$MIGRATION_DATABASE_URL" -v ON_ERROR_STOP=1 -f db/partition.sql
+--
+-- It can be run again after a failure, and goes on where it was.
+
+set lock_timeout = '2s';
+set client_min_messages = warning;
+
+-- 1. An empty copy in partitions, and a trigger that makes every later change of tasks there too.
+do $$
+declare
+  columns text := (
+    select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
+    where attrelid = 'tasks'::regclass and attnum > 0 and not attisdropped
+  );
+  held record;
+begin
+  if (select relkind = 'p' from pg_class where oid = 'tasks'::regclass) then
+    raise exception 'tasks is partitioned already';
+  end if;
+  if to_regclass('tasks_partitioned') is not null then
+    return;
+  end if;
+
+  create table tasks_partitioned (like tasks including all) partition by hash (user_id);
+  for n in 0..31 loop
+    execute format(
+      'create table %I partition of tasks_partitioned for values with (modulus 32, remainder %s)',
+      'tasks_p' || lpad(n::text, 2, '0'), n
+    );
+  end loop;
+
+  -- Default privileges may have opened the new tables to others. The rights on tasks are on the whole only: whoever has
+  -- them needs none on a partition.
+  for held in
+    select distinct c.oid::regclass as relation, coalesce(quote_ident(r.rolname), 'public') as role
+    from pg_class c
+    cross join aclexplode(c.relacl) a
+    left join pg_roles r on r.oid = a.grantee
+    where c.oid in (select relid from pg_partition_tree('tasks_partitioned')) and a.grantee <> c.relowner
+  loop
+    execute format('revoke all on %s from %s', held.relation, held.role);
+  end loop;
+  for held in
+    select a.privilege_type, a.is_grantable, coalesce(quote_ident(r.rolname), 'public') as role
+    from pg_class c
+    cross join aclexplode(c.relacl) a
+    left join pg_roles r on r.oid = a.grantee
+    where c.oid = 'tasks'::regclass and a.grantee <> c.relowner
+  loop
+    execute format(
+      'grant %s on tasks_partitioned to %s%s', held.privilege_type, held.role,
+      case when held.is_grantable then ' with grant option' else '' end
+    );
+  end loop;
+
+  -- As the owner, because the service's role has no rights on the copy's name yet to come.
+  execute format(
+    $function$
+      create function tasks_to_partitions() returns trigger
+      language plpgsql security definer set search_path from current as $body$
+      begin
+        if tg_op = 'DELETE' then
+          delete from tasks_partitioned where user_id = old.user_id and id = old.id;
+        else
+          insert into tasks_partitioned (%1$s) values (new.*)
+          on conflict (user_id, id) do update set (%1$s) = row (new.*);
+        end if;
+        return null;
+      end $body$
+    $function$,
+    columns
+  );
+  create trigger tasks_to_partitions after insert or update or delete on tasks
+    for each row execute function tasks_to_partitions();
+end $$;
+
+-- 2. What was there before, in short transactions. The rows are locked against deletion, so that none comes back. Of a
+-- row that changes meanwhile, the trigger's copy stays.
+do $$
+declare
+  last_user text := '';
+  last_id uuid := '00000000-0000-0000-0000-000000000000';
+  next_user text;
+  next_id uuid;
+begin
+  loop
+    begin
+      with batch as materialized (
+        select * from tasks
+        where (user_id, id) > (last_user, last_id)
+        order by user_id, id limit 10000
+        for key share
+      ), copied as (
+        insert into tasks_partitioned select * from batch on conflict do nothing
+      )
+      select user_id, id into next_user, next_id from batch order by user_id desc, id desc limit 1;
+    exception
+      -- A write of the service locked the same rows in another order. This batch is tried again.
+      when deadlock_detected or lock_not_available then
+        continue;
+    end;
+    exit when next_user is null;
+    last_user := next_user;
+    last_id := next_id;
+    commit;
+  end loop;
+end $$;
+
+analyze tasks_partitioned;
+
+-- 3. Both tables must say the same, in one snapshot.
+do $$
+begin
+  if (select (count(*), sum(hashtextextended(t::text, 0))) from tasks t)
+    is distinct from (select (count(*), sum(hashtextextended(t::text, 0))) from tasks_partitioned t)
+  then
+    raise exception 'the copy in partitions differs from tasks';
+  end if;
+end $$;
+
+-- 4. The copy takes the name. Requests wait for some milliseconds, and go on.
+begin;
+lock table tasks in access exclusive mode;
+drop trigger tasks_to_partitions on tasks;
+drop function tasks_to_partitions();
+alter table tasks rename to tasks_unpartitioned;
+alter index tasks_user_id_id_pk rename to tasks_unpartitioned_pk;
+alter index tasks_idempotency_key rename to tasks_unpartitioned_idempotency_key;
+alter table tasks_partitioned rename to tasks;
+alter index tasks_partitioned_pkey rename to tasks_user_id_id_pk;
+alter index tasks_partitioned_user_id_idempotency_key_idx rename to tasks_idempotency_key;
+commit;
+
+-- When all is well: drop table tasks_unpartitioned;
