@@ -30,7 +30,7 @@ const { values, positionals } = parseArgs({
 
 /** Makes more requests when it is long. */
 const FUZZ = 'test/routes/tasks/validation.test.ts'
-if (values.long) process.env.FUZZ_REQUESTS ??= '3000'
+if (values.long) process.env.FUZZ_REQUESTS ??= '1000'
 
 const isWanted = (file: string) =>
   file.endsWith('.test.ts') &&
