@@ -2,8 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Histogram, Registry } from 'prom-client'
 import { DatabaseUnavailable } from '../db/errors.js'
-import { codeOf } from './errors/catalogue.js'
-import { type ShedReason, shedReason } from './errors/index.js'
+import { codeOf, type ShedReason, shedReason } from './errors/catalogue.js'
 
 declare module 'fastify' {
   interface FastifyInstance {

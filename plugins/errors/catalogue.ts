@@ -1,4 +1,5 @@
 import { createError, type FastifyError } from '@fastify/error'
+import { DatabaseUnavailable, type OutageReason } from '../../db/errors.js'
 
 /** Every error code a client can meet, with its HTTP status. Input that is no complete HTTP request gets `bad_request` with 408 or 431. */
 export const STATUS_OF = {
@@ -72,3 +73,9 @@ export const Unavailable = define(
   'unavailable',
   'The service cannot answer at the moment. Try again shortly.'
 )
+
+/** Why a request is answered 503: the database, or the key server. */
+export type ShedReason = OutageReason | 'keys'
+
+export const shedReason = (error: Error): ShedReason =>
+  error instanceof DatabaseUnavailable ? error.reason : 'keys'

@@ -2,7 +2,7 @@ import { STATUS_CODES } from 'node:http'
 import { Type } from '@sinclair/typebox'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { DatabaseUnavailable, IdempotencyKeyConflict, type OutageReason } from '../../db/errors.js'
+import { DatabaseUnavailable, IdempotencyKeyConflict } from '../../db/errors.js'
 import { causeOf } from '../../db/outage.js'
 import { isOwner } from '../auth/index.js'
 import { sentenceOf, type Violation, violationsOf } from '../validation.js'
@@ -15,7 +15,9 @@ import {
   Internal,
   InvalidHttp,
   InvalidToken,
+  type ShedReason,
   STATUS_OF,
+  shedReason,
   TaskNotFound,
   Unavailable,
   UnsupportedContentCoding,
@@ -106,12 +108,6 @@ async function answer(
       })
     )
 }
-
-/** Why a request is answered 503: the database, or the key server. */
-export type ShedReason = OutageReason | 'keys'
-
-export const shedReason = (error: Error): ShedReason =>
-  error instanceof DatabaseUnavailable ? error.reason : 'keys'
 
 /** At least so long lies between two lines about requests that were refused. */
 const REFUSALS_MS = 1_000
