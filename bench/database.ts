@@ -45,7 +45,7 @@ export async function openBenchDatabase(): Promise<BenchDatabase> {
 async function createTable(url: string): Promise<void> {
   const db = await openDatabase({ kind: 'postgres', url })
   try {
-    await db.administer(migrate)
+    await db.withAdminConnection(migrate)
   } finally {
     await db.close()
   }

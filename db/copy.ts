@@ -21,14 +21,14 @@ interface Summary {
  * @throws StartError when the target has tasks, or did not store what was sent
  */
 export async function copyTasks(source: Database, target: Database): Promise<Summary> {
-  return target.administer((orm) =>
+  return target.withAdminConnection((orm) =>
     orm.transaction(async (tx) => {
       await tx.execute(sql`lock table ${tasks} in share row exclusive mode`)
       if ((await tx.select({ id: tasks.id }).from(tasks).limit(1)).length > 0) {
         throw new StartError('DATABASE_URL: there are tasks already; db:copy needs a database without any')
       }
       for await (const batch of batchesOf(source)) await tx.insert(tasks).values(batch)
-      const [sent, arrived] = [await source.administer(summary), await summary(tx)]
+      const [sent, arrived] = [await source.withAdminConnection(summary), await summary(tx)]
       if (sent.count !== arrived.count || sent.sha256 !== arrived.sha256) {
         const text = ({ count, sha256 }: Summary) => `${count} tasks with sha256 ${sha256}`
         throw new StartError(
@@ -45,7 +45,7 @@ async function* batchesOf(source: Database) {
   let last: typeof tasks.$inferSelect | undefined
   do {
     const after = last && sql`(${tasks.user_id}, ${tasks.id}) > (${last.user_id}, ${last.id}::uuid)`
-    const batch = await source.administer((orm) =>
+    const batch = await source.withAdminConnection((orm) =>
       orm.select().from(tasks).where(after).orderBy(tasks.user_id, tasks.id).limit(BATCH)
     )
     if (batch.length > 0) yield batch

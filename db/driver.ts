@@ -33,7 +33,7 @@ export interface Driver {
   /** The rows in batches, all from one snapshot. Ending the iteration ends the statement. */
   stream(text: string, parameters: unknown[]): AsyncIterable<unknown[]>
   /** Runs work outside of requests, on a connection of its own and without a deadline. */
-  administer<T>(work: (orm: Orm) => Promise<T>): Promise<T>
+  withAdminConnection<T>(work: (orm: Orm) => Promise<T>): Promise<T>
   /** @param milliseconds how long statements under way may take to finish */
   close(milliseconds: number): Promise<void>
 }

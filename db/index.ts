@@ -57,7 +57,7 @@ export interface Database {
   readonly observed: DatabaseObservations
   figures(): DatabaseFigures
   /** Runs work outside of requests, such as migrations, on a connection of its own and without a deadline. */
-  administer<T>(work: (orm: Orm) => Promise<T>): Promise<T>
+  withAdminConnection<T>(work: (orm: Orm) => Promise<T>): Promise<T>
   /** @throws DatabaseUnavailable when the database does not answer within `milliseconds` */
   ping(milliseconds: number): Promise<void>
   /** Ends every connection; statements under way have `CLOSE_MS` to finish. */
@@ -116,7 +116,7 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
     },
     observed,
     figures: driver.figures,
-    administer: driver.administer,
+    withAdminConnection: driver.withAdminConnection,
     async ping(milliseconds) {
       await read(PING, PING_PACE, milliseconds)
     },

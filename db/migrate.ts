@@ -6,8 +6,8 @@ import type { Orm } from './driver.js'
 import { DatabaseUnavailable, StartError } from './errors.js'
 import { type Database, type DatabaseConfig, openDatabase } from './index.js'
 import { journal, makeJournal, missing } from './journal.js'
-import { causeOf } from './outage.js'
 import { closeToOthers, grantToService, openedByDefault } from './privileges.js'
+import { causeOf } from './sqlstate.js'
 
 /** Resolved through package.json's "imports", so that the built tree finds the same folder as the source. */
 const migrationsFolder = dirname(
@@ -35,13 +35,13 @@ export async function openMigrated(config: DatabaseConfig): Promise<Database> {
   const db = await openDatabase(config)
   const variable = config.kind === 'embedded' ? 'DATA_DIR' : 'DATABASE_URL'
   try {
-    await usable(variable, db)
+    await checkDatabase(variable, db)
     if (config.kind === 'postgres' && config.migrationUrl !== undefined) {
-      const [service] = await db.administer(currentRole)
+      const [service] = await db.withAdminConnection(currentRole)
       await migrateAs(config.migrationUrl, service?.name as string)
     }
     // Also after a migration by another role: this one must find it done.
-    await usable(variable, db, migrate)
+    await checkDatabase(variable, db, migrate)
     return db
   } catch (error) {
     await db.close()
@@ -54,17 +54,21 @@ async function migrateAs(url: string, service: string): Promise<void> {
   const variable = 'MIGRATION_DATABASE_URL'
   const db = await openDatabase({ kind: 'postgres', url, poolMax: 2 }, variable)
   try {
-    await usable(variable, db, (orm) => migrate(orm, service))
+    await checkDatabase(variable, db, (orm) => migrate(orm, service))
   } finally {
     await db.close()
   }
 }
 
 /** @throws StartError that names the variable when the database does not answer, is of no use, or the work fails */
-async function usable(variable: string, db: Database, work?: (orm: Orm) => Promise<void>): Promise<void> {
+async function checkDatabase(
+  variable: string,
+  db: Database,
+  work?: (orm: Orm) => Promise<void>
+): Promise<void> {
   try {
     await db.ping(START_MS)
-    await db.administer(async (orm) => {
+    await db.withAdminConnection(async (orm) => {
       await checkServer(orm)
       await work?.(orm)
     })

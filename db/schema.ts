@@ -11,7 +11,7 @@ import {
   uuid
 } from 'drizzle-orm/pg-core'
 
-const instant = (name: string) => timestamp(name, { withTimezone: true, precision: 3, mode: 'string' })
+const utcTimestamp = (name: string) => timestamp(name, { withTimezone: true, precision: 3, mode: 'string' })
 
 /**
  * One name for a thing in the column, the row and the wire, so nothing has to map between them.
@@ -27,9 +27,9 @@ export const tasks = pgTable(
     title: text().notNull(),
     description: text(),
     completed: boolean().notNull(),
-    completed_at: instant('completed_at'),
-    created_at: instant('created_at').notNull().defaultNow(),
-    updated_at: instant('updated_at').notNull().defaultNow(),
+    completed_at: utcTimestamp('completed_at'),
+    created_at: utcTimestamp('created_at').notNull().defaultNow(),
+    updated_at: utcTimestamp('updated_at').notNull().defaultNow(),
     /** Grows by one with every change: the task's entity tag. */
     version: integer().notNull().default(1),
     /** The `Idempotency-Key` that the task was created with, and a digest of what was sent with it. */

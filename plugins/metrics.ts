@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Histogram, Registry } from 'prom-client'
 import { DatabaseUnavailable } from '../db/errors.js'
-import { codeOf, type ShedReason, shedReason } from './errors/catalogue.js'
+import { problemCodeOf, type ShedReason, shedReason } from './errors/catalogue.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -60,7 +60,8 @@ export default fp(
       counts: shed
     })
     app.addHook('onError', (_request, _reply, error, done) => {
-      if (error instanceof DatabaseUnavailable || codeOf(error) === 'unavailable') shed[shedReason(error)]++
+      if (error instanceof DatabaseUnavailable || problemCodeOf(error) === 'unavailable')
+        shed[shedReason(error)]++
       done()
     })
   },

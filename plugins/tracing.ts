@@ -25,7 +25,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { DatabaseUnavailable } from '../db/errors.js'
 import type { BuiltStatement, Database, Values } from '../db/index.js'
-import { causeOf } from '../db/outage.js'
+import { causeOf } from '../db/sqlstate.js'
 
 /** How long the stop waits for the collector to take the last spans, in milliseconds. */
 const FLUSH_MS = 3_000

@@ -2,7 +2,7 @@ import { parseArgs } from 'node:util'
 import { DatabaseUnavailable, StartError } from '../db/errors.js'
 import type { Database, DatabaseConfig } from '../db/index.js'
 import { openMigrated } from '../db/migrate.js'
-import { causeOf } from '../db/outage.js'
+import { causeOf } from '../db/sqlstate.js'
 import { loadDotEnv } from '../src/dot-env.js'
 
 /** Runs a command that an operator gave. Any failure that is not a bug is one line, and code 1. */

@@ -6,7 +6,7 @@ import { runCommand, userArgument, withDatabase } from './command.js'
 await runCommand(async () => {
   const user = userArgument('user:delete')
   await withDatabase(loadConfig(process.env).database, async (db) => {
-    const { tasks, keys } = await db.administer((orm) => deleteUser(orm, user))
+    const { tasks, keys } = await db.withAdminConnection((orm) => deleteUser(orm, user))
     console.log(`deleted ${tasks} tasks of ${JSON.stringify(user)}, ${keys} with an idempotency key`)
   })
 })

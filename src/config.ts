@@ -197,13 +197,13 @@ function parse(env: Record<string, string | undefined>): Values {
     if (RAGGED_ENDS.test(value)) {
       throw new StartError(`${name} must be ${schema.description}, without white space or quotes at its ends`)
     }
-    if (!Value.Check(schema, value)) throw wrong(name, schema, value)
+    if (!Value.Check(schema, value)) throw invalidValue(name, schema, value)
     values[name] = value
   }
   return values as Values
 }
 
-function wrong(name: string, schema: TSchema, value?: string): StartError {
+function invalidValue(name: string, schema: TSchema, value?: string): StartError {
   const shown = schema.secret || value === undefined ? '' : `, not ${JSON.stringify(value)}`
   return new StartError(`${name} must be ${schema.description}${shown}`)
 }
@@ -256,14 +256,14 @@ function keySource({ JWT_SECRET, JWKS_URL, DATA_DIR }: Values, production: boole
   }
   if (JWT_SECRET) {
     if (Buffer.byteLength(JWT_SECRET) < MIN_SECRET_BYTES || isKey(JWT_SECRET)) {
-      throw wrong('JWT_SECRET', Environment.properties.JWT_SECRET)
+      throw invalidValue('JWT_SECRET', Environment.properties.JWT_SECRET)
     }
     return { kind: 'secret', secret: JWT_SECRET }
   }
   if (JWKS_URL) {
     // fetch refuses credentials in a URL, and they would be shown wherever it is.
     if (!URL.canParse(JWKS_URL) || new URL(JWKS_URL).username || new URL(JWKS_URL).password) {
-      throw wrong('JWKS_URL', Environment.properties.JWKS_URL)
+      throw invalidValue('JWKS_URL', Environment.properties.JWKS_URL)
     }
     return { kind: 'jwks', url: JWKS_URL }
   }
@@ -294,7 +294,7 @@ function corsOrigins(value: string | undefined, production: boolean): CorsOrigin
   if (value === undefined) return production ? false : [LOCAL_ORIGIN]
   const origins = value.split(',').map((origin) => origin.trim())
   if (origins.length === 1 && origins[0] === '*') return '*'
-  if (!origins.every(isOrigin)) throw wrong('CORS_ORIGIN', Environment.properties.CORS_ORIGIN, value)
+  if (!origins.every(isOrigin)) throw invalidValue('CORS_ORIGIN', Environment.properties.CORS_ORIGIN, value)
   return origins
 }
 

@@ -1,7 +1,7 @@
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import { StartError } from '../db/errors.js'
-import { causeOf } from '../db/outage.js'
+import { causeOf } from '../db/sqlstate.js'
 import { version } from '../plugins/openapi.js'
 import { buildApp } from './app.js'
 import { type Config, type Listener, loadConfig } from './config.js'

@@ -7,7 +7,7 @@ import {
   addToNextApp,
   type Client,
   clientOf,
-  isProblem,
+  expectProblem,
   onNextApp,
   problem,
   problemIn,
@@ -174,7 +174,7 @@ for (const kind of KINDS) {
       t.test(`${route}: another user's task is 404 on the own path, and does not change`, async (t) => {
         const id = await create()
         const before = await rowsOf(app)
-        isProblem(t, await send(bob, 'bob', id), 'not_found', undefined, isHead)
+        expectProblem(t, await send(bob, 'bob', id), 'not_found', undefined, isHead)
         t.strictSame(await rowsOf(app), before)
       })
 
@@ -285,7 +285,7 @@ for (const kind of KINDS) {
     })
 
     t.test("another user's path is 403 before the database is asked anything", async (t) => {
-      await app.db.administer((orm) => orm.execute(sql`alter table tasks rename to elsewhere`))
+      await app.db.withAdminConnection((orm) => orm.execute(sql`alter table tasks rename to elsewhere`))
       const operations = Object.entries(OPERATIONS)
       await holdsFor(t, 'bob gets 403 where alice gets an error', operations, async ([route, { body }]) => {
         const { method, url } = fill(route, 'alice', UNKNOWN_ID)
@@ -314,7 +314,7 @@ t.test(
       ['HEAD', '/api/open'],
       ['POST', '/elsewhere']
     ] as const) {
-      isProblem(t, await request(app, method, url), 'unauthorized', undefined, method === 'HEAD')
+      expectProblem(t, await request(app, method, url), 'unauthorized', undefined, method === 'HEAD')
     }
     const alice = await clientOf(app, 'alice')
     t.equal((await app.inject({ url: '/api/open', headers: { authorization: 'Bearer x' } })).statusCode, 401)

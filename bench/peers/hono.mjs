@@ -14,7 +14,7 @@ import * as z from 'zod'
 const { DATABASE_URL, JWT_SECRET, PORT } = process.env
 const db = drizzle(DATABASE_URL)
 
-const instant = () => timestamp({ withTimezone: true, precision: 3 })
+const utcTimestamp = () => timestamp({ withTimezone: true, precision: 3 })
 const tasks = pgTable(
   'tasks',
   {
@@ -23,9 +23,9 @@ const tasks = pgTable(
     title: text().notNull(),
     description: text(),
     completed: boolean().notNull(),
-    completed_at: instant(),
-    created_at: instant().notNull().defaultNow(),
-    updated_at: instant().notNull().defaultNow()
+    completed_at: utcTimestamp(),
+    created_at: utcTimestamp().notNull().defaultNow(),
+    updated_at: utcTimestamp().notNull().defaultNow()
   },
   (table) => [primaryKey({ columns: [table.user_id, table.id] })]
 )

@@ -3,8 +3,8 @@ import { types } from '@electric-sql/pglite'
 import { drizzle } from 'drizzle-orm/pglite'
 import type { Driver, Statement } from '../driver.js'
 import { DatabaseUnavailable, StartError } from '../errors.js'
-import { toInstant } from '../instant.js'
-import { isOutage } from '../outage.js'
+import { isOutage } from '../sqlstate.js'
+import { toTimestamp } from '../timestamp.js'
 import { PGliteWithBomFix } from './byte-order-mark.js'
 import { lockDirectory } from './directory-lock.js'
 import { FsyncedNodeFS, fsyncTree, START_PARAMS_WITH_FSYNC } from './fsync.js'
@@ -32,7 +32,7 @@ export async function openEmbedded(directory: string, mustExist = false): Promis
     const client = new PGliteWithBomFix({
       fs: folder,
       startParams: START_PARAMS_WITH_FSYNC,
-      parsers: { [types.TIMESTAMPTZ]: toInstant }
+      parsers: { [types.TIMESTAMPTZ]: toTimestamp }
     })
     await client.waitReady
     if (isNew) fsyncTree(directory)
@@ -77,7 +77,7 @@ export async function openEmbedded(directory: string, mustExist = false): Promis
         const rows = await query(text, parameters)
         for (let at = 0; at < rows.length; at += BATCH) yield rows.slice(at, at + BATCH)
       },
-      administer: (work) => work(drizzle(client)),
+      withAdminConnection: (work) => work(drizzle(client)),
       async close() {
         if (folder.failure === undefined) await client.close()
         for (const { reject } of pending) reject(new DatabaseUnavailable('closing'))

@@ -1,5 +1,5 @@
 import { DatabaseUnavailable } from '../errors.js'
-import { isOutage } from '../outage.js'
+import { isOutage } from '../sqlstate.js'
 import type { Pool } from './pool.js'
 import { type Connection, type Session, STATEMENT_MS } from './session.js'
 

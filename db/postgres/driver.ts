@@ -1,6 +1,6 @@
 import postgres from 'postgres'
 import type { Rows } from '../driver.js'
-import { toInstant } from '../instant.js'
+import { toTimestamp } from '../timestamp.js'
 import type { Connection } from './session.js'
 import { connectSocket, requestCancel } from './socket.js'
 import type { DatabaseAddress, PostgresTarget } from './url.js'
@@ -73,7 +73,7 @@ export async function openClient(
     // PgBouncer refuses other parameters, for instance statement_timeout.
     connection: { application_name: 'tasks-api', ...target.settings, TimeZone: 'UTC', DateStyle: 'ISO' },
     types: {
-      instant: { to: TIMESTAMPTZ, from: [TIMESTAMPTZ], parse: toInstant, serialize: String }
+      timestamp: { to: TIMESTAMPTZ, from: [TIMESTAMPTZ], parse: toTimestamp, serialize: String }
     },
     // In its documentation, not in its types.
     ...{

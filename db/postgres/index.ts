@@ -46,7 +46,7 @@ export function openPostgres(
       writes.tick(now)
     },
     stream: cursors.stream,
-    async administer(work) {
+    async withAdminConnection(work) {
       // Not a connection of the requests: drizzle replaces the parsers of the client that it is given.
       const client = await connect()
       try {

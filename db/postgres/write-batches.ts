@@ -1,6 +1,6 @@
 import type { LockTarget, Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
-import { isStalePlan, isStopped, isUnfinished } from '../outage.js'
+import { isStalePlan, isStopped, isUnfinished } from '../sqlstate.js'
 import { batchSize, MIN_COMMIT_MS, maxBatches, Pace } from './pacing.js'
 import type { Pool, Ticket } from './pool.js'
 import { type Cancellable, laps, type Session } from './session.js'

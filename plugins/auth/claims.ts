@@ -23,11 +23,11 @@ export function checkClaims(
 ): Claims | Refusal {
   const now = Date.now()
   if (!isNumber(exp)) return new Refusal('expired', `exp is ${shown(exp)}, not a number`)
-  if (now > exp * 1000 + CLOCK_TOLERANCE_MS) return new Refusal('expired', `it expired at ${instant(exp)}`)
+  if (now > exp * 1000 + CLOCK_TOLERANCE_MS) return new Refusal('expired', `it expired at ${timestamp(exp)}`)
   if (nbf !== undefined) {
     if (!isNumber(nbf)) return new Refusal('not yet valid', `nbf is ${shown(nbf)}, not a number`)
     if (now < nbf * 1000 - CLOCK_TOLERANCE_MS) {
-      return new Refusal('not yet valid', `it is valid from ${instant(nbf)}`)
+      return new Refusal('not yet valid', `it is valid from ${timestamp(nbf)}`)
     }
   }
   if (issuer !== undefined && iss !== issuer) {
@@ -45,7 +45,7 @@ export function checkClaims(
 
 const isNumber = (value: unknown): value is number => Number.isFinite(value)
 
-function instant(seconds: number): string {
+function timestamp(seconds: number): string {
   const date = new Date(seconds * 1000)
   return Number.isNaN(date.getTime()) ? `second ${seconds}` : date.toISOString()
 }

@@ -23,7 +23,7 @@ export type ErrorCode = keyof typeof STATUS_OF
 class ApiError extends Error {}
 
 /** The code of an error that this service made; undefined for anything else that was thrown. */
-export function codeOf(error: unknown): ErrorCode | undefined {
+export function problemCodeOf(error: unknown): ErrorCode | undefined {
   // @fastify/error keeps codes in upper case.
   return error instanceof ApiError ? ((error as FastifyError).code.toLowerCase() as ErrorCode) : undefined
 }

@@ -3,18 +3,18 @@ import { Type } from '@sinclair/typebox'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { DatabaseUnavailable, IdempotencyKeyConflict } from '../../db/errors.js'
-import { causeOf } from '../../db/outage.js'
+import { causeOf } from '../../db/sqlstate.js'
 import { isOwner } from '../auth/index.js'
 import { sentenceOf, type Violation, violationsOf } from '../validation.js'
 import {
   BodyTooLarge,
-  codeOf,
   type ErrorCode,
   Forbidden,
   IdempotencyKeyReused,
   Internal,
   InvalidHttp,
   InvalidToken,
+  problemCodeOf,
   type ShedReason,
   STATUS_OF,
   shedReason,
@@ -87,7 +87,7 @@ async function answer(
   const thrown =
     anything instanceof Error ? anything : (new Error('what was thrown is no error') as FastifyError)
   const error = translate(thrown, request)
-  const code = codeOf(error) as ErrorCode
+  const code = problemCodeOf(error) as ErrorCode
   if (code === 'internal') request.log.error({ req: request, err: causeOf(thrown) }, 'request failed')
   if (code === 'unavailable') {
     logRefusal(request, error, shedReason(thrown))
@@ -134,7 +134,7 @@ function challenge(error: Error): string {
 
 /** One of our own errors for whatever was thrown. What we did not make ourselves may say too much, so it is replaced. */
 function translate(error: FastifyError, request: FastifyRequest): Error {
-  if (codeOf(error)) return error
+  if (problemCodeOf(error)) return error
   if (error instanceof DatabaseUnavailable) return new Unavailable({ cause: error.cause })
   if (error instanceof IdempotencyKeyConflict) return new IdempotencyKeyReused()
   if (error.validation) {

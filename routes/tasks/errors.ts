@@ -2,7 +2,6 @@ import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { BROKEN_REQUESTS } from '../../plugins/errors/broken-requests.js'
 import {
   BodyTooLarge,
-  codeOf,
   type ErrorCode,
   Forbidden,
   IdempotencyKeyReused,
@@ -12,6 +11,7 @@ import {
   MethodNotAllowed,
   MissingToken,
   PreconditionFailed,
+  problemCodeOf,
   TaskNotFound,
   Unavailable,
   UndecodablePath,
@@ -106,7 +106,7 @@ export function errors({ task, body, condition, idempotencyKey, invalid }: Reads
 
 type Example = ReturnType<typeof problem>
 
-const example = (error: Error): Example => problem(codeOf(error) as ErrorCode, error.message)
+const example = (error: Error): Example => problem(problemCodeOf(error) as ErrorCode, error.message)
 
 /** @param examples one, or several by name */
 function answer(

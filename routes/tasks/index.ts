@@ -45,24 +45,24 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
         : await tasks.createOnce(user.sub, key, body)
     if (replayed) reply.header('Idempotency-Replayed', 'true')
     reply.code(201).header('Location', `/api/${encodeURIComponent(user.sub)}/tasks/${task.id}`)
-    return tagged(reply, task)
+    return withETag(reply, task)
   })
 
   app.get('/:taskId', { schema: schemas.getTask }, async ({ user, params, headers }, reply) => {
-    const task = tagged(reply, await tasks.get(user.sub, params.taskId))
+    const task = withETag(reply, await tasks.get(user.sub, params.taskId))
     return isNamed(headers['if-none-match'], task.version) ? reply.code(304).send() : task
   })
 
   app.patch('/:taskId', { schema: schemas.updateTask }, async ({ user, params, body, headers }, reply) =>
-    tagged(reply, await tasks.update(user.sub, params.taskId, body, matchedVersions(headers['if-match'])))
+    withETag(reply, await tasks.update(user.sub, params.taskId, body, matchedVersions(headers['if-match'])))
   )
 
   app.put('/:taskId', { schema: schemas.putTask }, async ({ user, params, body, headers }, reply) =>
-    tagged(reply, await tasks.update(user.sub, params.taskId, body, matchedVersions(headers['if-match'])))
+    withETag(reply, await tasks.update(user.sub, params.taskId, body, matchedVersions(headers['if-match'])))
   )
 
   app.delete('/:taskId', { schema: schemas.deleteTask }, async ({ user, params, headers }, reply) => {
-    found(reply, await tasks.delete(user.sub, params.taskId, matchedVersions(headers['if-match'])))
+    orNotFound(reply, await tasks.delete(user.sub, params.taskId, matchedVersions(headers['if-match'])))
     return reply.code(204).send(null)
   })
 
@@ -74,7 +74,7 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
       done()
     },
     handler: async ({ user, params, body, headers }, reply) =>
-      tagged(
+      withETag(
         reply,
         await tasks.toggle(user.sub, params.taskId, body.completed, matchedVersions(headers['if-match']))
       )
@@ -82,7 +82,7 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
 }
 
 /** @throws TaskNotFound (404); PreconditionFailed (412), with the current entity tag in the answer */
-function found<T>(reply: FastifyReply, result: T | StaleVersion | undefined): T {
+function orNotFound<T>(reply: FastifyReply, result: T | StaleVersion | undefined): T {
   if (result === undefined) throw new TaskNotFound()
   if (result instanceof StaleVersion) {
     reply.header('ETag', entityTag(result.version))
@@ -91,9 +91,9 @@ function found<T>(reply: FastifyReply, result: T | StaleVersion | undefined): T 
   return result
 }
 
-/** As `found`, with the task's entity tag in the answer. */
-function tagged(reply: FastifyReply, result: VersionedTask | StaleVersion | undefined): VersionedTask {
-  const task = found(reply, result)
+/** As `orNotFound`, with the task's entity tag in the answer. */
+function withETag(reply: FastifyReply, result: VersionedTask | StaleVersion | undefined): VersionedTask {
+  const task = orNotFound(reply, result)
   reply.header('ETag', entityTag(task.version))
   return task
 }

@@ -2,7 +2,7 @@ import { type TSchema, type TUnsafe, Type } from '@sinclair/typebox'
 import { AT_LEAST_ONE_OF, NOT_BLANK, STORABLE, VISIBLE_ASCII } from '../../plugins/validation.js'
 import { ETag, errors, header, ref } from './errors.js'
 
-const instant = (description: string) => Type.String({ format: 'date-time', description })
+const timestamp = (description: string) => Type.String({ format: 'date-time', description })
 
 const TASK = {
   id: '01a1fd44-d086-7681-8494-396105ac4a51',
@@ -36,8 +36,8 @@ export const Task = Type.Object(
       format: 'date-time',
       description: 'When `completed` last became true; null when it is false.'
     }),
-    created_at: instant('When it was created: RFC 3339, UTC, with milliseconds.'),
-    updated_at: instant(
+    created_at: timestamp('When it was created: RFC 3339, UTC, with milliseconds.'),
+    updated_at: timestamp(
       'When it was last changed: RFC 3339, UTC, with milliseconds. Changes with every update and toggle, and never goes backwards.'
     )
   },

@@ -14,15 +14,18 @@ for (const kind of KINDS) {
   t.test(`${kind}: a task of somebody else stays, even one with the same id`, async (t) => {
     const app = await startApp(t, kind)
     const others = ['Alice', 'alice ', 'alic', 'bob', 'a%', '_____']
-    await app.db.administer((orm) =>
+    await app.db.withAdminConnection((orm) =>
       orm.insert(tasks).values(['alice', ...others].flatMap((user) => IDS.map((id) => taskOf(user, id))))
     )
     const before = await rowsOf(app)
-    t.strictSame(await app.db.administer((orm) => deleteUser(orm, 'alice')), { tasks: 3, keys: 0 })
+    t.strictSame(await app.db.withAdminConnection((orm) => deleteUser(orm, 'alice')), { tasks: 3, keys: 0 })
     const ofOthers = before.filter(({ user_id }) => user_id !== 'alice')
     t.equal(ofOthers.length, others.length * IDS.length)
     t.same(new Set(await rowsOf(app)), new Set(ofOthers))
-    t.strictSame(await app.db.administer((orm) => deleteUser(orm, "' or true --")), { tasks: 0, keys: 0 })
+    t.strictSame(await app.db.withAdminConnection((orm) => deleteUser(orm, "' or true --")), {
+      tasks: 0,
+      keys: 0
+    })
   })
 }
 
@@ -45,7 +48,7 @@ t.test('while requests of the user are under way', async (t) => {
       let deletion: ReturnType<typeof deleteUser> | undefined
       await request.begin(async (sql) => {
         await sql`update tasks set title = 'changed' where user_id = 'alice' and id = ${IDS[0] as string}`
-        deletion = app.db.administer((orm) => deleteUser(orm, 'alice'))
+        deletion = app.db.withAdminConnection((orm) => deleteUser(orm, 'alice'))
         await until(isWaiting)
         for (const id of IDS.slice(1)) {
           const changed =
@@ -65,7 +68,7 @@ t.test('while requests of the user are under way', async (t) => {
       await request.begin(async (sql) => {
         await sql`update tasks set title = 'changed' where user_id = 'bob'`
         await sql`insert into tasks ${sql(taskOf('alice', IDS[1] as string))}`
-        const deleted = await app.db.administer((orm) => deleteUser(orm, 'alice'))
+        const deleted = await app.db.withAdminConnection((orm) => deleteUser(orm, 'alice'))
         t.strictSame(deleted, { tasks: 1, keys: 0 })
       })
       t.match(await rowsOf(app), [{ user_id: 'bob' }, { user_id: 'alice', id: IDS[1] }])

@@ -17,7 +17,7 @@ const RECOVERY_MS = 10_000
 const INTERNALS =
   /select|insert|update |tasks_|postgres|127\.0\.0\.1|ECONN|CONNECT|read-only|lock|admin|stack/i
 
-function isUnavailable(t: Test, { status, headers, json, text }: Answer): void {
+function expectUnavailable(t: Test, { status, headers, json, text }: Answer): void {
   t.equal(status, 503)
   t.equal(json.code, 'unavailable')
   t.match(headers['retry-after'], /^\d+$/)
@@ -148,7 +148,7 @@ t.test('while the database does not answer', async (t) => {
       // The connections that break may take one statement each with them.
       await create(alice)
       const { result, milliseconds } = await timed(Promise.all([create(alice), create(alice), create(alice)]))
-      for (const answer of result) isUnavailable(t, answer)
+      for (const answer of result) expectUnavailable(t, answer)
       t.ok(milliseconds < SOON_MS, `${milliseconds} ms`)
 
       await end(situation)
@@ -170,7 +170,7 @@ t.test('while the database does not answer', async (t) => {
     await holder`begin`
     await holder`select from tasks where id = ${locked.id} for update`
     const { result, milliseconds } = await timed(alice('PATCH', `/${locked.id}`, { title: 'Buy bread' }))
-    isUnavailable(t, result)
+    expectUnavailable(t, result)
     t.ok(milliseconds < SOON_MS, `${milliseconds} ms`)
     t.equal((await create(alice)).status, 201)
     await holder`rollback`
@@ -190,7 +190,7 @@ t.test('while the database does not answer', async (t) => {
     const writes = await Promise.all(
       Array.from({ length: 20 }, (_, i) => alice('PATCH', `/${task.id}`, { title: `Change ${i}` }))
     )
-    for (const answer of writes) isUnavailable(t, answer)
+    for (const answer of writes) expectUnavailable(t, answer)
     await until(async () => {
       const [{ count }] = (await sql`
       select count(*)::int from pg_stat_activity
@@ -218,7 +218,7 @@ t.test('while the database does not answer', async (t) => {
       const writes = await Promise.all(
         Array.from({ length: 20 }, (_, i) => alice('PATCH', `/${task.id}`, { title: `Change ${i}` }))
       )
-      for (const answer of writes) isUnavailable(t, answer)
+      for (const answer of writes) expectUnavailable(t, answer)
       proxy.mode = 'pass'
       await unlockTasks()
       await until(async () => (await alice('GET', `/${task.id}`)).status === 200, RECOVERY_MS)
@@ -275,7 +275,7 @@ t.test('a database server that dies and restarts is found again', async (t) => {
   await server.kill()
   await underWay
   const { result, milliseconds } = await timed(create(alice))
-  isUnavailable(t, result)
+  expectUnavailable(t, result)
   t.ok(milliseconds < SOON_MS, `${milliseconds} ms`)
   await server.restart()
   await until(async () => (await create(alice)).status === 201, RECOVERY_MS)

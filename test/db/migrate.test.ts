@@ -29,8 +29,8 @@ for (const kind of KINDS) {
     `on the ${kind} database every migration is applied once, however often it is asked for`,
     async (t) => {
       const db = await open(t, kind)
-      for (let times = 0; times < 3; times++) await db.administer(migrate)
-      const rows = await db.administer((orm) => orm.select({ hash: journal.hash }).from(journal))
+      for (let times = 0; times < 3; times++) await db.withAdminConnection(migrate)
+      const rows = await db.withAdminConnection((orm) => orm.select({ hash: journal.hash }).from(journal))
       t.strictSame(rows.map(({ hash }) => hash).sort(), HASHES)
     }
   )
@@ -45,13 +45,13 @@ t.test('five apps that start at once on an empty database all start, and migrate
 t.test('a migration that is missing is applied, although a newer one was applied before', async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
   const db = await open(t, 'postgres', { DATABASE_URL })
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   const sql = sqlClient(t, DATABASE_URL)
   // As after the merge of a branch whose migration is older.
   await sql`delete from tasks_migrations`
   await sql`insert into tasks_migrations (hash) values ('newer')`
   await sql`drop table tasks`
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   t.strictSame(await appliedTo(sql), [...HASHES, 'newer'].sort())
   t.equal((await sql`select * from tasks`).length, 0)
 })
@@ -61,10 +61,10 @@ t.test('a migration that fails leaves nothing behind, and works once its cause i
   const db = await open(t, 'postgres', { DATABASE_URL })
   const sql = sqlClient(t, DATABASE_URL)
   await sql`create table tasks (mine int)`
-  await t.rejects(db.administer(migrate), { cause: { code: '42P07' } })
+  await t.rejects(db.withAdminConnection(migrate), { cause: { code: '42P07' } })
   t.equal((await sql`select from pg_tables where tablename = 'tasks_migrations'`).length, 0)
   await sql`drop table tasks`
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   t.strictSame(await appliedTo(sql), HASHES)
 })
 
@@ -72,7 +72,7 @@ t.test(
   'a role that may only read and write tasks starts the service on a database that is up to date',
   async (t) => {
     const DATABASE_URL = await emptyDatabase(t)
-    await (await open(t, 'postgres', { DATABASE_URL })).administer(migrate)
+    await (await open(t, 'postgres', { DATABASE_URL })).withAdminConnection(migrate)
     const admin = sqlClient(t, DATABASE_URL)
     const role = `app_${randomUUID().replaceAll('-', '')}`
     await admin.unsafe(`

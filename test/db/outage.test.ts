@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { BuiltStatement } from '../../db/index.js'
-import { type Answer, addToNextApp, type Client, clientOf, isProblem, startApp } from '../support/api.js'
+import { type Answer, addToNextApp, type Client, clientOf, expectProblem, startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { SECURED } from '../support/postgres-server.js'
 import { until } from '../support/process.js'
@@ -176,7 +176,7 @@ t.test('503 and never 500 for whatever is about the state of the database', asyn
       await until(async () => {
         for (const answer of await everyRequest(alice, bob, id)) {
           if (answer.status < 500) continue
-          isProblem(t, answer, 'unavailable')
+          expectProblem(t, answer, 'unavailable')
           t.match(answer.headers['retry-after'], /^\d+$/)
         }
         return lines.some((line) => JSON.parse(line).err?.code === code)
@@ -230,7 +230,7 @@ t.test('a mistake of our own stays a 500, with its stack in the log', async (t) 
   const app = await startApp(t, 'postgres', { DATABASE_URL: url, LOG_LEVEL: 'warn' }, { logStream })
   const alice = await clientOf(app, 'alice')
   for (const [n, [code]] of MISTAKES.entries()) {
-    isProblem(t, await alice('GET', `/api/mistake/${n}`), 'internal', code)
+    expectProblem(t, await alice('GET', `/api/mistake/${n}`), 'internal', code)
     t.match(JSON.parse(lines.pop() as string), { level: 50, err: { code, stack: /\n +at / } })
   }
 })

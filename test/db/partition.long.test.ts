@@ -112,7 +112,7 @@ if (hasProgram(t, 'psql', 'postgresql')) {
       const again = await startApp(t, 'postgres', { DATABASE_URL: serviceUrl })
       await again.close()
       const owner = await startApp(t, 'postgres', { DATABASE_URL: ownerUrl })
-      await owner.db.administer(migrate)
+      await owner.db.withAdminConnection(migrate)
       t.equal((await sql`select from pg_inherits where inhparent = 'tasks'::regclass`).length, 32)
       // What a migration may hold.
       await sql

@@ -70,7 +70,7 @@ async function possible({ admin }: Made, role: string): Promise<string[]> {
 
 async function asEarlier(url: string, service?: string) {
   const db = await openDatabase(loadConfig({ DATABASE_URL: url }).database)
-  await db.administer((orm) => earlierMigrate(orm, service))
+  await db.withAdminConnection((orm) => earlierMigrate(orm, service))
   await db.close()
 }
 
@@ -187,8 +187,8 @@ t.test('a database that is closed is only read', async (t) => {
   const made = await databaseWith(t, DEFAULTS[0]?.[1] as string)
   const db = await openDatabase(loadConfig({ DATABASE_URL: made.DATABASE_URL }).database)
   t.teardown(() => db.close())
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   const before = await made.admin`select xmin from pg_class where relname = 'tasks'`
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   t.strictSame([...(await made.admin`select xmin from pg_class where relname = 'tasks'`)], [...before])
 })

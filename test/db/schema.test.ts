@@ -211,15 +211,15 @@ t.test('times are UTC to the millisecond, whatever zone the database and the pro
     completed.updated_at,
     completed.completed_at
   ]
-  for (const instant of told) {
-    t.match(instant, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
-    t.ok(Math.abs(Date.parse(instant as string) - Date.now()) < 60_000, `${instant} is now`)
+  for (const timestamp of told) {
+    t.match(timestamp, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
+    t.ok(Math.abs(Date.parse(timestamp as string) - Date.now()) < 60_000, `${timestamp} is now`)
   }
   t.ok(String(pending.updated_at) > String(task.updated_at))
   t.ok(String(completed.updated_at) > String(pending.updated_at))
   t.strictSame(await (await fetch(path, { headers })).json(), completed)
 
-  // The instants are the same to a service that lives elsewhere.
+  // The timestamps are the same to a service that lives elsewhere.
   const here = await clientOf(await startApp(t, 'postgres', { DATABASE_URL: url }), 'alice')
   t.strictSame((await here('GET', `/${task.id}`)).json, completed)
 

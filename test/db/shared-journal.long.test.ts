@@ -26,7 +26,7 @@ async function open(t: Test, env: Record<string, string>): Promise<Database> {
 async function earlierDatabase(t: Test) {
   const DATABASE_URL = await emptyDatabase(t)
   const db = await open(t, { DATABASE_URL })
-  await db.administer(earlierMigrate)
+  await db.withAdminConnection(earlierMigrate)
   return { DATABASE_URL, db, sql: sqlClient(t, DATABASE_URL) }
 }
 
@@ -63,7 +63,7 @@ async function migrateFrontend(sql: postgres.Sql, migrationsFolder: string): Pro
 t.test('a frontend that uses drizzle on the same database has all its migrations applied', async (t) => {
   t.test('on a database that this version made', async (t) => {
     const DATABASE_URL = await emptyDatabase(t)
-    await (await open(t, { DATABASE_URL })).administer(migrate)
+    await (await open(t, { DATABASE_URL })).withAdminConnection(migrate)
     const sql = sqlClient(t, DATABASE_URL)
     t.equal((await sql`select from pg_namespace where nspname = 'drizzle'`).length, 0)
     const folder = frontendMigrations(t, { f_old: 1_000, f_new: Date.now() })
@@ -74,9 +74,9 @@ t.test('a frontend that uses drizzle on the same database has all its migrations
     const { db, sql } = await earlierDatabase(t)
     const folder = frontendMigrations(t, { f_old: 1_000 })
     t.strictSame(await migrateFrontend(sql, folder), [], 'which is what was wrong with that version')
-    await db.administer(migrate)
+    await db.withAdminConnection(migrate)
     t.strictSame(await migrateFrontend(sql, folder), ['f_old'])
-    await db.administer(migrate)
+    await db.withAdminConnection(migrate)
     t.strictSame(await migrateFrontend(sql, frontendMigrations(t, { f_old: 1_000, f_2: 1_001 })), [
       'f_2',
       'f_old'
@@ -90,9 +90,9 @@ for (const kind of KINDS) {
       t,
       kind === 'embedded' ? { DATA_DIR: emptyFolder(t) } : { DATABASE_URL: await emptyDatabase(t) }
     )
-    await db.administer(earlierMigrate)
+    await db.withAdminConnection(earlierMigrate)
     const { id } = await taskRepository(db).create('alice', { title: 'Buy milk' })
-    for (let times = 0; times < 3; times++) await db.administer(migrate)
+    for (let times = 0; times < 3; times++) await db.withAdminConnection(migrate)
     t.match(await taskRepository(db).get('alice', id), { title: 'Buy milk' })
   })
 }
@@ -102,22 +102,22 @@ t.test('rows of other applications stay as they are, and ours stay for earlier v
   await sql`insert into drizzle.__drizzle_migrations (hash, created_at)
     values ('older', 5), ('newer', ${Date.now() + 1e9}), ('zero', 0), ('none', null)`
   const [first, second, ...others] = await sharedRows(sql)
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   t.strictSame(await sharedRows(sql), [{ ...first, at: 0 }, { ...second, at: 0 }, ...others])
   t.strictSame(await ownHashes(sql), HASHES)
 
-  await db.administer(earlierMigrate)
+  await db.withAdminConnection(earlierMigrate)
   t.equal((await sharedRows(sql)).length, 2 + others.length, 'an earlier version finds nothing missing')
 })
 
 t.test('it is taken over once: what becomes of the shared journal later is of no concern', async (t) => {
   const { db, sql } = await earlierDatabase(t)
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   await sql`update drizzle.__drizzle_migrations set created_at = 7`
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   t.ok((await sharedRows(sql)).every(({ at }) => at === 7))
   await sql`drop schema drizzle cascade`
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   t.strictSame(await ownHashes(sql), HASHES)
   t.equal((await sql`select from pg_namespace where nspname = 'drizzle'`).length, 0)
 })
@@ -127,7 +127,7 @@ t.test('replicas of both versions that start at once all start, whoever is first
     const { DATABASE_URL, sql } = await earlierDatabase(t)
     const replicas = await Promise.all(Array.from({ length: 8 }, () => open(t, { DATABASE_URL })))
     await Promise.all(
-      replicas.map((db, n) => db.administer((n + round) % 2 === 0 ? migrate : earlierMigrate))
+      replicas.map((db, n) => db.withAdminConnection((n + round) % 2 === 0 ? migrate : earlierMigrate))
     )
     t.strictSame(await ownHashes(sql), HASHES)
     t.strictSame(
@@ -141,11 +141,11 @@ t.test('an earlier version that makes the database while this one starts is take
   const DATABASE_URL = await emptyDatabase(t)
   const [earlier, now] = [await open(t, { DATABASE_URL }), await open(t, { DATABASE_URL })]
   let going: Promise<void> | undefined
-  await earlier.administer((orm) =>
+  await earlier.withAdminConnection((orm) =>
     orm.transaction(async (tx) => {
       await earlierMigrate(tx)
       // It has seen an empty database, and waits for the lock.
-      going = now.administer(migrate)
+      going = now.withAdminConnection(migrate)
       const sql = sqlClient(t, DATABASE_URL)
       while ((await sql`select from pg_locks where locktype = 'advisory' and not granted`).length === 0);
     })
@@ -163,7 +163,7 @@ t.test('an earlier replica serves on while this version takes over, and starts a
   t.match((await (await clientOf(app, 'alice'))('GET', `/${id}`)).json, { title: 'Buy bread' })
 
   const restarted = await open(t, { DATABASE_URL })
-  await restarted.administer(earlierMigrate)
+  await restarted.withAdminConnection(earlierMigrate)
   await taskRepository(restarted).toggle('alice', id)
   t.match((await (await clientOf(app, 'alice'))('GET', `/${id}`)).json, { completed: true })
 })
@@ -179,7 +179,7 @@ t.test("another application's journal that this role may not read is left alone"
     grant create on schema public to ${role}`)
   t.teardown(() => admin.unsafe(`drop owned by ${role} cascade; drop role ${role}`))
   const db = await open(t, { DATABASE_URL: DATABASE_URL.replace('postgres@', `${role}@`) })
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   t.ok((await ownHashes(admin)).length >= HASHES.length)
 })
 
@@ -193,7 +193,7 @@ t.test(
     )
     t.teardown(() => sql.unsafe(`drop owned by ${role} cascade; drop role ${role}`))
     const second = await open(t, { DATABASE_URL: DATABASE_URL.replace('postgres@', `${role}@`) })
-    await second.administer(migrate)
+    await second.withAdminConnection(migrate)
     t.match(await taskRepository(second).list('alice'), { length: 0 })
     t.equal((await sql.unsafe(`select from ${role}.tasks`)).length, 0)
   }

@@ -14,14 +14,14 @@ const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 const listed = ({ version, ...task }: VersionedTask) => task
 
 /** In milliseconds since 1970. */
-const instantOf = (task: VersionedTask | undefined, name: 'updated_at' | 'completed_at') =>
+const millisecondsOf = (task: VersionedTask | undefined, name: 'updated_at' | 'completed_at') =>
   Date.parse(task?.[name] ?? '')
 
 for (const kind of KINDS) {
   t.test(`on the ${kind} database`, async (t) => {
     const db = await openDatabase(loadConfig(await databaseEnv(t, kind)).database)
     t.teardown(() => db.close())
-    await db.administer(migrate)
+    await db.withAdminConnection(migrate)
     const repository = taskRepository(db)
     // Without an expected version there is no stale one to report.
     type Changed = Promise<VersionedTask | undefined>
@@ -36,7 +36,7 @@ for (const kind of KINDS) {
     /** A user of whom there is nothing yet. */
     const newUser = () => randomUUID()
 
-    t.test('create returns what list and get return, with defaults and instants', async (t) => {
+    t.test('create returns what list and get return, with defaults and timestamps', async (t) => {
       const user = newUser()
       const before = Date.now()
       const task = await tasks.create(user, { title: 'Buy milk' })
@@ -112,7 +112,7 @@ for (const kind of KINDS) {
           updated_at: INSTANT,
           completed_at: changes.completed ? INSTANT : null
         })
-        t.ok(instantOf(after, 'updated_at') > instantOf(before, 'updated_at'), 'updated_at goes on')
+        t.ok(millisecondsOf(after, 'updated_at') > millisecondsOf(before, 'updated_at'), 'updated_at goes on')
         t.strictSame(await tasks.get(user, before.id), after)
       }
     })
@@ -133,13 +133,13 @@ for (const kind of KINDS) {
         t.match(open, { completed: false, completed_at: null })
       }
       const redone = await tasks.update(user, id, { completed: true })
-      t.ok(instantOf(redone, 'completed_at') > instantOf(done, 'completed_at'))
+      t.ok(millisecondsOf(redone, 'completed_at') > millisecondsOf(done, 'completed_at'))
     })
 
     t.test('updated_at never goes backwards, even after a clock that was ahead', async (t) => {
       const user = newUser()
       const { id } = await tasks.create(user, { title: 'Wait' })
-      await db.administer((orm) =>
+      await db.withAdminConnection((orm) =>
         orm.execute(sql`update tasks set updated_at = now() + interval '1 day' where id = ${id}`)
       )
       const ahead = await tasks.get(user, id)
@@ -148,10 +148,10 @@ for (const kind of KINDS) {
         await tasks.update(user, id, { title: 'Go' }),
         await tasks.toggle(user, id)
       ]
-      const instants = [ahead, ...changes].map((task) => instantOf(task, 'updated_at'))
+      const timestamps = [ahead, ...changes].map((task) => millisecondsOf(task, 'updated_at'))
       t.strictSame(
-        instants,
-        [...new Set(instants)].sort((a, b) => a - b)
+        timestamps,
+        [...new Set(timestamps)].sort((a, b) => a - b)
       )
     })
 
@@ -189,9 +189,9 @@ for (const kind of KINDS) {
       t.equal((await tasks.get(user, id))?.completed, true, 'an odd number of flips')
       t.equal(answers.filter((task) => task?.completed).length, 26)
       t.equal(
-        new Set(answers.map((task) => instantOf(task, 'updated_at'))).size,
+        new Set(answers.map((task) => millisecondsOf(task, 'updated_at'))).size,
         51,
-        'each with an instant of its own'
+        'each with a timestamp of its own'
       )
 
       await Promise.all([

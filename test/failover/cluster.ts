@@ -273,7 +273,10 @@ function childrenOf(parent: number): number[] {
 }
 
 /** Runs work on one node, past the proxies. */
-export async function administer<T>(node: Node, work: (sql: postgres.Sql) => Promise<T>): Promise<T> {
+export async function withAdminConnection<T>(
+  node: Node,
+  work: (sql: postgres.Sql) => Promise<T>
+): Promise<T> {
   const sql = postgres(node.url, { max: 1, onnotice: () => {} })
   try {
     return await work(sql)

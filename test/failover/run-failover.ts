@@ -7,7 +7,7 @@ import { countWrites, endedWell, type Wrong, wrongIn } from '../faults/run-fault
 import { PASSWORD, ROLE, replicaOf } from '../faults/system.js'
 import { until } from '../support/process.js'
 import type { Test } from '../support/tap.js'
-import { administer, type Cluster, startCluster } from './cluster.js'
+import { type Cluster, startCluster, withAdminConnection } from './cluster.js'
 import { type FaultKind, inject, movesPrimary } from './faults.js'
 import { Watch } from './watch.js'
 
@@ -59,7 +59,7 @@ export async function runFailover(
   const { seed, clients, tolerance, tell } = options
   const cluster = await startCluster(t)
   const primary = await cluster.primary()
-  await administer(primary, (sql) =>
+  await withAdminConnection(primary, (sql) =>
     sql.unsafe(`create role ${ROLE} login password '${PASSWORD}'; create table probe (n int)`)
   )
   // In another order for each replica, so that no place in the list counts.

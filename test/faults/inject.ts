@@ -40,8 +40,10 @@ const serviceEnds =
     )
   }
 
-const terminateBackends = ({ administer }: System) =>
-  administer((sql) => sql`select pg_terminate_backend(pid) from pg_stat_activity where usename = ${ROLE}`)
+const terminateBackends = ({ withAdminConnection }: System) =>
+  withAdminConnection(
+    (sql) => sql`select pg_terminate_backend(pid) from pg_stat_activity where usename = ${ROLE}`
+  )
 
 /** Something that only new connections meet, so those that are there end first. */
 const atConnect =
@@ -56,8 +58,8 @@ const atConnect =
 /** A superuser's statement about the service's role. */
 const alterRole =
   (change: string) =>
-  ({ administer }: System) =>
-    administer((sql) => sql.unsafe(`alter role ${ROLE} ${change}`))
+  ({ withAdminConnection }: System) =>
+    withAdminConnection((sql) => sql.unsafe(`alter role ${ROLE} ${change}`))
 
 const tlsHandshakes = (mode: TcpProxy['mode']): Inject =>
   network(
@@ -112,8 +114,8 @@ const FAULTS: Record<FaultKind, Inject> = {
   'backends terminated': async (system) => {
     await terminateBackends(system)
   },
-  'table locked': ({ administer }, { milliseconds }) =>
-    administer(async (sql) => {
+  'table locked': ({ withAdminConnection }, { milliseconds }) =>
+    withAdminConnection(async (sql) => {
       await sql`begin`
       await sql`lock table tasks in access exclusive mode`
       await sleep(milliseconds)
@@ -121,10 +123,12 @@ const FAULTS: Record<FaultKind, Inject> = {
     }),
   'database read-only': async (system, { milliseconds }) => {
     // As a former primary: connections there are notice nothing when it is over.
-    await system.administer((sql) => sql`alter database postgres set default_transaction_read_only = on`)
+    await system.withAdminConnection(
+      (sql) => sql`alter database postgres set default_transaction_read_only = on`
+    )
     await terminateBackends(system)
     await sleep(milliseconds)
-    await system.administer((sql) =>
+    await system.withAdminConnection((sql) =>
       sql.begin('read write', (tx) => tx`alter database postgres reset default_transaction_read_only`)
     )
   },

@@ -44,8 +44,8 @@ export class LongLists {
     )
   }
 
-  static async start({ administer, replicas }: System, seed: number): Promise<LongLists> {
-    await administer(
+  static async start({ withAdminConnection, replicas }: System, seed: number): Promise<LongLists> {
+    await withAdminConnection(
       (sql) => sql`
         insert into tasks (user_id, id, title, description, completed)
         select ${USER}, ('01900000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, n::text, ${DESCRIPTION}, false

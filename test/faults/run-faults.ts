@@ -163,9 +163,9 @@ async function settled(system: System): Promise<string[]> {
 }
 
 /** Waits until the database works on nothing that a client was not told the end of. */
-async function untilQuiet({ administer }: System): Promise<void> {
+async function untilQuiet({ withAdminConnection }: System): Promise<void> {
   await until(async () => {
-    const active = await administer(
+    const active = await withAdminConnection(
       (sql) => sql`
         select from pg_stat_activity where usename = ${ROLE} and state <> 'idle'`
     )

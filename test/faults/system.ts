@@ -86,7 +86,7 @@ export interface System {
   /** The network between each replica and PostgreSQL. */
   proxies: TcpProxy[]
   /** Runs work on a connection of its own, past the proxies. */
-  administer<T>(work: (sql: postgres.Sql) => Promise<T>): Promise<T>
+  withAdminConnection<T>(work: (sql: postgres.Sql) => Promise<T>): Promise<T>
 }
 
 /** Replicas of the service on one PostgreSQL server of their own, each through a network of its own. */
@@ -94,7 +94,7 @@ export async function startSystem(t: Scope, count: number, transport: Transport)
   const server = await startPostgres({ fsync: 'on' })
   t.teardown(() => server.stop())
   const direct = server.url('postgres')
-  const administer: System['administer'] = async (work) => {
+  const withAdminConnection: System['withAdminConnection'] = async (work) => {
     const sql = postgres(direct, { max: 1, onnotice: () => {} })
     try {
       return await work(sql)
@@ -102,7 +102,7 @@ export async function startSystem(t: Scope, count: number, transport: Transport)
       await sql.end({ timeout: 1 })
     }
   }
-  await administer((sql) => sql.unsafe(`create role ${ROLE} login password '${PASSWORD}'`))
+  await withAdminConnection((sql) => sql.unsafe(`create role ${ROLE} login password '${PASSWORD}'`))
   const url = new URL(direct)
   url.username = ROLE
   url.password = PASSWORD
@@ -112,12 +112,12 @@ export async function startSystem(t: Scope, count: number, transport: Transport)
   const replicas = await Promise.all(
     proxies.map((proxy) => replicaOf(t, { ...env, DATABASE_URL: proxy.url }))
   )
-  return { server, replicas, proxies, administer }
+  return { server, replicas, proxies, withAdminConnection }
 }
 
 /** Each connection of the service that the database has, in one line. */
-export const connectionsOf = ({ administer }: System): Promise<string[]> =>
-  administer(async (sql) => {
+export const connectionsOf = ({ withAdminConnection }: System): Promise<string[]> =>
+  withAdminConnection(async (sql) => {
     const rows = await sql`
       select pid, client_port, state, wait_event_type, wait_event, now() - backend_start as age, query
       from pg_stat_activity where usename = ${ROLE} order by backend_start`

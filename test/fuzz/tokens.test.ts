@@ -6,7 +6,7 @@ import {
   privateEncrypt,
   sign as signWith
 } from 'node:crypto'
-import { isProblem, request, SECRET } from '../support/api.js'
+import { expectProblem, request, SECRET } from '../support/api.js'
 import { startKeyServer } from '../support/key-server.js'
 import t, { type Test } from '../support/tap.js'
 import { compact, hmac, makeKey, part, type Signer, type Source, startSources } from './key-sources.js'
@@ -30,7 +30,7 @@ async function check(t: Test, source: Source, { opens, refused }: Kind): Promise
   for (const [name, token] of Object.entries(opens)) t.equal((await get(source, token)).status, 200, name)
   for (const [name, token] of Object.entries(refused)) {
     const answer = await get(source, token)
-    isProblem(t, answer, 'unauthorized', name)
+    expectProblem(t, answer, 'unauthorized', name)
     t.equal(answer.headers['www-authenticate'], 'Bearer realm="tasks", error="invalid_token"', name)
   }
   t.ok(Object.keys(opens).length > 0 && Object.keys(refused).length > 0)

@@ -39,7 +39,7 @@ export class World {
   /**
    * Sends a draft and checks the answer.
    *
-   * @returns the answer with ids and instants replaced, to be compared with that of another world
+   * @returns the answer with ids and timestamps replaced, to be compared with that of another world
    * @throws WrongAnswer
    */
   async send(draft: Draft): Promise<object> {

@@ -7,7 +7,7 @@ import {
   type Answer,
   addToNextApp,
   clientOf,
-  isProblem,
+  expectProblem,
   onEachDatabase,
   sign,
   startApp
@@ -69,7 +69,7 @@ t.test('whatever is thrown becomes a 500 that tells nothing, and one line in the
         log.lines.length = 0
         const url = `/api/${how}/${encodeURIComponent(kind)}`
         const answer = await alice('GET', url)
-        isProblem(t, answer, 'internal')
+        expectProblem(t, answer, 'internal')
         t.notMatch(answer.text, SECRET)
         const told = log.from(50)
         t.match(told, [{ reqId: answer.headers['x-request-id'], msg: 'request failed' }])
@@ -93,7 +93,7 @@ for (const kind of KINDS) {
     const user = 'user-of-the-path'
     const token = await sign({ sub: user })
     const client = await clientOf(app, user)
-    await app.db.administer(async (orm) => {
+    await app.db.withAdminConnection(async (orm) => {
       await orm.execute(sql`alter table tasks rename to elsewhere`)
       await orm.execute(
         sql`create view tasks as select * from elsewhere where 1 / 0 = length(user_id) with check option`
@@ -113,7 +113,7 @@ for (const kind of KINDS) {
       const answer = await client(method, `${path}?q=in-the-query`, sent, {
         authorization: `Bearer ${token}`
       })
-      isProblem(t, answer, 'internal', `${method} ${path}`)
+      expectProblem(t, answer, 'internal', `${method} ${path}`)
       t.match(log.from(50), [
         {
           level: 50,
@@ -141,7 +141,7 @@ t.test('503 with Retry-After while something does not answer, and a warning', as
   })
   const app = await startApp(t, 'postgres', { LOG_LEVEL: 'info' }, log)
   const answer = await (await clientOf(app, 'alice'))('GET', '/api/unavailable')
-  isProblem(t, answer, 'unavailable')
+  expectProblem(t, answer, 'unavailable')
   t.equal(answer.headers['retry-after'], '1')
   t.match(log.from(40), [
     {
@@ -207,7 +207,7 @@ onEachDatabase(async (t, app, kind) => {
       [[], 'The body must be a JSON object.', [{ path: '', message: 'The body must be a JSON object' }]]
     ] as const) {
       const answer = await alice('POST', '', JSON.stringify(body), JSON_TYPE)
-      isProblem(t, answer, 'validation_failed')
+      expectProblem(t, answer, 'validation_failed')
       t.match(answer.json, { detail, errors })
       t.equal(answer.json.errors.length, errors.length)
     }
@@ -239,7 +239,7 @@ onEachDatabase(async (t, app, kind) => {
         ['precondition_failed', await alice('DELETE', `/${task.id}`, undefined, { 'if-match': '"9"' })]
       ]
       for (const [code, answer] of answers) {
-        isProblem(t, answer, code)
+        expectProblem(t, answer, code)
         t.ok(isValid(answer.json), JSON.stringify(isValid.errors))
         t.match(answer.json.detail, /^\w.*\.$/, 'a sentence')
       }

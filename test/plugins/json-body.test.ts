@@ -1,5 +1,5 @@
 import { gzipSync } from 'node:zlib'
-import { clientOf, isProblem, rowsOf, startApp } from '../support/api.js'
+import { clientOf, expectProblem, rowsOf, startApp } from '../support/api.js'
 import { JSON_TYPE } from '../support/refusals.js'
 import t from '../support/tap.js'
 
@@ -31,7 +31,7 @@ t.test('a body with a content coding', async (t) => {
       ] as const) {
         for (const type of [JSON_TYPE, { 'content-type': 'text/plain' }]) {
           const answer = await alice(method, path, bytes, { ...type, 'content-encoding': coding })
-          isProblem(t, answer, 'unsupported_media_type', `${coding} to ${method} ${path}`)
+          expectProblem(t, answer, 'unsupported_media_type', `${coding} to ${method} ${path}`)
           t.equal(answer.headers['accept-encoding'], 'identity')
           t.equal(answer.json.detail, 'The request body must be sent without a Content-Encoding.')
         }
@@ -57,7 +57,7 @@ t.test('a body with a content coding', async (t) => {
 
   t.test('is not what a 415 is about when only the media type is wrong', async (t) => {
     const answer = await alice('POST', '', body, { 'content-type': 'text/plain' })
-    isProblem(t, answer, 'unsupported_media_type')
+    expectProblem(t, answer, 'unsupported_media_type')
     t.equal(answer.headers['accept-encoding'], undefined, 'RFC 9110, section 12.5.3')
     t.match(answer.json.detail, 'application/json')
   })

@@ -68,9 +68,9 @@ t.test('every example of an error is what the service really answers', async (t)
       const raw = async (rest: string) =>
         parseRaw(await sendRaw('127.0.0.1', port, `${method} ${template} HTTP/1.1\r\n${rest}`))
       const breaking = async (statement: string, again: string) => {
-        await app.db.administer((orm) => orm.execute(sql.raw(statement)))
+        await app.db.withAdminConnection((orm) => orm.execute(sql.raw(statement)))
         const answer = await send({})
-        await app.db.administer((orm) => orm.execute(sql.raw(again)))
+        await app.db.withAdminConnection((orm) => orm.execute(sql.raw(again)))
         return answer
       }
 

@@ -31,7 +31,7 @@ async function source(t: Test) {
   }
   const { id } = (await alice('POST', '', { title: 'Changed often' })).json
   for (let times = 0; times < 3; times++) await alice('PATCH', `/${id}/complete`)
-  await app.db.administer((orm) =>
+  await app.db.withAdminConnection((orm) =>
     orm.execute(
       `insert into tasks (user_id, id, title, description, completed)
       select 'user ' || n % 7, gen_random_uuid(), 'Task ' || n, repeat('x', n), false

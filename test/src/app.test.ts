@@ -6,7 +6,7 @@ import {
   type Answer,
   addToNextApp,
   clientOf,
-  isProblem,
+  expectProblem,
   onEachDatabase,
   request,
   rowsOf,
@@ -94,10 +94,10 @@ t.test('routing', async (t) => {
           await alice(method, path, Buffer.alloc(70_000), JSON_TYPE)
         ]
         for (const answer of answers) {
-          isProblem(t, answer, 'method_not_allowed', method, method === 'HEAD')
+          expectProblem(t, answer, 'method_not_allowed', method, method === 'HEAD')
           t.strictSame(answer.headers.allow?.split(', ').sort(), allowed)
         }
-        isProblem(t, await request(app, method, path), 'unauthorized', method, method === 'HEAD')
+        expectProblem(t, await request(app, method, path), 'unauthorized', method, method === 'HEAD')
       }
     })
   }
@@ -121,12 +121,12 @@ t.test('routing', async (t) => {
       '/.env'
     ]) {
       const authorization = `Bearer ${await sign({ sub: 'alice' })}`
-      isProblem(t, await request(app, 'GET', path, undefined, { authorization }), 'not_found', path)
-      isProblem(t, await request(app, 'GET', path), 'unauthorized', path)
+      expectProblem(t, await request(app, 'GET', path, undefined, { authorization }), 'not_found', path)
+      expectProblem(t, await request(app, 'GET', path), 'unauthorized', path)
     }
     for (const method of METHODS.filter((name) => name !== 'CONNECT')) {
-      isProblem(t, await alice(method, '/api/alice'), 'not_found', method, method === 'HEAD')
-      isProblem(t, await request(app, method, '/api/alice'), 'unauthorized', method, method === 'HEAD')
+      expectProblem(t, await alice(method, '/api/alice'), 'not_found', method, method === 'HEAD')
+      expectProblem(t, await request(app, method, '/api/alice'), 'unauthorized', method, method === 'HEAD')
     }
   })
 
@@ -140,8 +140,8 @@ t.test('routing', async (t) => {
     ]) {
       for (const method of ['GET', 'POST', 'DELETE', 'OPTIONS', 'PROPFIND']) {
         const authorization = `Bearer ${await sign({ sub: 'alice' })}`
-        isProblem(t, await request(app, method, path, undefined, { authorization }), 'bad_request', path)
-        isProblem(t, await request(app, method, path), 'unauthorized', path)
+        expectProblem(t, await request(app, method, path, undefined, { authorization }), 'bad_request', path)
+        expectProblem(t, await request(app, method, path), 'unauthorized', path)
       }
     }
     const { headers } = await alice('GET', '/api/%zz/tasks', undefined, { origin: 'http://localhost:5173' })
@@ -187,13 +187,13 @@ t.test('routing', async (t) => {
       const client = await clientOf(app, user)
       const answer = await client('GET', `/api/${path}/tasks`)
       t.equal(answer.status, status, `${user.slice(0, 20)} asks for ${path.slice(0, 20)}`)
-      if (status === 403) isProblem(t, answer, 'forbidden')
+      if (status === 403) expectProblem(t, answer, 'forbidden')
     }
   })
 
   t.test('404 for an id however long', async (t) => {
     for (const length of [100, 101, 500, 8_000]) {
-      isProblem(t, await alice('GET', `/${'a'.repeat(length)}`), 'not_found', `${length}`)
+      expectProblem(t, await alice('GET', `/${'a'.repeat(length)}`), 'not_found', `${length}`)
     }
   })
 
@@ -344,7 +344,7 @@ onEachDatabase(async (t, app) => {
   t.test('a body of exactly 64 KiB is read, and one byte more is 413', async (t) => {
     const body = (size: number) => `{"title":"a"}`.padEnd(size)
     t.equal((await alice('POST', '', body(65_536), JSON_TYPE)).status, 201)
-    isProblem(t, await alice('POST', '', body(65_537), JSON_TYPE), 'body_too_large')
+    expectProblem(t, await alice('POST', '', body(65_537), JSON_TYPE), 'body_too_large')
   })
 
   t.test(
@@ -369,7 +369,7 @@ onEachDatabase(async (t, app) => {
   t.test('JSON in another encoding is no JSON', async (t) => {
     for (const encoding of ['utf16le', 'latin1'] as const) {
       const body = Buffer.from('{"title":"\u00e9"}', encoding)
-      isProblem(t, await alice('POST', '', body, JSON_TYPE), 'bad_request', encoding)
+      expectProblem(t, await alice('POST', '', body, JSON_TYPE), 'bad_request', encoding)
     }
   })
 })
@@ -427,18 +427,18 @@ t.test('over a socket', async (t) => {
     }
     t.match(await send('{"title":"in two pieces"}'), { status: 201, json: { title: 'in two pieces' } })
     t.equal((await send('{"title":"a"}'.padEnd(65_536))).status, 201)
-    isProblem(t, await send('{"title":"a"}'.padEnd(65_537)), 'body_too_large')
+    expectProblem(t, await send('{"title":"a"}'.padEnd(65_537)), 'body_too_large')
   })
 
   t.test('a body that says it is too large is 413 before it is sent', async (t) => {
     const head = lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, type, 'Content-Length: 9999999')
-    isProblem(t, parseRaw(await sendTo(app, head)), 'body_too_large')
+    expectProblem(t, parseRaw(await sendTo(app, head)), 'body_too_large')
   })
 
   t.test('a method that HTTP has and this service has not is 405', async (t) => {
     for (const method of ['PROPFIND', 'TRACE', 'OPTIONS', 'M-SEARCH']) {
       const answer = parseRaw(await sendTo(app, lines(`${method} ${COLLECTION} HTTP/1.1`, ...headers)))
-      isProblem(t, answer, 'method_not_allowed', method)
+      expectProblem(t, answer, 'method_not_allowed', method)
     }
   })
 
@@ -452,7 +452,7 @@ t.test('over a socket', async (t) => {
       const received = await sendTo(app, lines(line, ...headers))
       const answer = parseRaw(received)
       // What the parser itself refuses never becomes a request.
-      if (answer.headers['x-request-id']) isProblem(t, answer, code, line)
+      if (answer.headers['x-request-id']) expectProblem(t, answer, code, line)
       else t.match(answer, { status: 400, json: { code: 'bad_request' } }, line)
       const anonymous = parseRaw(await sendTo(app, lines(line, 'Host: api', 'Connection: close')))
       t.equal(anonymous.status, answer.headers['x-request-id'] ? 401 : 400, line)

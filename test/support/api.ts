@@ -89,7 +89,7 @@ export async function startApp(
 
 /** Everything in the table, whoever's it is, as the database holds it. */
 export function rowsOf(app: FastifyInstance) {
-  return app.db.administer((orm) => orm.select().from(tasks).orderBy(tasks.id))
+  return app.db.withAdminConnection((orm) => orm.select().from(tasks).orderBy(tasks.id))
 }
 
 /** Calls `use` with the instance that the next `buildApp` makes, before anything is registered on it. */
@@ -144,7 +144,7 @@ export function problem(code: ErrorCode, isHead = false): ReturnType<typeof prob
 }
 
 /** Checks that the answer is exactly one of the documented errors. */
-export function isProblem(
+export function expectProblem(
   t: Test,
   answer: Answer,
   code: ErrorCode,

@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import { type Client, clientOf, isProblem, request, rowsOf } from './api.js'
+import { type Client, clientOf, expectProblem, request, rowsOf } from './api.js'
 import type { Test } from './tap.js'
 
 export const JSON_TYPE = { 'content-type': 'application/json' }
@@ -17,14 +17,14 @@ export function refusesStrangers(
 ): void {
   t.test('401 without a token', async (t) => {
     const before = await rowsOf(app)
-    isProblem(t, await request(app, method, `/api/alice/tasks${path}`, body), 'unauthorized')
+    expectProblem(t, await request(app, method, `/api/alice/tasks${path}`, body), 'unauthorized')
     t.strictSame(await rowsOf(app), before)
   })
 
   t.test("403 on another user's path", async (t) => {
     const before = await rowsOf(app)
     const bob = await clientOf(app, 'bob')
-    isProblem(t, await bob(method, `/api/alice/tasks${path}`, body), 'forbidden')
+    expectProblem(t, await bob(method, `/api/alice/tasks${path}`, body), 'forbidden')
     t.strictSame(await rowsOf(app), before)
   })
 }
@@ -46,7 +46,7 @@ export function refusesUnknownIds(
     ['a UUID with a line feed', `${UNKNOWN_ID}\n`]
   ] as const) {
     t.test(`404 for ${what}`, async (t) => {
-      isProblem(t, await alice(method, `/${encodeURIComponent(id)}${below}`, body), 'not_found')
+      expectProblem(t, await alice(method, `/${encodeURIComponent(id)}${below}`, body), 'not_found')
     })
   }
 }
@@ -105,7 +105,7 @@ export function refusesBrokenBodies(
   ] as const) {
     t.test(`${status} for ${what}`, async (t) => {
       const before = await rowsOf(app)
-      isProblem(t, await alice(method, path, body, headers), code)
+      expectProblem(t, await alice(method, path, body, headers), code)
       t.strictSame(await rowsOf(app), before)
     })
   }

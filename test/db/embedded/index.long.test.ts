@@ -21,7 +21,7 @@ function replaceFsync(t: Test, fsync: typeof fsyncSync): void {
 
 async function open(directory: string) {
   const db = await openDatabase({ kind: 'embedded', directory })
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   return { db, tasks: taskRepository(db) }
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import { openDatabase } from '../../../db/index.js'
-import { causeOf } from '../../../db/outage.js'
+import { causeOf } from '../../../db/sqlstate.js'
 import { makeAuthority, type Subject } from '../../support/certificates.js'
 import { sqlClient } from '../../support/databases.js'
 import { startPostgres } from '../../support/postgres-server.js'
@@ -34,7 +34,7 @@ interface Session {
 async function connected(url: string): Promise<Session> {
   const db = await openDatabase({ kind: 'postgres', url })
   try {
-    const rows = await db.administer((orm) =>
+    const rows = await db.withAdminConnection((orm) =>
       orm.execute(sql`
         select ssl, client_dn as dn, current_user as user, current_setting('application_name') as name,
           current_setting('statement_timeout') as timeout

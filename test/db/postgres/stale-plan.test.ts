@@ -15,7 +15,7 @@ t.test(
     const url = await emptyDatabase(t)
     const db = await openDatabase({ kind: 'postgres', url })
     t.teardown(() => db.close())
-    await db.administer(migrate)
+    await db.withAdminConnection(migrate)
     const tasks = taskRepository(db)
     const observer = sqlClient(t, url)
     const own = new Map<string, string>()

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { appendFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Answer, type Client, clientOf, isProblem, startApp } from '../../support/api.js'
+import { type Answer, type Client, clientOf, expectProblem, startApp } from '../../support/api.js'
 import { sqlClient } from '../../support/databases.js'
 import { type PostgresServer, startPostgres } from '../../support/postgres-server.js'
 import { until } from '../../support/process.js'
@@ -46,7 +46,7 @@ async function create(t: Test, alice: Client, title: string): Promise<void> {
   let answer: Answer
   do {
     answer = await alice('POST', '', { title }, key)
-    if (answer.status !== 201) isProblem(t, answer, 'unavailable')
+    if (answer.status !== 201) expectProblem(t, answer, 'unavailable')
   } while (answer.status === 503)
 }
 
@@ -90,8 +90,8 @@ t.test('a standby alone is refused, and reads do not come from it either', async
   await sqls[1]`select pg_promote()`
   await follow(primary, directories[0], standby)
   for (let n = 0; n < 5; n++) {
-    isProblem(t, await alice('GET'), 'unavailable')
-    isProblem(t, await alice('POST', '', { title: 'Buy bread' }), 'unavailable')
+    expectProblem(t, await alice('GET'), 'unavailable')
+    expectProblem(t, await alice('POST', '', { title: 'Buy bread' }), 'unavailable')
   }
 })
 
@@ -113,7 +113,7 @@ t.test('while the synchronous standby is away, nobody sees what it does not have
     const writes = ['alone', 'and', 'shared'].map((title) =>
       alice('POST', '', { title: `${title} ${round}` })
     )
-    for (const answer of await Promise.all(writes)) isProblem(t, answer, 'unavailable')
+    for (const answer of await Promise.all(writes)) expectProblem(t, answer, 'unavailable')
     t.strictSame(await titles(first), expected, 'writes that were not acknowledged are not seen')
     const list = await alice('GET')
     t.equal(list.status, 200, 'reads go on')

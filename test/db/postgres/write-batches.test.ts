@@ -21,7 +21,7 @@ async function open(t: Test) {
   const proxy = await startProxy(t, url)
   const db = await openDatabase({ kind: 'postgres', url: proxy.url })
   t.teardown(() => db.close())
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   const tasks = taskRepository(db)
   const observer = sqlClient(t, url)
   // As on a disk, or with a standby: only then do writes share transactions for certain.
@@ -117,7 +117,7 @@ t.test('nor what was queued behind it where every connection is in use', async (
   const url = await emptyDatabase(t)
   const db = await openDatabase({ kind: 'postgres', url, poolMax: 2 })
   t.teardown(() => db.close())
-  await db.administer(migrate)
+  await db.withAdminConnection(migrate)
   const observer = sqlClient(t, url)
   // Too slow to share a transaction.
   await observer.unsafe(`
@@ -167,7 +167,7 @@ t.test(
     t.teardown(() => server.stop())
     const db = await openDatabase({ kind: 'postgres', url: server.url('postgres') })
     t.teardown(() => db.close())
-    await db.administer(migrate)
+    await db.withAdminConnection(migrate)
     const observer = sqlClient(t, server.url('postgres'))
     await observer.unsafe("alter system set synchronous_standby_names = 'nobody'")
     await server.kill()

@@ -1,4 +1,4 @@
-import { clientOf, isProblem, onEachDatabase, rowsOf } from '../../support/api.js'
+import { clientOf, expectProblem, onEachDatabase, rowsOf } from '../../support/api.js'
 import { JSON_TYPE, refusesBrokenBodies, refusesStrangers } from '../../support/refusals.js'
 
 const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
@@ -101,7 +101,7 @@ onEachDatabase(async (t, app) => {
       [{ title: 'a\0' }, [['/title', 'title must not contain NUL characters or lone surrogates']]]
     ] as const) {
       const answer = await alice('POST', '', body)
-      isProblem(t, answer, 'validation_failed')
+      expectProblem(t, answer, 'validation_failed')
       t.match(
         answer.json.errors,
         errors.map(([path, message]) => ({ path, message }))
@@ -112,7 +112,7 @@ onEachDatabase(async (t, app) => {
   })
 
   t.test('422 for an empty body that says it is JSON', async (t) => {
-    isProblem(t, await alice('POST', '', '', JSON_TYPE), 'validation_failed')
+    expectProblem(t, await alice('POST', '', '', JSON_TYPE), 'validation_failed')
   })
 
   refusesBrokenBodies(t, app, alice, 'POST', '')

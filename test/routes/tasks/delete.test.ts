@@ -1,4 +1,4 @@
-import { clientOf, isProblem, onEachDatabase, rowsOf } from '../../support/api.js'
+import { clientOf, expectProblem, onEachDatabase, rowsOf } from '../../support/api.js'
 import {
   JSON_TYPE,
   refusesBrokenBodies,
@@ -25,7 +25,7 @@ onEachDatabase(async (t, app) => {
   t.test('404 the second time', async (t) => {
     const { id } = await create()
     await alice('DELETE', `/${id}`)
-    isProblem(t, await alice('DELETE', `/${id}`), 'not_found')
+    expectProblem(t, await alice('DELETE', `/${id}`), 'not_found')
   })
 
   t.test('204 exactly once when many delete at once', async (t) => {
@@ -50,7 +50,7 @@ onEachDatabase(async (t, app) => {
 
   t.test("404 for another user's task, which stays", async (t) => {
     const before = await rowsOf(app)
-    isProblem(t, await bob('DELETE', `/${kept.id}`), 'not_found')
+    expectProblem(t, await bob('DELETE', `/${kept.id}`), 'not_found')
     t.strictSame(await rowsOf(app), before)
   })
 

@@ -1,4 +1,4 @@
-import { codeOf } from '../../../plugins/errors/catalogue.js'
+import { problemCodeOf } from '../../../plugins/errors/catalogue.js'
 import { entityTag, isNamed, matchedVersions } from '../../../routes/tasks/entity-tag.js'
 import t from '../../support/tap.js'
 
@@ -70,7 +70,7 @@ t.test('what is no list of entity tags is a bad request', async (t) => {
         read()
         t.fail(`${JSON.stringify(header)} was taken`)
       } catch (error) {
-        t.equal(codeOf(error), 'bad_request', JSON.stringify(header))
+        t.equal(problemCodeOf(error), 'bad_request', JSON.stringify(header))
       }
     }
   }

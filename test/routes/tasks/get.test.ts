@@ -1,4 +1,4 @@
-import { clientOf, isProblem, onEachDatabase } from '../../support/api.js'
+import { clientOf, expectProblem, onEachDatabase } from '../../support/api.js'
 import { refusesStrangers, refusesUnknownIds } from '../../support/refusals.js'
 
 onEachDatabase(async (t, app) => {
@@ -18,7 +18,7 @@ onEachDatabase(async (t, app) => {
   })
 
   t.test("404 for another user's task", async (t) => {
-    isProblem(t, await bob('GET', `/${task.id}`), 'not_found')
+    expectProblem(t, await bob('GET', `/${task.id}`), 'not_found')
   })
 
   refusesUnknownIds(t, alice, 'GET', '')

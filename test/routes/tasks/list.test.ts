@@ -1,4 +1,4 @@
-import { clientOf, isProblem, onEachDatabase } from '../../support/api.js'
+import { clientOf, expectProblem, onEachDatabase } from '../../support/api.js'
 import { refusesStrangers } from '../../support/refusals.js'
 
 onEachDatabase(async (t, app) => {
@@ -66,7 +66,7 @@ onEachDatabase(async (t, app) => {
       '?status=pending&status=completed'
     ]) {
       const answer = await alice('GET', query)
-      isProblem(t, answer, 'validation_failed', query)
+      expectProblem(t, answer, 'validation_failed', query)
       t.match(answer.json.errors[0], { path: '/status', message: /must be/ })
     }
   })

@@ -28,7 +28,7 @@ onEachDatabase(async (t, app) => {
     const { json: created } = await alice('POST', '', { title: 'Buy milk' })
     await alice('DELETE', `/${created.id}`)
     for (const count of [LONGEST_ARRAY, LONGEST_ARRAY + 1, 1_000, 1_234]) {
-      await app.db.administer(async (orm) => {
+      await app.db.withAdminConnection(async (orm) => {
         await orm.execute(`delete from tasks where user_id = 'alice'`)
         await orm.execute(`insert into tasks (user_id, id, title, completed, completed_at)
         select 'alice', ('01900000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'Task ' || n, n % 2 = 0, case when n % 2 = 0 then now() end

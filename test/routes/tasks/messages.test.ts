@@ -5,7 +5,7 @@ import {
   SetCompletion,
   UpdateTask
 } from '../../../routes/tasks/schemas.js'
-import { clientOf, isProblem, startApp } from '../../support/api.js'
+import { clientOf, expectProblem, startApp } from '../../support/api.js'
 import { JSON_TYPE } from '../../support/refusals.js'
 import t from '../../support/tap.js'
 
@@ -133,7 +133,7 @@ t.test('what is refused is said as a person would, with a pointer to it', async 
     )
   ]) {
     const answer = await send()
-    isProblem(t, answer, 'validation_failed')
+    expectProblem(t, answer, 'validation_failed')
     t.strictSame(
       { detail: answer.json.detail, errors: answer.json.errors },
       { detail: `${message}.`, errors: [{ path, message }] },

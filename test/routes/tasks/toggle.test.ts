@@ -1,5 +1,5 @@
 import { sql } from 'drizzle-orm'
-import { clientOf, isProblem, onEachDatabase, rowsOf } from '../../support/api.js'
+import { clientOf, expectProblem, onEachDatabase, rowsOf } from '../../support/api.js'
 import {
   JSON_TYPE,
   refusesBrokenBodies,
@@ -70,10 +70,10 @@ onEachDatabase(async (t, app) => {
     const answers = await Promise.all(Array.from({ length: 101 }, () => toggle(before.id)))
     t.ok(answers.every(({ status }) => status === 200))
     t.equal(answers.filter(({ json }) => json.completed).length, 51)
-    const instants = answers.map(({ json }) => json.updated_at)
-    t.equal(new Set(instants).size, 101, 'updated_at differs in every answer')
+    const timestamps = answers.map(({ json }) => json.updated_at)
+    t.equal(new Set(timestamps).size, 101, 'updated_at differs in every answer')
     const { json } = await alice('GET', `/${before.id}`)
-    t.match(json, { completed: true, completed_at: json.updated_at, updated_at: instants.sort().at(-1) })
+    t.match(json, { completed: true, completed_at: json.updated_at, updated_at: timestamps.sort().at(-1) })
     t.ok(json.updated_at > before.updated_at)
   })
 
@@ -87,7 +87,7 @@ onEachDatabase(async (t, app) => {
 
   t.test('updated_at never goes back, also when the clock was set back', async (t) => {
     const { id } = await create()
-    await app.db.administer((orm) =>
+    await app.db.withAdminConnection((orm) =>
       orm.execute(sql`update tasks set updated_at = '2999-12-31T23:59:59Z' where id = ${id}`)
     )
     const { json } = await toggle(id)
@@ -111,7 +111,7 @@ onEachDatabase(async (t, app) => {
     t.test(`422 for ${body}, and nothing changes`, async (t) => {
       const before = await rowsOf(app)
       const answer = await toggle(bystander.id, body, JSON_TYPE)
-      isProblem(t, answer, 'validation_failed')
+      expectProblem(t, answer, 'validation_failed')
       t.strictSame(answer.json.errors, [{ path, message }])
       t.strictSame(await rowsOf(app), before)
     })
@@ -119,7 +119,7 @@ onEachDatabase(async (t, app) => {
 
   t.test("404 for another user's task, which does not change", async (t) => {
     const before = await rowsOf(app)
-    isProblem(t, await bob('PATCH', `/${bystander.id}/complete`), 'not_found')
+    expectProblem(t, await bob('PATCH', `/${bystander.id}/complete`), 'not_found')
     t.strictSame(await rowsOf(app), before)
   })
 

@@ -1,5 +1,5 @@
 import { sql } from 'drizzle-orm'
-import { clientOf, isProblem, onEachDatabase, rowsOf } from '../../support/api.js'
+import { clientOf, expectProblem, onEachDatabase, rowsOf } from '../../support/api.js'
 import {
   JSON_TYPE,
   refusesBrokenBodies,
@@ -68,7 +68,7 @@ onEachDatabase(async (t, app) => {
       t.test('updated_at never goes back, also when the clock was set back', async (t) => {
         const { id } = await create()
         const future = '2999-12-31T23:59:59.000Z'
-        await app.db.administer((orm) =>
+        await app.db.withAdminConnection((orm) =>
           orm.execute(sql`update tasks set updated_at = ${future} where id = ${id}`)
         )
         const { json } = await alice(method, `/${id}`, { completed: true })
@@ -111,7 +111,7 @@ onEachDatabase(async (t, app) => {
           ]
         ] as const) {
           const answer = await alice(method, `/${id}`, body, JSON_TYPE)
-          isProblem(t, answer, 'validation_failed', JSON.stringify(body))
+          expectProblem(t, answer, 'validation_failed', JSON.stringify(body))
           t.strictSame(
             answer.json.errors,
             errors.map(([path, message]) => ({ path, message }))
@@ -122,7 +122,7 @@ onEachDatabase(async (t, app) => {
 
       t.test("404 for another user's task, which does not change", async (t) => {
         const before = await rowsOf(app)
-        isProblem(t, await bob(method, `/${bystander.id}`, { title: 'b' }), 'not_found')
+        expectProblem(t, await bob(method, `/${bystander.id}`, { title: 'b' }), 'not_found')
         t.strictSame(await rowsOf(app), before)
       })
 

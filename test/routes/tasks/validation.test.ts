@@ -4,7 +4,7 @@ import { REQUESTS, SEED } from '../../fuzz/settings.js'
 import {
   type Answer,
   clientOf,
-  isProblem,
+  expectProblem,
   onEachDatabase,
   problem,
   problemIn,
@@ -311,7 +311,12 @@ onEachDatabase(async (t, app, kind) => {
       t.equal((await alice('POST', '', `{"title":"${escaped}"}`, JSON_TYPE)).json.title, title)
     }
     for (const escaped of ['\\ud800', 'a\\udc00b', '\\udca1\\ud83d', 'a\\u0000', '\\ud83d\\ud83d\\udca1']) {
-      isProblem(t, await alice('POST', '', `{"title":"${escaped}"}`, JSON_TYPE), 'validation_failed', escaped)
+      expectProblem(
+        t,
+        await alice('POST', '', `{"title":"${escaped}"}`, JSON_TYPE),
+        'validation_failed',
+        escaped
+      )
     }
   })
 })

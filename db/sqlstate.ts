@@ -19,14 +19,14 @@ export function isOutage(error: unknown): boolean {
   const cause = causeOf(error)
   // Node gives a code to some of its TypeErrors and RangeErrors, and those are calls that are wrong.
   if (cause instanceof TypeError || cause instanceof RangeError) return false
-  const code = codeOf(cause)
+  const code = causeCodeOf(cause)
   return code !== '' && !POSTGRES_MISTAKE.test(code) && !DRIVER_MISTAKE.test(code)
 }
 
 const READ_ONLY = '25006'
 
 /** Whether this server takes no changes: it is no longer the primary, and its connections would not notice when it is again. */
-export const isReadOnly = (error: unknown) => codeOf(error) === READ_ONLY
+export const isReadOnly = (error: unknown) => causeCodeOf(error) === READ_ONLY
 
 const STALE_PLAN = /^(0A000|26000)$/
 const STALE_PLAN_ROUTINES = /^(RevalidateCachedQuery|FetchPreparedStatement)$/
@@ -34,24 +34,24 @@ const STALE_PLAN_ROUTINES = /^(RevalidateCachedQuery|FetchPreparedStatement)$/
 /** Whether a prepared statement no longer fits the table, or is gone. It was not executed. */
 export function isStalePlan(error: unknown): boolean {
   const { routine } = Object(causeOf(error))
-  return STALE_PLAN.test(codeOf(error)) && STALE_PLAN_ROUTINES.test(routine)
+  return STALE_PLAN.test(causeCodeOf(error)) && STALE_PLAN_ROUTINES.test(routine)
 }
 
 const STOPPED = /^(57014|40P01|40001|55P03)$/
 const UNFINISHED = '25P02'
 
 /** Whether a statement was stopped for the sake of others, so that it may have more luck later. */
-export const isStopped = (error: unknown) => STOPPED.test(codeOf(error))
+export const isStopped = (error: unknown) => STOPPED.test(causeCodeOf(error))
 
 /** Whether a statement was not even tried because one before it in its transaction has failed. */
-export const isUnfinished = (error: unknown) => codeOf(error) === UNFINISHED
+export const isUnfinished = (error: unknown) => causeCodeOf(error) === UNFINISHED
 
 /** What the database or its driver said; drizzle wraps it in an error whose message holds the statement and its values. */
 export function causeOf(error: unknown): unknown {
   return error instanceof Error && error.cause instanceof Error ? causeOf(error.cause) : error
 }
 
-function codeOf(error: unknown): string {
+function causeCodeOf(error: unknown): string {
   const { code } = Object(causeOf(error))
   return typeof code === 'string' ? code : ''
 }

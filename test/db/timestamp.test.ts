@@ -1,8 +1,8 @@
-import { toInstant } from '../../db/instant.js'
+import { toTimestamp } from '../../db/timestamp.js'
 import t from '../support/tap.js'
 
-t.test('an instant of PostgreSQL becomes one of RFC 3339, with milliseconds', async (t) => {
-  const cases: [text: string, instant: string][] = [
+t.test('a timestamp of PostgreSQL becomes one of RFC 3339, with milliseconds', async (t) => {
+  const cases: [text: string, timestamp: string][] = [
     ['2026-11-21 08:00:00+00', '2026-11-21T08:00:00.000Z'],
     ['2026-11-21 08:00:00.1+00', '2026-11-21T08:00:00.100Z'],
     ['2026-11-21 08:00:00.12+00', '2026-11-21T08:00:00.120Z'],
@@ -13,5 +13,5 @@ t.test('an instant of PostgreSQL becomes one of RFC 3339, with milliseconds', as
     ['2026-11-21 04:00:00-04', '2026-11-21T08:00:00.000Z'],
     ['2026-01-01 00:30:00.5+01', '2025-12-31T23:30:00.500Z']
   ]
-  for (const [text, instant] of cases) t.equal(toInstant(text), instant, text)
+  for (const [text, timestamp] of cases) t.equal(toTimestamp(text), timestamp, text)
 })
