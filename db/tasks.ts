@@ -70,7 +70,7 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
     .$dynamic()
 
   // The planner takes an unknown limit for a tenth of the rows, and reads the key backward instead of sorting them
-  // (docs/performance.md). This one is no limit. A subquery hides it from custom plans too: a stream's connection often
+  // (docs/statements.md). This one is no limit. A subquery hides it from custom plans too: a stream's connection often
   // closes before it gets a generic plan. Drizzle writes any SQL here, but its type takes numbers and placeholders only.
   const noLimit = sql`(select null::bigint)` as unknown as number
   const streamStatement = prepareStream(everyTask.limit(noLimit))

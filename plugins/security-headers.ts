@@ -2,7 +2,7 @@ import fp from 'fastify-plugin'
 
 /**
  * On every answer, whoever gives it. Few, because each costs every request, and none but what means something for JSON
- * that needs a token: docs/operating.md says why there are no others.
+ * that needs a token: docs/service.md says why there are no others.
  *
  * - Task data is stored nowhere on its way, and in no browser's cache (RFC 9111, section 5.2.2.5). `If-None-Match` and
  *   304 work all the same for a client that keeps the task and its `ETag` itself.

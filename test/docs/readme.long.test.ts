@@ -21,33 +21,39 @@ const normal = (text: string) =>
     .trim()
 
 onEachDatabase(async (t, app) => {
-  t.test('the walk through answers what the README shows', async (t) => {
-    const blocks = blocksOf('README.md')
-    const commands = blocks.filter(({ language }) => language === 'sh')
-    const shown = blocks.filter(({ language }) => language === 'json')
-    t.equal(commands.length, shown.length, 'every command is followed by its answer')
-    t.ok(commands.length >= 8)
+  const url = await app.listen({ port: 0, host: '127.0.0.1' })
+  // In this order: the walk through begins and ends with an empty list.
+  for (const [page, least] of [
+    ['docs/walkthrough.md', 8],
+    ['README.md', 1]
+  ] as const) {
+    t.test(`the commands of ${page} answer what it shows`, async (t) => {
+      const blocks = blocksOf(page)
+      const commands = blocks.filter(({ language }) => language === 'sh')
+      const shown = blocks.filter(({ language }) => language === 'json')
+      t.equal(commands.length, shown.length, 'every command is followed by its answer')
+      t.ok(commands.length >= least)
 
-    const url = await app.listen({ port: 0, host: '127.0.0.1' })
-    const script = [
-      'set -e',
-      // Without curl on the machine, what stands in for it.
-      `command -v curl >/dev/null || curl() { "${process.execPath}" "${CURL_SHIM}" "$@"; }`,
-      ...commands.map(({ code }) => `${code}\necho; echo '${END}'`)
-    ]
-    const { stdout } = await promisify(execFile)(
-      'sh',
-      ['-c', script.join('\n').replaceAll('http://127.0.0.1:3000', url)],
-      {
-        cwd: ROOT,
-        env: { PATH: process.env.PATH, HOME: process.env.HOME, JWT_SECRET: SECRET, NO_PROXY: '127.0.0.1' }
-      }
-    )
-    t.strictSame(
-      stdout.split(END).slice(0, -1).map(normal),
-      shown.map(({ code }) => normal(code))
-    )
-  })
+      const script = [
+        'set -e',
+        // Without curl on the machine, what stands in for it.
+        `command -v curl >/dev/null || curl() { "${process.execPath}" "${CURL_SHIM}" "$@"; }`,
+        ...commands.map(({ code }) => `${code}\necho; echo '${END}'`)
+      ]
+      const { stdout } = await promisify(execFile)(
+        'sh',
+        ['-c', script.join('\n').replaceAll('http://127.0.0.1:3000', url)],
+        {
+          cwd: ROOT,
+          env: { PATH: process.env.PATH, HOME: process.env.HOME, JWT_SECRET: SECRET, NO_PROXY: '127.0.0.1' }
+        }
+      )
+      t.strictSame(
+        stdout.split(END).slice(0, -1).map(normal),
+        shown.map(({ code }) => normal(code))
+      )
+    })
+  }
 })
 
 t.test('the commands to start and to test are the ones that are checked', async (t) => {
@@ -61,7 +67,7 @@ t.test('the commands to start and to test are the ones that are checked', async 
 t.test(
   'the table of variables has those of the code, with their defaults, and so has .env.example',
   async (t) => {
-    const documented = rowsOf('README.md', ['variable', 'default', 'meaning']).flatMap(([names, defaults]) =>
+    const documented = rowsOf('docs/configuration.md', ['variable', 'default', 'meaning']).flatMap(([names, defaults]) =>
       codeOf(names).map((name, index) => [name, codeOf(defaults)[index]])
     )
     const { properties } = Environment
@@ -81,7 +87,7 @@ t.test(
 )
 
 t.test('the table of errors has those of the code', async (t) => {
-  const documented = rowsOf('README.md', ['status', '`code`', 'when']).map(([status, code]) => [
+  const documented = rowsOf('docs/api.md', ['status', '`code`', 'when']).map(([status, code]) => [
     codeOf(code)[0] as string,
     Number(status)
   ])

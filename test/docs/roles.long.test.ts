@@ -6,7 +6,7 @@ import { startProcess } from '../support/process.js'
 import { migrateWith, migrationRefusal, startRefusal } from '../support/start.js'
 import t, { type Test } from '../support/tap.js'
 
-const [ROLES, ...others] = blocksOf('docs/operating.md').filter(({ language }) => language === 'sql')
+const [ROLES, ...others] = blocksOf('docs/roles.md').filter(({ language }) => language === 'sql')
 
 /** A new database with the page's roles, by names of this test's own because roles belong to the whole server. */
 async function withRoles(t: Test) {
