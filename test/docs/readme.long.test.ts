@@ -67,8 +67,8 @@ t.test('the commands to start and to test are the ones that are checked', async 
 t.test(
   'the table of variables has those of the code, with their defaults, and so has .env.example',
   async (t) => {
-    const documented = rowsOf('docs/configuration.md', ['variable', 'default', 'meaning']).flatMap(([names, defaults]) =>
-      codeOf(names).map((name, index) => [name, codeOf(defaults)[index]])
+    const documented = rowsOf('docs/configuration.md', ['variable', 'default', 'meaning']).flatMap(
+      ([names, defaults]) => codeOf(names).map((name, index) => [name, codeOf(defaults)[index]])
     )
     const { properties } = Environment
     const inCode = Object.entries(properties).map(([name, schema]) => [name, schema.default])
