@@ -22,6 +22,7 @@ export function rowsOf(file: string, heading: string[]): string[][] {
   const [, after] = text.split(`\n| ${heading.join(' | ')} |\n`)
   const [table = ''] = (after ?? '').split('\n\n')
   return table
+    .trimEnd()
     .split('\n')
     .slice(1)
     .map((row) => row.slice(2, -2).split(' | '))
