@@ -1,5 +1,5 @@
-// Starts the server with the README's command on free ports and an empty data folder, and uses it as a client would:
-// with what the start prints.
+// Starts the service with the README's command, on free ports and with an empty data folder. Then sends requests with the
+// URL and the token that the start prints.
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -39,7 +39,7 @@ try {
   for (const probe of ['live', 'ready', 'metrics', 'openapi.json']) {
     assert.equal((await fetch(new URL(probe, docs))).status, 200, probe)
   }
-  // As Ctrl-C does: to npm and the server alike.
+  // Ctrl-C signals npm and the server alike.
   process.kill(-server.pid, 'SIGINT')
   await exited
   await assert.rejects(fetch(tasks), 'the server still answers after SIGINT')
@@ -49,7 +49,7 @@ try {
   rmSync(data, { recursive: true, force: true })
 }
 
-/** Waits until the server has printed something. */
+/** Waits until the server has printed text that matches the pattern. */
 async function printed(pattern) {
   for (let waited = 0; waited < 60_000; waited += 50) {
     const match = pattern.exec(output)

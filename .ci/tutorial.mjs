@@ -1,5 +1,4 @@
-// Follows docs/tutorial.md in an empty folder: runs its commands, on free ports, and does in place of the browser what
-// the page does.
+// Follows docs/tutorial.md in an empty folder: runs its commands on free ports, and sends the page's requests itself.
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -9,7 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
-/** How long anything may take before this fails; nothing that works comes near it. */
+/** Limit for each step. It is generous, so that a slow machine does not fail. */
 const PATIENCE_MS = 600_000
 
 const ports = { PAGE_PORT: '5173', PORT: '3000', OPS_PORT: '3001', ISSUER_PORT: '3002' }
@@ -43,7 +42,7 @@ try {
   await until(() => output.includes('Ctrl-C ends'))
   assert.ok(output.includes(here(printed)), `the URLs differ from those in the tutorial:\n${here(printed)}`)
 
-  // Step 2: the page, and what it does when the user creates an account.
+  // Step 2: the page, and its request when the user creates an account.
   const page = here('http://127.0.0.1:5173')
   assert.match(await (await fetch(page)).text(), /<title>Tasks<\/title>/)
   const signUp = await fetch(`${page}/api/auth/sign-up/email`, {
@@ -66,7 +65,7 @@ try {
   assert.match(answers, /^Write a client: completed at \d{4}-/m)
   console.log(`\nThe tutorial took ${Math.round((performance.now() - began) / 1_000)} seconds.`)
 
-  // As Ctrl-C does: to npm and all that it runs.
+  // Ctrl-C signals npm and every process that it started.
   process.kill(-example.pid, 'SIGINT')
   await exited
   for (const port of Object.values(free)) {
@@ -92,7 +91,7 @@ async function until(condition) {
   }
 }
 
-/** A port that nothing listens on. */
+/** @returns a port that no process listens on */
 function freePort() {
   return new Promise((resolve) => {
     const server = createServer().listen(0, '127.0.0.1', () => {

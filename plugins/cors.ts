@@ -2,20 +2,20 @@ import cors, { type FastifyCorsOptions } from '@fastify/cors'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 
-/** The origins whose pages may call the API: every one, some, or none. */
+/** The origins whose pages may call the API: all, some, or none. */
 export type CorsOrigins = '*' | (string | RegExp)[] | false
 
 declare module 'fastify' {
   interface FastifyInstance {
     /**
-     * From now on pages on this port may call the API, when their host is the one by which the request came: the
-     * documentation page, which is on this machine but of another origin.
+     * Allows pages on this port of the request's own host. The documentation page is such a page: it is on the same
+     * host, but the other port makes it another origin.
      */
     allowPagesOnPort(port: number): void
   }
 }
 
-/** The request headers that mean something here. */
+/** The request headers that the API reads. */
 const UNDERSTOOD = [
   'Authorization',
   'Content-Type',
@@ -25,7 +25,7 @@ const UNDERSTOOD = [
   'X-Request-Id'
 ]
 
-/** The headers of answers that a page may read, besides those that every page may. */
+/** The response headers that a page may read, in addition to those that the Fetch standard always allows. */
 const EXPOSED = [
   'Allow',
   'ETag',
@@ -37,8 +37,8 @@ const EXPOSED = [
 ]
 
 /**
- * Sets the CORS headers on every answer, errors included, and answers preflights. Registered before authentication: a
- * preflight carries no token, and a browser shows a 401 as such only when it has the headers.
+ * Sets the CORS headers on every answer, errors included, and answers preflights. It is registered before authentication,
+ * because a preflight has no token, and a page can read a 401 only if that has the headers.
  */
 export default fp<{ origins: CorsOrigins }>(
   async (app, { origins }) => {
@@ -77,16 +77,16 @@ function originOf(hostname: string, port: number): string | undefined {
   return URL.canParse(url) ? new URL(url).origin : undefined
 }
 
-/** Any other OPTIONS is a request like all others, and needs a token: Fetch standard, "CORS-preflight request". */
+/** Any other OPTIONS request needs a token: Fetch standard, "CORS-preflight request". */
 function isPreflight({ method, headers }: FastifyRequest): boolean {
-  // Empty headers are none: @fastify/cors would answer such a "preflight" itself, with a 400.
+  // An empty header counts as missing: @fastify/cors would answer this request with a 400 of its own.
   return method === 'OPTIONS' && !!headers.origin && !!headers['access-control-request-method']
 }
 
 /**
- * Ours, and whatever else the page asks for. Its tooling adds headers (`baggage`, `traceparent`, `X-Requested-With`), and
- * one that is not allowed blocks every request of the page. They open nothing: the origin is checked, no other header is
- * read here, and the credential is a bearer token, which a browser never adds by itself.
+ * Allows our headers and any other that the page asks for. Its libraries add some (`baggage`, `traceparent`,
+ * `X-Requested-With`), and one that is not allowed blocks every request of the page. This is safe: the origin is checked,
+ * and the API ignores the other headers. A browser never adds a bearer token by itself.
  */
 function allowedHeaders({ headers }: FastifyRequest): string[] {
   const asked = headers['access-control-request-headers']?.split(',').map((name) => name.trim()) ?? []

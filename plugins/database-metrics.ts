@@ -3,7 +3,7 @@ import { Counter, Gauge, Histogram } from 'prom-client'
 import type { ClosingReason } from '../db/observations.js'
 import { countsOf } from './metrics.js'
 
-/** What the log says of a connection that fails. */
+/** Log messages for connections that fail. */
 const FAILURES: Partial<Record<ClosingReason, string>> = {
   lost: 'a connection to the database was lost',
   unresponsive: 'a connection to the database was closed, because nothing arrived on it',
@@ -94,7 +94,7 @@ export default fp(
       help: 'Connections to the database that were made.',
       registers
     })
-    // The start has used some already.
+    // Connections that were opened before these listeners were added.
     const { idle, busy } = db.figures().connections
     opened.inc(idle + busy)
     observed.on('opened', () => opened.inc())

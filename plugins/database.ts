@@ -9,9 +9,9 @@ declare module 'fastify' {
 }
 
 /**
- * Decorates `app.db`: opened and brought up to date before the app is ready, closed after the last request.
+ * Decorates `app.db`. It is open and migrated when the app is ready, and closed after the last request.
  *
- * @throws StartError at start when the database cannot be used
+ * @throws StartError if the database cannot be used
  */
 export default fp<{ database: DatabaseConfig }>(
   async (app, { database }) => {

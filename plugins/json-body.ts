@@ -8,7 +8,7 @@ import {
   UnsupportedMediaType
 } from './errors/catalogue.js'
 
-/** JSON is the only body. An empty one is none, whatever its Content-Type: many clients send the header always. */
+/** Accepts only JSON. An empty body counts as no body, because many clients always send a Content-Type. */
 export default fp(
   async (app) => {
     const parseJson = app.getDefaultJsonParser('remove', 'remove')
@@ -16,7 +16,7 @@ export default fp(
     app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) => {
       if (body.length === 0) return done(null, undefined)
       if (isEncoded(request)) return done(new UnsupportedContentCoding(), undefined)
-      // Node would silently replace what it cannot decode, and the client would not get back what it sent.
+      // Node would replace bytes that it cannot decode, and the client would not get back the text that it sent.
       if (!isUtf8(body as Buffer))
         return done(new BadRequest('The request body is not valid UTF-8.'), undefined)
       void parseJson(request, body.toString(), (error, value) =>
@@ -31,7 +31,7 @@ export default fp(
   { name: 'json-body' }
 )
 
-/** Whether the body has a content coding. `identity` is none, though it does not belong there: RFC 9110, section 12.5.3. */
+/** `identity` stands for no coding: RFC 9110, section 12.5.3. It must not be in this header, but some clients send it. */
 function isEncoded({ headers }: FastifyRequest): boolean {
   const codings = (headers['content-encoding'] ?? '').toLowerCase().split(',')
   return codings.some((coding) => !['', 'identity'].includes(coding.trim()))

@@ -10,19 +10,19 @@ declare module 'fastify' {
   }
 }
 
-/** Gauges that prom-client has by default and whose names end as those of counters do. */
+/** Default gauges of prom-client whose names end in `_total`, which is for counters. */
 const MISNAMED = [
   'nodejs_active_handles_total',
   'nodejs_active_requests_total',
   'nodejs_active_resources_total'
 ]
 
-/** Node accepts more methods. As labels they would let anybody add time series. */
+/** Node accepts more methods. A label for each would let any client add time series. */
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
 /**
- * Decorates `app.metrics`: the process, the event loop, for each route and status how many requests there were and how
- * long they took, and why requests were answered 503.
+ * Decorates `app.metrics`. It has the metrics of the process, the duration of requests by route and status, and the
+ * reasons of 503 answers.
  */
 export default fp(
   async (app: FastifyInstance) => {
@@ -69,8 +69,8 @@ export default fp(
 )
 
 /**
- * A counter whose values are kept by the caller, in an object by the values of its one label. Counting then costs a
- * request an addition, and each label is there from the start with 0.
+ * Registers a counter with one label. The caller keeps the values in `counts`, by the label's value: counting is then one
+ * addition, and every label starts at 0.
  */
 export function countsOf(
   registry: Registry,

@@ -3,15 +3,15 @@ import fp from 'fastify-plugin'
 import FindMyWay from 'find-my-way'
 import { MethodNotAllowed, RouteNotFound, UndecodablePath } from './errors/catalogue.js'
 
-/** A `sub` of 255 characters takes up to 3,060 in a URL, and Node refuses headers of more than 16 KiB as a whole. */
+/** A `sub` of 255 characters has up to 3,060 in a URL. Node limits all headers together to 16 KiB. */
 export const ROUTER = { ignoreTrailingSlash: true, maxParamLength: 16_384 }
 
-/** No route has a path like this one, and no client can send it: it is not a URL's path. */
+/** No route matches this path, and no client can send it: a URL's path begins with a slash. */
 const UNDECODABLE = '*undecodable'
 
 /**
- * The router answers a path that it cannot decode outside of all hooks, without authentication and CORS headers. So
- * such a path becomes one that exists nowhere.
+ * Replaces a path that cannot be decoded by one that no route matches. The router would answer it without any hook, so
+ * without authentication and CORS headers.
  */
 export function rewriteUrl({ url = '/' }: IncomingMessage): string {
   return isDecodable(url) ? url : UNDECODABLE
@@ -28,10 +28,13 @@ function isDecodable(url: string): boolean {
   }
 }
 
-/** Answers what no route matches: 400, 405 with `Allow`, or 404. Registered after authentication and before all routes. */
+/**
+ * Answers requests that no route matches: 400 for a path that cannot be decoded, 405 with `Allow` for another method, else
+ * 404. It must be registered after authentication and before all routes.
+ */
 export default fp(
   async (app) => {
-    // The paths that exist, whatever the method, found as the app's own router finds them.
+    // A second router finds the path of a request regardless of its method.
     const paths = FindMyWay(ROUTER)
     const methodsOf = new Map<string, Set<string>>()
     app.addHook('onRoute', ({ url, method }) => {
@@ -41,7 +44,7 @@ export default fp(
       methodsOf.set(url, methods)
     })
     app.addHook('onRequest', (request, reply, done) => {
-      // @fastify/cors has a route for every OPTIONS, but preflights were answered before: what is left is no route.
+      // @fastify/cors adds a route for every OPTIONS. It has already answered the preflights, so others match no route.
       if (!request.is404 && request.method !== 'OPTIONS') return done()
       if (request.url === UNDECODABLE) return done(new UndecodablePath())
       const methods: Set<string> | undefined = paths.find('GET', request.url)?.store

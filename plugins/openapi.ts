@@ -4,12 +4,12 @@ import swagger from '@fastify/swagger'
 import fp from 'fastify-plugin'
 import { AT_LEAST_ONE_OF, STORABLE } from './validation.js'
 
-/** Found as a package import, because this file is at another depth once it is built. */
+/** Resolved as a package import, because the built file is in another folder depth. */
 export const { version } = JSON.parse(
   readFileSync(createRequire(import.meta.url).resolve('#package.json'), 'utf8')
 ) as { version: string }
 
-/** The one body that may be left out. */
+/** The only optional body. */
 const OPTIONAL_BODY = '#/components/schemas/SetCompletion'
 
 interface OpenapiObject {
@@ -56,13 +56,13 @@ export default fp(
         for (const { requestBody } of Object.values(openapiObject.paths).flatMap((path) =>
           Object.values(path)
         )) {
-          // @fastify/swagger calls every body required.
+          // @fastify/swagger marks every body as required.
           if (requestBody?.content['application/json'].schema.$ref === OPTIONAL_BODY)
             requestBody.required = false
         }
         return JSON.parse(JSON.stringify(openapiObject, withoutOwnKeywords))
       },
-      // The schemas' own names instead of def-0, def-1, …: SDK generators name their types after them.
+      // SDK generators name their types after the schemas. The default names are def-0, def-1, ….
       refResolver: {
         buildLocalReference: (schema, _base, _fragment, index) => String(schema.$id ?? `def-${index}`)
       }
@@ -71,7 +71,7 @@ export default fp(
   { name: 'openapi' }
 )
 
-/** Validators elsewhere refuse schemas with keywords and formats that they do not know. */
+/** Other validators refuse unknown keywords and formats. */
 function withoutOwnKeywords(key: string, value: unknown): unknown {
   return key === AT_LEAST_ONE_OF || (key === 'format' && value === STORABLE) ? undefined : value
 }

@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
 import { BadRequest } from './errors/catalogue.js'
 
-/** Refuses HTTP/1.1 without a Host (RFC 9112, section 3.2). Node's own refusal has neither a body nor headers. */
+/** Refuses HTTP/1.1 without a Host (RFC 9112, section 3.2). Node's own refusal has no body and no headers. */
 export default fp(
   async (app) => {
     app.addHook('onRequest', (request, reply, done) => {
@@ -14,6 +14,6 @@ export default fp(
   { name: 'required-host' }
 )
 
-/** Before HTTP/1.1 there may be none. */
+/** HTTP/1.0 does not require a Host. */
 const lacksHost = ({ headers, httpVersion }: IncomingMessage) =>
   headers.host === undefined && httpVersion === '1.1'

@@ -1,12 +1,12 @@
 import fp from 'fastify-plugin'
 
 /**
- * On every answer, whoever gives it. Few, because each costs every request, and none but what means something for JSON
- * that needs a token: docs/service.md says why there are no others.
+ * Headers of every answer. Each costs time on every request, so only those that matter for JSON behind a token are sent.
+ * docs/service.md explains why there are no others.
  *
- * - Task data is stored nowhere on its way, and in no browser's cache (RFC 9111, section 5.2.2.5). `If-None-Match` and
- *   304 work all the same for a client that keeps the task and its `ETag` itself.
- * - A browser that is pointed at an answer takes it for nothing but JSON, and neither runs nor frames it.
+ * - No cache stores task data, neither a proxy's nor a browser's (RFC 9111, section 5.2.2.5). `If-None-Match` and 304
+ *   still work for a client that keeps the task and its `ETag`.
+ * - A browser that opens an answer treats it as JSON only, and neither runs nor frames it.
  */
 export const SECURITY_HEADERS = {
   'Cache-Control': 'no-store',

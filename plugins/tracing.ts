@@ -27,25 +27,25 @@ import { DatabaseUnavailable } from '../db/errors.js'
 import type { BuiltStatement, Database, Values } from '../db/index.js'
 import { causeOf } from '../db/sqlstate.js'
 
-/** How long the stop waits for the collector to take the last spans, in milliseconds. */
+/** Timeout for sending the last spans when the service stops, in milliseconds. */
 const FLUSH_MS = 3_000
-/** At least so long lies between two lines about a collector that does not take spans. */
+/** Minimum time between two log lines about the collector, in milliseconds. */
 const LOG_INTERVAL_MS = 60_000
 
 export interface Tracing {
-  /** To be registered before everything else. */
+  /** Must be registered before all other plugins. */
   plugin: (app: FastifyInstance) => Promise<void>
-  /** The same database, with a span for each statement of a request that is sampled. */
+  /** Wraps the database: each statement of a sampled request gets a span. */
   database(db: Database): Database
   /** Sends the last spans. Never throws. */
   stop(): Promise<void>
 }
 
 /**
- * Starts OpenTelemetry. Its SDK reads the sampler, the exporter's and the batches' variables from the environment.
+ * Starts OpenTelemetry. Its SDK reads the variables of the sampler, the exporter and the batches from the environment.
  *
- * This file is imported only when tracing is on: loading the SDK takes time and memory, and its context manager slows
- * every promise on Node 20.
+ * This file is imported only if tracing is on. The SDK takes time and memory to load, and its context manager slows every
+ * promise on Node 20.
  */
 export function startTracing({ serviceName, version }: { serviceName: string; version: string }): Tracing {
   const provider = new NodeTracerProvider({
@@ -58,14 +58,14 @@ export function startTracing({ serviceName, version }: { serviceName: string; ve
           'service.instance.id': randomUUID()
         })
       ),
-    // When its queue is full, because the collector is slow or dead, further spans are dropped.
+    // While the collector is slow or dead the queue fills up, and further spans are dropped.
     spanProcessors: [new BatchSpanProcessor(new OTLPTraceExporter())]
   })
-  // Without baggage: a client's must not reach the key server.
+  // No baggage propagator: a client's baggage must not reach the key server.
   provider.register({ propagator: new W3CTraceContextPropagator() })
   const fetches = new UndiciInstrumentation({
     requireParentforSpans: true,
-    // The query may hold a key.
+    // The query may contain an API key.
     startSpanHook: ({ origin, path }) => ({ 'url.full': `${origin}${path.split('?')[0]}`, 'url.query': '' })
   })
   const requests = new FastifyOtelInstrumentation({
@@ -80,7 +80,7 @@ export function startTracing({ serviceName, version }: { serviceName: string; ve
       async (app) => {
         logFailures(app)
         await app.register(requests.plugin())
-        // The hook of @fastify/otel makes an error of every 4xx, and shows the message of each error.
+        // The onError hook of @fastify/otel marks every 4xx as an error, and records the message of each error.
         app.addHook('onRoute', (route) => {
           delete route.onError
         })
@@ -91,7 +91,7 @@ export function startTracing({ serviceName, version }: { serviceName: string; ve
           request.log = reply.log = request.log.child({ trace_id: traceId, span_id: spanId })
           done()
         })
-        // The events of a body's stream come without the request's context.
+        // Events of the body's stream run outside of the request's context.
         app.addHook('preHandler', (request, _reply, done) => {
           context.with(request.opentelemetry().context as Context, done)
         })
@@ -114,7 +114,7 @@ export function startTracing({ serviceName, version }: { serviceName: string; ve
   }
 }
 
-/** The attributes of a request by the semantic conventions, with the route's pattern in place of a path with user ids. */
+/** Follows the semantic conventions, but with the route's pattern as path: the real path contains the user id. */
 function describeRequest(span: Span, request: FastifyRequest): void {
   if (!span.isRecording()) return
   const { url } = request.routeOptions
@@ -122,7 +122,7 @@ function describeRequest(span: Span, request: FastifyRequest): void {
   span.setAttributes({ 'url.path': url ?? '', 'url.scheme': request.protocol })
 }
 
-/** What the SDK has to say, at most once a minute: that spans are dropped, or that the collector does not take them. */
+/** Logs the SDK's warnings, at most one a minute: spans are dropped, or the collector refuses them. */
 function logFailures({ log }: FastifyInstance): void {
   let loggedAt = Number.NEGATIVE_INFINITY
   const warn = (message: string) => {
@@ -173,13 +173,13 @@ function traced(db: Database): Database {
   }
 }
 
-/** A span under the request's, if that is sampled. */
+/** Starts a child of the request's span, if that is sampled. */
 function startSpan(attributes: Attributes): Span | undefined {
   if (!trace.getActiveSpan()?.isRecording()) return undefined
   return tracer.startSpan(String(attributes['db.query.summary']), { kind: SpanKind.CLIENT, attributes })
 }
 
-/** Marks the span, without the error's message: that may hold what a user wrote. */
+/** Marks the span as failed, without the error's message: that may contain a user's text. */
 function fail(span: Span, error: unknown): unknown {
   const { code } = Object(causeOf(error))
   const isSqlstate = typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code)
@@ -192,7 +192,7 @@ function fail(span: Span, error: unknown): unknown {
   return error
 }
 
-/** By the semantic conventions for PostgreSQL. The text has placeholders and no values. */
+/** Follows the semantic conventions for PostgreSQL. The text has placeholders, not values. */
 function attributesOf(statement: BuiltStatement<unknown>): Attributes {
   const { sql: text } = statement.toSQL()
   const operation = /^\w+/.exec(text)?.[0].toUpperCase() ?? ''

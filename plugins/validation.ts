@@ -1,23 +1,23 @@
 import type { FastifySchemaValidationError, FastifyServerOptions } from 'fastify'
 
-/** The name of a JSON Schema keyword of our own: a list of properties, of which the object must have one. */
+/** A JSON Schema keyword of our own: the object must have at least one of the listed properties. */
 export const AT_LEAST_ONE_OF = 'x-at-least-one-of'
 
-/** The name of a string format of our own: what PostgreSQL can store as it is, so neither NUL nor lone surrogates. */
+/** A string format of our own: PostgreSQL cannot store NUL or lone surrogates. */
 export const STORABLE = 'storable-text'
 
 export const NOT_BLANK = '\\S'
 
-/** What HTTP allows in a header without quoting: RFC 5234's VCHAR. */
+/** HTTP allows these characters in a header without quotes: VCHAR of RFC 5234. */
 export const VISIBLE_ASCII = '^[\\x21-\\x7e]+$'
 
-/** How requests are validated: strictly. Nothing is coerced, filled in or removed, and every error is told. */
+/** Validation is strict: values are not coerced, filled in or removed, and every error is reported. */
 export const ajv: NonNullable<FastifyServerOptions['ajv']> = {
   customOptions: {
     coerceTypes: false,
     useDefaults: false,
     removeAdditional: false,
-    // Bounded by the schemas: unknown fields are not looked at, so there are few things that can be wrong.
+    // The schemas have few fields, and unknown ones are ignored. So a request has few errors.
     allErrors: true,
     formats: { [STORABLE]: (text: string) => !text.includes('\0') && text.isWellFormed() },
     keywords: [
@@ -25,7 +25,7 @@ export const ajv: NonNullable<FastifyServerOptions['ajv']> = {
         keyword: AT_LEAST_ONE_OF,
         type: 'object',
         schemaType: 'array',
-        // The form that Ajv asks for where a keyword tells its own error.
+        // Ajv requires this form for a keyword that sets its own errors.
         validate: Object.assign(
           function validate(names: string[], object: object): boolean {
             if (names.some((name) => Object.hasOwn(object, name))) return true
@@ -39,22 +39,22 @@ export const ajv: NonNullable<FastifyServerOptions['ajv']> = {
   }
 }
 
-/** One thing that is wrong with a request. */
+/** One broken rule in a request. */
 export interface Violation {
-  /** Where, as a JSON pointer into the body, the query or the headers. */
+  /** A JSON pointer into the body, the query or the headers. */
   path: string
-  /** What is wrong, for a person, as a sentence without its full stop. */
+  /** A sentence for a person, without its full stop. */
   message: string
 }
 
-/** Of two rules that are broken at one place, the second says all that the first does. */
-const SAID_BY: Record<string, string> = {
+/** If both rules are broken at one path, the message of the second is enough. */
+const COVERED_BY: Record<string, string> = {
   minProperties: AT_LEAST_ONE_OF,
   pattern: 'minLength',
   type: 'enum'
 }
 
-/** Says for a person what is wrong with a request. */
+/** Translates Ajv's errors into sentences for a person. */
 export function violationsOf(
   context: string | undefined,
   errors: FastifySchemaValidationError[]
@@ -62,7 +62,7 @@ export function violationsOf(
   const isBroken = (keyword: string | undefined, path: string) =>
     errors.some((one) => one.keyword === keyword && one.instancePath === path)
   return errors
-    .filter(({ keyword, instancePath }) => !isBroken(SAID_BY[keyword], instancePath))
+    .filter(({ keyword, instancePath }) => !isBroken(COVERED_BY[keyword], instancePath))
     .map(({ keyword, instancePath, params, message = 'is not valid' }) => {
       const path = keyword === 'required' ? `${instancePath}/${params.missingProperty}` : instancePath
       const name = nameOf(context, path)
@@ -70,11 +70,11 @@ export function violationsOf(
     })
 }
 
-/** All that is wrong, as one sentence. */
+/** Joins all violations into one sentence. */
 export const sentenceOf = (violations: Violation[]): string =>
   `${violations.map(({ message }) => message).join('; ')}.`
 
-/** All schemas are flat: a path is a field's name, or empty for the whole. */
+/** All schemas are flat: a path is the name of a field, or empty for the whole object. */
 function nameOf(context: string | undefined, path: string): string {
   if (path === '') return `The ${context}`
   const name = path.slice(1)

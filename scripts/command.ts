@@ -5,14 +5,14 @@ import { openMigrated } from '../db/migrate.js'
 import { causeOf } from '../db/sqlstate.js'
 import { loadDotEnv } from '../src/dot-env.js'
 
-/** Runs a command that an operator gave. Any failure that is not a bug is one line, and code 1. */
+/** Runs an operator's command. A failure that is not a bug prints one line and exits with code 1. */
 export async function runCommand(command: () => Promise<void>): Promise<void> {
   try {
     loadDotEnv(process.env)
     await command()
   } catch (error) {
     console.error(lineOf(error))
-    // Not only the code: the driver may still be trying to connect.
+    // process.exitCode would not do: the driver may still be trying to connect.
     process.exit(1)
   }
 }
@@ -30,14 +30,14 @@ function lineOf(error: unknown): string {
   return message
 }
 
-/** @throws StartError unless the command has exactly one argument that is not empty */
+/** @throws StartError unless the command has exactly one argument, and it is not empty */
 export function userArgument(name: string): string {
   const [user, ...rest] = parseArgs({ allowPositionals: true }).positionals
   if (!user || rest.length > 0) throw new StartError(`usage: npm run -s ${name} -- <user id>`)
   return user
 }
 
-/** Opens a database, and closes it after the work. Makes no embedded one. */
+/** Opens a database, and closes it after the work. An embedded database must exist. */
 export async function withDatabase(
   config: DatabaseConfig,
   work: (db: Database) => Promise<void>

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
-// npm start runs this first. It compiles what changed since the last start. NODE_ENV=production makes npm leave out the
-// compiler: then what was built before is started.
+// npm start runs this first. It compiles the files that changed since the last start. With NODE_ENV=production npm does
+// not install the compiler, and the existing build is started.
 
 const pathOf = (path) => fileURLToPath(new URL(`../${path}`, import.meta.url))
 
@@ -16,7 +16,7 @@ if (existsSync(pathOf('node_modules/typescript'))) {
   process.exitCode = 1
 }
 
-/** As `tsc -b`, which does not say beforehand whether there is anything to do. */
+/** Does the same as `tsc -b`, which cannot print a line before it compiles. */
 async function build(config) {
   const { default: ts } = await import('typescript')
   const format = {

@@ -5,7 +5,7 @@ import { resolveDevelopmentSecret } from '../src/development-secret.js'
 import { loadDotEnv } from '../src/dot-env.js'
 import { issueToken } from '../src/token.js'
 
-// npm run -s token -- alice [--ttl 1h]: prints a token and nothing else.
+// npm run -s token -- alice [--ttl 1h]: prints a token.
 try {
   loadDotEnv(process.env)
   const { positionals, values } = parseArgs({ allowPositionals: true, options: { ttl: { type: 'string' } } })

@@ -2,7 +2,7 @@ import { deleteUser } from '../db/tasks.js'
 import { loadConfig } from '../src/config.js'
 import { runCommand, userArgument, withDatabase } from './command.js'
 
-// npm run -s user:delete -- alice: deletes everything that is stored of her, without asking, and says how much that was.
+// npm run -s user:delete -- alice: deletes everything that is stored about alice, without a question, and prints counts.
 await runCommand(async () => {
   const user = userArgument('user:delete')
   await withDatabase(loadConfig(process.env).database, async (db) => {

@@ -6,9 +6,9 @@ import { Task } from '../routes/tasks/schemas.js'
 import { loadConfig } from '../src/config.js'
 import { runCommand, userArgument, withDatabase } from './command.js'
 
-// npm run -s user:export -- alice: writes what the API answers to her list, and to stderr how many tasks those are.
+// npm run -s user:export -- alice: prints alice's list in the API's format. The number of tasks goes to stderr.
 
-/** With the fields that the API's answers have, in their order. */
+/** The fields of the API's answers, in their order. */
 const FIELDS = Object.keys(Task.properties)
 
 await runCommand(async () => {

@@ -19,31 +19,31 @@ import { httpServer } from './http-server.js'
 import { loggerOptions } from './logger.js'
 import { requestId } from './request-id.js'
 
-/** A request body's largest size, in bytes. */
+/** Largest request body, in bytes. */
 const BODY_LIMIT = 65_536
 
 export interface Overrides {
-  /** Where log lines go instead of the standard output. */
+  /** Receives the log lines instead of standard output. */
   logStream?: { write(line: string): void }
   /** Traces requests and statements. */
   tracing?: Tracing | undefined
 }
 
-/** The API listener as production runs it, ready to listen; it reads nothing of the process around it. */
+/** Builds the API listener, ready to listen. It reads neither the environment nor the process. */
 export async function buildApp(
   config: Config,
   { logStream, tracing }: Overrides = {}
 ): Promise<FastifyInstance> {
   const app = httpServer({
     logger: loggerOptions(config.logLevel, logStream),
-    // Instead of Fastify's two lines for each request, the onResponse hook below has one, without the URL.
+    // Fastify would log two lines for each request, with the URL. The onResponse hook below logs one, without it.
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: requestId,
     requestIdHeader: false,
     bodyLimit: BODY_LIMIT,
     keepAliveTimeout: config.keepAliveMs,
-    // What waits while starting has a limit of its own; making a new embedded database may well take longer than ten
-    // seconds on a slow machine.
+    // Fastify's default is 10 seconds, and creating an embedded database takes longer on a slow machine. Each step of the
+    // start that waits has a timeout of its own.
     pluginTimeout: 0,
     ajv,
     routerOptions: ROUTER,
@@ -72,7 +72,7 @@ export async function buildApp(
   await app.register(openapi)
   await app.register(jsonBody)
 
-  // At the root and before routing matters: what is registered below, and what does not exist, needs a token alike.
+  // At the root, so that every route below and every unknown path needs a token.
   app.addHook('onRequest', app.authenticate)
   await app.register(notFound)
 

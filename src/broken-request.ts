@@ -11,7 +11,7 @@ const STATUS_OF_NODE_ERROR: Record<string, keyof typeof BROKEN_REQUESTS> = {
   HPE_HEADER_OVERFLOW: 431
 }
 
-/** Answers input that cannot be parsed as HTTP, or that did not come in time. The connection ends with it. */
+/** Answers input that cannot be parsed as HTTP or did not arrive in time, and closes the connection. */
 export function refuseConnection(error: ConnectionError, socket: Socket): void {
   if (!socket.writable || isAnswering(socket)) {
     socket.destroy()
@@ -31,8 +31,8 @@ export function refuseConnection(error: ConnectionError, socket: Socket): void {
 }
 
 /**
- * Whether part of another answer was sent, in which this one would end up. Node's own handler asks the same way, and
- * there is no public one.
+ * True when another answer was sent in part: a second one would become part of its body. Node's own handler reads the
+ * same private field; there is no public one.
  */
 function isAnswering(socket: Socket & { _httpMessage?: ServerResponse }): boolean {
   return socket._httpMessage?.headersSent === true

@@ -47,10 +47,10 @@ const SAMPLERS = [
   'parentbased_traceidratio'
 ] as const
 
-/** Copied or quoted wrongly; also signs that nobody sees, such as a byte order mark. */
+/** Signs of a copying mistake at the ends of a value: white space, quotes, invisible characters such as a byte order mark. */
 const RAGGED_ENDS = /^[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}"'`]|[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}"'`]$/u
 
-/** The environment, as an operator writes it. `description` says what would be right, `secret` what must not be shown. */
+/** The environment variables. `description` completes "must be …" in an error; a `secret` value is never shown. */
 export const Environment = Type.Object({
   HOST: host('API'),
   PORT: port('3000', 'API'),
@@ -59,7 +59,7 @@ export const Environment = Type.Object({
   DATABASE_URL: databaseUrl(),
   MIGRATION_DATABASE_URL: databaseUrl(),
   DATABASE_POOL_MAX: Type.String({
-    // Two at least: a long list keeps one to itself.
+    // At least two: a long list occupies one.
     pattern: '^([2-9]|[1-9]\\d|[1-9]\\d\\d|1000)$',
     default: '10',
     description: 'a whole number of connections from 2 to 1000'
@@ -120,7 +120,7 @@ export const Environment = Type.Object({
     default: '10',
     description: 'a whole number of seconds from 1 to 600'
   }),
-  // Longer than the 600 seconds for which Google Cloud's load balancers keep a connection, and so than most proxies do.
+  // The default exceeds the 600 seconds of Google Cloud's load balancers, the longest of the common proxies.
   KEEP_ALIVE_SECONDS: Type.String({
     pattern: '^[1-9]\\d{0,3}$',
     default: '620',
@@ -136,7 +136,7 @@ export interface Listener {
 }
 
 export interface AuthConfig extends Omit<AuthOptions, 'keys'> {
-  // Or a secret that the service makes for itself: development only.
+  // In development the service makes a secret of its own.
   keys: AuthOptions['keys'] | { kind: 'development'; file: string }
 }
 
@@ -148,17 +148,17 @@ export interface Config {
   auth: AuthConfig
   corsOrigins: CorsOrigins
   logLevel: Static<typeof Environment>['LOG_LEVEL']
-  /** Whether each request has a line at info. */
+  /** True logs a line for each request at info. */
   logRequests: boolean
-  /** There only when requests are traced. */
+  /** Undefined when tracing is off. */
   tracing?: { serviceName: string }
-  /** How long requests in flight may take to finish once the process is told to stop, in milliseconds. */
+  /** Time that requests in flight have to finish after the signal to stop, in milliseconds. */
   graceMs: number
-  /** How long a connection without a request is kept, in milliseconds. */
+  /** Time after which an idle connection is closed, in milliseconds. */
   keepAliveMs: number
 }
 
-/** HS256 asks for a key at least as long as its hash: RFC 7518, section 3.2. */
+/** HS256 requires a key at least as long as its hash: RFC 7518, section 3.2. */
 const MIN_SECRET_BYTES = 32
 
 const LOCAL_ORIGIN = /^http:\/\/(localhost|127\.0\.0\.1)(:\d{1,5})?$/
@@ -166,7 +166,7 @@ const LOCAL_ORIGIN = /^http:\/\/(localhost|127\.0\.0\.1)(:\d{1,5})?$/
 /**
  * Reads the configuration from environment variables. An empty value counts as unset, as it does in a shell.
  *
- * @throws StartError that names the variable and says what would be right, without showing a secret's value
+ * @throws StartError that names the variable and describes a valid value, without showing a secret
  */
 export function loadConfig(env: Record<string, string | undefined>): Readonly<Config> {
   const values = parse(env)
@@ -193,7 +193,7 @@ function parse(env: Record<string, string | undefined>): Values {
   for (const [name, schema] of Object.entries<TSchema>(Environment.properties)) {
     const value = env[name] || (schema.default as string | undefined)
     if (value === undefined) continue
-    // Without the value, which would show a secret that was set as another variable.
+    // The message leaves out the value: it may be a secret that was copied into the wrong variable.
     if (RAGGED_ENDS.test(value)) {
       throw new StartError(`${name} must be ${schema.description}, without white space or quotes at its ends`)
     }
@@ -208,7 +208,7 @@ function invalidValue(name: string, schema: TSchema, value?: string): StartError
   return new StartError(`${name} must be ${schema.description}${shown}`)
 }
 
-/** OpenTelemetry's own default sends traces to a collector on this machine. Here somebody must have asked for it. */
+/** OpenTelemetry's default sends traces to a collector on this machine. Here tracing must be switched on. */
 function isTracing(values: Values): boolean {
   if (values.OTEL_SDK_DISABLED === 'true' || values.OTEL_TRACES_EXPORTER === 'none') return false
   return (
@@ -261,7 +261,7 @@ function keySource({ JWT_SECRET, JWKS_URL, DATA_DIR }: Values, production: boole
     return { kind: 'secret', secret: JWT_SECRET }
   }
   if (JWKS_URL) {
-    // fetch refuses credentials in a URL, and they would be shown wherever it is.
+    // fetch refuses credentials in a URL, and every message that shows the URL would show them.
     if (!URL.canParse(JWKS_URL) || new URL(JWKS_URL).username || new URL(JWKS_URL).password) {
       throw invalidValue('JWKS_URL', Environment.properties.JWKS_URL)
     }
@@ -272,8 +272,8 @@ function keySource({ JWT_SECRET, JWKS_URL, DATA_DIR }: Values, production: boole
 }
 
 /**
- * A public key that is mistaken for an HMAC secret lets everybody who can read it, and that is everybody, sign
- * tokens (algorithm confusion, RFC 8725, section 2.1).
+ * True for a public key. Used as an HMAC secret, it would let anyone who has it sign tokens (algorithm confusion,
+ * RFC 8725, section 2.1).
  */
 function isKey(secret: string): boolean {
   if (/-----BEGIN [A-Z0-9 ]+-----/.test(secret)) return true
@@ -284,7 +284,7 @@ function isKey(secret: string): boolean {
       createPublicKey({ key: der, format: 'der', type })
       return true
     } catch {
-      // Not a key of this kind, which is what we want.
+      // The value is no key of this type.
     }
   }
   return false
@@ -298,16 +298,16 @@ function corsOrigins(value: string | undefined, production: boolean): CorsOrigin
   return origins
 }
 
-/** The host of a web page: names between dots, an IPv4 or an IPv6 address; never a placeholder. */
+/** The host is a name, an IPv4 or an IPv6 address. A placeholder such as `*` is refused. */
 const WEB_ORIGIN = /^https?:\/\/([a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:]+\])(:\d+)?$/
 /** Apps and browser extensions have schemes of their own. */
 const APP_ORIGIN = /^([a-z][a-z0-9+.-]*):\/\/[a-zA-Z0-9._-]+(:\d+)?$/
-/** No page has an origin of these schemes: browsers send "null" for theirs, or no Origin at all. */
+/** APP_ORIGIN must not accept these. http and https have the rule above; pages of the others send "null" or no origin. */
 const NEVER_AN_ORIGIN = ['http', 'https', 'ws', 'wss', 'ftp', 'file', 'data', 'blob', 'about', 'javascript']
 
 /**
- * Whether a browser can send this text as `Origin`. Browsers compare text, so it has no path, not even the slash that
- * people copy from the address bar, and no port where that is the scheme's own.
+ * True when a browser can send this text as `Origin`. An origin has no path, so not even a final slash, and it has no
+ * port if that is the scheme's default.
  */
 function isOrigin(text: string): boolean {
   if (WEB_ORIGIN.test(text)) return URL.canParse(text) && new URL(text).origin === text

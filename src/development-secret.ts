@@ -9,8 +9,8 @@ import type { AuthConfig } from './config.js'
 const MADE_HERE = /^[\w-]{43}$/
 
 /**
- * Replaces the development key source by the secret itself, made on first use and kept in its file with mode
- * 0600. Every other key source comes back as it is.
+ * Replaces the development key source by the secret in its file. The first use makes the file, with mode 0600. Other key
+ * sources are returned unchanged.
  *
  * @throws StartError when the file can be neither read nor made
  */
@@ -29,8 +29,7 @@ function readOrMake(file: string): string {
   const mine = `${file}.${randomUUID()}`
   writeFileSync(mine, randomBytes(32).toString('base64url'), { mode: 0o600 })
   try {
-    // A link appears complete or not at all, and never over an existing file: of several processes that start
-    // at once one makes the secret and all read the same.
+    // Linking is atomic and never replaces a file: when several processes start at once, all read the same secret.
     linkSync(mine, file)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
@@ -38,7 +37,7 @@ function readOrMake(file: string): string {
     rmSync(mine, { force: true })
   }
   const secret = readFileSync(file, 'utf8')
-  // An editor may have added a line feed or a byte order mark, which would make it another secret.
+  // An editor may have added a line feed or a byte order mark, which would change the secret.
   if (!MADE_HERE.test(secret)) throw new Error(`${file} is damaged: delete it, and a new one is made`)
   return secret
 }

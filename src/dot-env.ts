@@ -6,13 +6,13 @@ const LINE =
   /[ \t]*(?:#.*|(?:export[ \t]+)?(?<name>[\w.-]+)[ \t]*=[ \t]*(?:(?<quoted>"[^"]*"|'[^']*'|`[^`]*`)|(?<plain>(?!["'`])[^\s#](?:[^\n#]*[^\s#])?)?)(?:[ \t]+#.*)?)?[ \t]*(?:\n|$)/y
 
 /**
- * Adds the variables of a `.env` file to an environment that is not for production. A variable that is there already
- * stays.
+ * Adds the variables of a `.env` file to the environment, unless that is for production. A variable that is already set
+ * keeps its value.
  *
- * Not by `process.loadEnvFile`: it takes a byte order mark for a part of the first name, and passes over lines that it
- * cannot read (https://github.com/nodejs/node/issues/56686). The service would then run with another secret.
+ * `process.loadEnvFile` is not used: it takes a byte order mark as part of the first name, and skips lines that it
+ * cannot parse (https://github.com/nodejs/node/issues/56686). The service would then run with another secret.
  *
- * @throws StartError when the file can be read in two ways, or not at all
+ * @throws StartError when the file cannot be read, or a line is ambiguous
  */
 export function loadDotEnv(env: Record<string, string | undefined>, file = '.env'): void {
   if (env.NODE_ENV === 'production') return
@@ -29,7 +29,7 @@ export function loadDotEnv(env: Record<string, string | undefined>, file = '.env
 
 function decode(bytes: Buffer): string {
   try {
-    // Drops a byte order mark.
+    // TextDecoder drops a byte order mark.
     const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
     // UTF-16 without a byte order mark is valid UTF-8 with a NUL after each letter.
     if (!text.includes('\0')) return text.replace(/\r\n?/g, '\n')

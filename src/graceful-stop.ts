@@ -1,9 +1,11 @@
 import type { FastifyInstance } from 'fastify'
 
 /**
- * Returns what stops the given server: it accepts no more connections, requests in flight have `graceMs` to finish, and
- * connections without one hold nothing. A plain `close()` waits for those that have sent nothing, or half a request.
- * A request is in flight until it has arrived whole and is answered.
+ * Returns a function that stops the server. It accepts no more connections, waits at most `graceMs` for requests in
+ * flight, and then closes every connection. `close()` alone would also wait for connections that have sent nothing or
+ * half a request.
+ *
+ * A request is in flight until it has arrived completely and is answered.
  */
 export function gracefulStop(app: FastifyInstance, graceMs: number): () => Promise<void> {
   let inFlight = 0

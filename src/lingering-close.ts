@@ -2,17 +2,17 @@ import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 
-/** How much a client may send after the last answer on its connection, in bytes. */
+/** Limit for the data that a client sends after the last answer on its connection, in bytes. */
 const MAX_BYTES = 32 * 1024 * 1024
-/** How long a client may take to close its side once that answer was sent, in milliseconds. */
+/** Time that a client has to close its side after that answer, in milliseconds. */
 const MAX_MS = 10_000
 
 /**
- * Lets an answer arrive although the client still sends. When a socket is closed with data unread, TCP resets the
+ * Delivers an answer to a client that is still sending. If a socket is closed with unread data, TCP resets the
  * connection, and the reset can overtake the answer (RFC 9112, section 9.6).
  *
- * Therefore an answer to a request that has not arrived whole is the last one on its connection, and every connection
- * is closed in stages.
+ * Therefore an answer to an incomplete request is the last one on its connection, and every connection is closed in
+ * stages.
  */
 export function lingerOnClose(app: FastifyInstance): void {
   // Node's HTTP server calls this after the last answer on a connection.
@@ -30,28 +30,28 @@ export function lingerOnClose(app: FastifyInstance): void {
       if (closing || isIncomplete(raw)) reply.header('Connection', 'close')
       done()
     }
-    // A body that came together with its head has been parsed by then.
+    // setImmediate lets Node parse a body that arrived together with its head.
     if (isIncomplete(raw)) setImmediate(send)
     else send()
   })
 }
 
-/** `complete` is set when the end of the message was parsed; a request by `inject` has none. */
+/** Node sets `complete` when it has parsed the end of the message. A request by `inject` does not have it. */
 function isIncomplete({ complete, headers }: IncomingMessage): boolean {
   const hasBody = headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined
   return hasBody && complete === false
 }
 
-/** Ends our side of the connection, and discards what still comes until the client has closed its own. */
+/** Ends our side of the connection, and discards the client's data until it closes its side. */
 export function closeInStages(socket: Socket): void {
   if (socket.destroyed) return
-  // The HTTP parser gets no more of it: nothing that comes now is a request.
+  // Later data must not reach the HTTP parser: it is no request.
   socket.removeAllListeners('data')
   const limit = socket.bytesRead + MAX_BYTES
   socket.on('data', () => {
     if (socket.bytesRead > limit) socket.destroy()
   })
-  // The parser read past the stream, which still waits for its first read to end: without this it never starts another.
+  // Node's parser read from the handle, so the stream still waits for its first read. This push starts the next one.
   socket.push('')
   socket.resume()
   socket.end(() => {

@@ -4,14 +4,14 @@ import type { FastifyInstance, FastifyListenOptions } from 'fastify'
 import type { Listener } from './config.js'
 
 /**
- * How many connections may wait to be accepted. With Node's 511, clients that all come back at once, as after a deployment,
- * get a reset. The kernel allows no more than its `net.core.somaxconn`, which is 4,096 on Linux.
+ * Number of connections that may wait to be accepted. Node's default of 511 is too few when all clients reconnect at once
+ * after a deployment: some get a reset. Linux allows at most `net.core.somaxconn`, by default 4,096.
  */
 const BACKLOG = 4_096
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Listens on every address that the host has on this machine; rejects when one is in use, or none is there. */
+    /** Listens on every address of the host. Rejects if one is in use, or this machine has none of them. */
     listenOnAll(listener: Listener): Promise<void>
   }
 }
@@ -19,8 +19,8 @@ declare module 'fastify' {
 /**
  * Decorates `app.listenOnAll`.
  *
- * Fastify would make a further server for each further address of `localhost`, which has none of the listeners, hooks
- * and limits of `app.server`. Here `app.server` serves the connections of every address.
+ * For each further address of `localhost` Fastify would create another server, without the listeners, hooks and limits
+ * of `app.server`. Here `app.server` serves the connections of every address.
  */
 export function decorateListen(app: FastifyInstance): void {
   const others: Server[] = []
@@ -40,19 +40,19 @@ export function decorateListen(app: FastifyInstance): void {
   })
 
   app.addHook('preClose', async () => {
-    // All addresses stop at once. Fastify waits for the connections of `app.server` itself, after this hook.
+    // All addresses stop at the same time. After this hook Fastify waits for the connections of `app.server`.
     app.server.close()
     await Promise.all(others.map((other) => new Promise((resolve) => other.close(resolve))))
   })
 }
 
-/** Without duplicates, which a hosts file can bring. */
+/** A hosts file can list an address twice. */
 async function addressesOf(host: string): Promise<Set<string>> {
   const found = await lookup(host, { all: true })
   return new Set(found.map(({ address }) => address))
 }
 
-/** Fastify logs a line for each address. The process says where both listeners are, once. */
+/** Fastify would log a line for each address. The process logs both listeners in one line. */
 async function listenUnlogged(app: FastifyInstance, options: FastifyListenOptions): Promise<void> {
   const { level } = app.log
   app.log.level = 'silent'
@@ -63,10 +63,10 @@ async function listenUnlogged(app: FastifyInstance, options: FastifyListenOption
   }
 }
 
-/** Accepts connections on another address, and hands them to the HTTP server. */
+/** Accepts connections on another address, and passes them to the HTTP server. */
 function forward(app: FastifyInstance, host: string): Promise<Server> {
   const { port } = app.server.address() as AddressInfo
-  // The options of Node's own HTTP server.
+  // Node's HTTP server uses these options.
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     app.server.emit('connection', socket)
   })

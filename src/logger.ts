@@ -2,9 +2,7 @@ import type { FastifyServerOptions } from 'fastify'
 import { type SerializedError, stdSerializers } from 'pino'
 import type { Config } from './config.js'
 
-/**
- * Log lines say which route, never which URL, body or header: those hold user ids, tokens and what users wrote.
- */
+/** Log lines have the route, never the URL, body or headers: those contain user ids, tokens and users' text. */
 export function loggerOptions(
   level: Config['logLevel'],
   stream: { write(line: string): void } | undefined
@@ -20,10 +18,10 @@ export function loggerOptions(
   }
 }
 
-/** PostgreSQL's class of data exceptions: their messages quote the value, which may be what a user wrote. */
+/** PostgreSQL's class of data exceptions. Their messages quote the value, which may be a user's text. */
 const DATA_EXCEPTION = /^22[0-9A-Z]{3}$/
 
-/** An error without the fields that drivers add to it, such as the statement and its parameters. */
+/** Leaves out the fields that drivers add to an error, such as the statement and its parameters. */
 function describe(error: Error) {
   const { type, message, stack, code } = stdSerializers.err(error) as SerializedError & { code?: unknown }
   if (typeof code !== 'string' || !DATA_EXCEPTION.test(code)) return { type, message, stack, code }

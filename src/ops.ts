@@ -4,10 +4,10 @@ import docs from '../plugins/docs/index.js'
 import requiredHost from '../plugins/required-host.js'
 import { httpServer } from './http-server.js'
 
-/** How long `/ready` waits for the database. */
+/** Timeout of the database's answer to `/ready`, in milliseconds. */
 const READY_MS = 1_000
 
-/** The documentation page, and what belongs to it, have a policy of their own, which says what they may load. */
+/** The documentation page and its files replace this policy by their own. */
 const SECURITY_HEADERS = {
   'Content-Security-Policy': "default-src 'none'; frame-ancestors 'none'",
   'Referrer-Policy': 'no-referrer',
@@ -16,22 +16,22 @@ const SECURITY_HEADERS = {
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** From now on `/ready` answers 503, so that no new requests are sent here. */
+    /** Makes `/ready` answer 503, so that a load balancer sends no new requests. */
     drain(): void
   }
 }
 
 /**
- * The operations listener: probes, metrics and documentation of the given API. It never shows task data, and needs no
- * token, so that it can be kept where only operators and probes reach it.
+ * Builds the operations listener: probes, metrics and documentation of the API. It needs no token and shows no task
+ * data. It belongs on an address that only operators and probes reach.
  *
- * @param api listening, for the documentation says where
+ * @param api must be listening: the documentation shows its address
  */
 export async function buildOps(api: FastifyInstance): Promise<FastifyInstance> {
   const ops = httpServer({
     keepAliveTimeout: api.server.keepAliveTimeout,
     routerOptions: { ignoreTrailingSlash: true },
-    // A path that cannot be decoded is answered outside of all hooks.
+    // For a path that cannot be decoded Fastify runs no hooks.
     frameworkErrors: (error, _request, reply) => reply.headers(SECURITY_HEADERS).send(error as never)
   })
   let draining = false
@@ -85,8 +85,8 @@ export function urlOf(app: FastifyInstance): string {
 }
 
 /**
- * The API's URL for a client of the operations listener, which may be on another host. The name by which it came here leads
- * to the API too, provided that the API listens on the same address.
+ * The API's URL for a client of the operations listener, which may be on another host. The client's host name for this
+ * listener also leads to the API if the API listens on the same address.
  */
 function urlFor({ hostname, socket }: FastifyRequest, api: FastifyInstance): string {
   const { address, port } = addressOf(api)

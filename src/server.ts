@@ -11,11 +11,11 @@ import { gracefulStop } from './graceful-stop.js'
 import { buildOps, portOf, urlOf } from './ops.js'
 import { issueToken } from './token.js'
 
-/** When a stop that has not come to its end by itself is cut short: so long after the last request had to finish. */
+/** Time after the grace period in which the rest of the stop must end, in milliseconds. Then the process exits anyway. */
 const CLOSE_MS = 8_000
 /**
- * A process that has a handler for one of these cannot die of it: the instruction that failed runs again after the
- * handler, for ever, on a full core. close-with-grace handles them unless they are skipped.
+ * A handler for one of these signals keeps the process alive: the failed instruction runs again after it, for ever.
+ * Therefore close-with-grace must skip them.
  */
 const CRASHES = ['SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV'] as const
 
@@ -25,7 +25,7 @@ try {
 } catch (error) {
   if (!(error instanceof StartError)) throw error
   console.error(error.message)
-  // Not only the code: a database that was opened before must not keep the process.
+  // process.exitCode would not do: a database that is open already keeps the process alive.
   process.exit(1)
 }
 
@@ -61,13 +61,13 @@ async function listen(app: FastifyInstance, listener: Listener, prefix: '' | 'OP
   }
 }
 
-/** Log lines for a person at a terminal. They are written at once, so that they stay in order with what else is printed. */
+/** Log lines for a terminal. Synchronous writes keep them in order with the output of console.log. */
 async function readableLines() {
   const { default: pretty } = await import('pino-pretty')
   return pretty({ ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss', sync: true })
 }
 
-/** Prints what a developer does next. */
+/** Prints the URLs, and a command to try. */
 async function greet(config: Config, apiUrl: string, opsUrl: string): Promise<void> {
   const { database } = config
   const auth = resolveDevelopmentSecret(config.auth)

@@ -3,10 +3,10 @@ import { StartError } from '../db/errors.js'
 import type { AuthOptions } from '../plugins/auth/options.js'
 
 /**
- * A token for `sub`, signed with the secret in use and with the `iss` and `aud` that the service asks for.
+ * Signs a token for `sub` with the service's secret, and with the `iss` and `aud` that the service requires.
  *
- * @param ttl how long it is valid, as a number and a unit: `90s`, `15m`, `1h`, `7d`
- * @throws StartError when the keys are not ours, or `ttl` is not such a time
+ * @param ttl validity as a number and a unit: `90s`, `15m`, `1h`, `7d`
+ * @throws StartError if the keys come from an issuer, or `ttl` is invalid
  */
 export async function issueToken(auth: AuthOptions, sub: string, ttl = '1h'): Promise<string> {
   if (auth.keys.kind !== 'secret') {

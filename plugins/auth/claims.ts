@@ -1,7 +1,7 @@
 import type { AuthOptions } from './options.js'
 import { Refusal, shown } from './refusals.js'
 
-/** What the service keeps of a valid token. */
+/** The claims of a valid token that the service uses. */
 export interface Claims {
   sub: string
   /** Seconds since 1970, with fractions. */
@@ -14,8 +14,8 @@ export const CLOCK_TOLERANCE_MS = 5_000
 const MAX_SUB_CHARACTERS = 255
 
 /**
- * Checks the claims of a token whose signature is valid: RFC 7519, section 4.1. `exp` and `sub` must be there, and `iss`
- * and `aud` where the operator named them.
+ * Checks the claims of a token with a valid signature: RFC 7519, section 4.1. `exp` and `sub` are required, `iss` and
+ * `aud` only if the operator has set them.
  */
 export function checkClaims(
   { exp, nbf, iss, aud, sub }: Record<string, unknown>,
@@ -33,7 +33,7 @@ export function checkClaims(
   if (issuer !== undefined && iss !== issuer) {
     return new Refusal('issuer', `iss is ${shown(iss)}, JWT_ISSUER is ${shown(issuer)}`)
   }
-  // One audience, or a list of them.
+  // aud is one audience or a list.
   if (audience !== undefined && aud !== audience && !(Array.isArray(aud) && aud.includes(audience))) {
     return new Refusal('audience', `aud is ${shown(aud)}, JWT_AUDIENCE is ${shown(audience)}`)
   }
@@ -51,7 +51,7 @@ function timestamp(seconds: number): string {
 }
 
 /**
- * PostgreSQL stores neither NUL nor lone surrogates as they are; two users whose ids differ in nothing else would
+ * PostgreSQL cannot store NUL or lone surrogates. If they were replaced, two users whose ids differ only there would
  * become one.
  */
 function isUserId(sub: unknown): sub is string {

@@ -1,20 +1,20 @@
 import type { JSONWebKeySet, JWK } from 'jose'
 import { shown } from './refusals.js'
 
-/** How long the key server may take over its answer. */
+/** Timeout of the key server's answer, in milliseconds. */
 const TIMEOUT_MS = 2_500
-/** How much of an answer is read: about 2,500 keys. */
+/** Largest answer of the key server, in bytes: about 2,500 keys. */
 const MAX_BYTES = 1_048_576
 const MAX_NAME_CHARACTERS = 300
 
-/** An answer that is no key set. The message continues a sentence about the URL. */
+/** The answer is no key set. The message continues a sentence whose subject is the URL. */
 class UnusableAnswer extends Error {}
 
 /**
- * Fetches a key set, without the entries that are no objects. It follows no redirect: only the operator says where the
- * keys are.
+ * Fetches a key set, and drops entries that are no objects. It follows no redirect: only the operator chooses the key
+ * server.
  *
- * @throws Error whose message names the URL and what came instead, for the operator's log
+ * @throws Error whose message has the URL and the reason, for the operator's log
  */
 export async function fetchKeySet(url: string): Promise<JSONWebKeySet> {
   try {
@@ -33,7 +33,7 @@ export async function fetchKeySet(url: string): Promise<JSONWebKeySet> {
   }
 }
 
-/** A URL in the log, without its query: that may hold an API key, or the state of a sign-in. */
+/** A URL for the log, without its query: that may contain an API key, or the state of a sign-in. */
 export function nameOf(url: string): string {
   const { origin, pathname, search } = new URL(url)
   return `${origin}${pathname}${search && '?...'}`.slice(0, MAX_NAME_CHARACTERS)
@@ -79,8 +79,8 @@ const isObject = (value: unknown): value is JWK =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
 /**
- * The algorithm of an Ed25519 key has two names, `EdDSA` and `Ed25519` (RFC 9864). Token and key may use different ones,
- * and jose compares them as text. Such a key has no other algorithm, so its `alg` says nothing more.
+ * The algorithm of an Ed25519 key has two names, `EdDSA` and `Ed25519` (RFC 9864). The token and the key may use different
+ * ones, and jose compares them as text. The curve has only this algorithm, so `alg` can be left out.
  */
 function withoutEdwardsName(key: JWK): JWK {
   if (key.crv !== 'Ed25519' || (key.alg !== 'EdDSA' && key.alg !== 'Ed25519')) return key
@@ -91,7 +91,7 @@ function withoutEdwardsName(key: JWK): JWK {
 function reasonOf(error: Error): string {
   if (error instanceof UnusableAnswer) return error.message
   if (error.name === 'TimeoutError') return `did not answer within ${TIMEOUT_MS} ms`
-  // fetch says only that it failed. Of several addresses that all refuse there is only a code.
+  // The message of fetch is only "fetch failed". If several addresses refused, the cause has a code but no message.
   const { message, code } = (error.cause ?? error) as NodeJS.ErrnoException
   return `cannot be read: ${message || code}`
 }

@@ -10,7 +10,7 @@ import { verifiedTokens } from './verified-tokens.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** An onRequest hook: 401 unless the request carries a valid token. Sets `request.user`. */
+    /** An onRequest hook: 401 unless the request has a valid token. Sets `request.user`. */
     authenticate(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void
     /** A preHandler hook: 403 unless the path's `userId` is the token's `sub`. */
     requireOwner(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void
@@ -85,12 +85,12 @@ export default fp<{ auth: AuthOptions }>(
   { name: 'auth', dependencies: ['metrics'] }
 )
 
-/** Whether the path names the token's own user: exact equality, after the router's one percent-decoding. */
+/** True when the path has the token's `sub`: exact equality, after the router has percent-decoded the path once. */
 export function isOwner({ params, user }: FastifyRequest): boolean {
   return (params as { userId: string }).userId === user.sub
 }
 
-/** The scheme is case-insensitive, one or more spaces follow, and the token is base64url with dots: RFC 9110, section 11.4, and RFC 6750, section 2.1. */
+/** The scheme is case-insensitive, and one or more spaces follow it: RFC 9110, section 11.4, and RFC 6750, section 2.1. */
 function bearerToken(header: string): string | undefined {
   return /^bearer +(\S+) *$/i.exec(header)?.[1]
 }

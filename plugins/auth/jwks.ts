@@ -3,41 +3,41 @@ import { type CryptoKey, createLocalJWKSet, errors, exportSPKI } from 'jose'
 import { Unavailable } from '../errors/catalogue.js'
 import { fetchKeySet, nameOf } from './fetch-key-set.js'
 
-/** How long a request waits for keys: for its turn and for one fetch. */
+/** Longest time that a request waits for keys, in milliseconds: the minimum gap between fetches, and one fetch. */
 const MAX_WAIT_MS = 2_900
-/** How many requests may wait for keys at once. */
+/** Number of requests that may wait for keys at the same time. */
 const MAX_WAITING = 1_000
-/** The oldest that fetched keys may become: the longest that a removed key is still accepted. */
+/** Keys older than this are fetched again. A removed key is accepted no longer than that. */
 const MAX_AGE_MS = 240_000
-/** The least time between the beginnings of two fetches, so that traffic cannot amplify an outage of the key server. */
+/** Minimum time between the starts of two fetches, so that traffic cannot amplify an outage of the key server. */
 const FETCH_INTERVAL_MS = 1_000
-/** How many fetches tokens with unknown keys may cause in a row, and how long it takes until one more may follow. */
+/** Tokens with unknown keys may cause this many fetches in a row, and then one more in each EXTRA_FETCH_MS. */
 const EXTRA_FETCHES = 5
 const EXTRA_FETCH_MS = 5_000
-/** How many keys are tried for one token, each at the cost of a signature. */
+/** Number of keys that are tried for one token: each costs the check of a signature. */
 const MAX_KEYS_TRIED = 5
 /** RFC 7518, section 3.3. */
 const MIN_RSA_BITS = 2_048
 
-/** The two members of a token's header that say which keys fit. Without `kid` every key for `alg` does. */
+/** The members of a token's header that select keys. Without `kid`, every key for `alg` fits. */
 export type KeyHint = { alg: string; kid?: string }
 
 /**
- * The keys at a URL: fetched when they are needed, kept for `MAX_AGE_MS`, fetched again for a token that none of them
- * fits.
+ * Fetches the keys at a URL when they are needed, and keeps them for `MAX_AGE_MS`. A token that fits none of them causes
+ * another fetch.
  *
- * `createRemoteJWKSet` of jose does not do this. After each fetch it refuses unknown keys for a while, it does not say
- * what the key server answered, and one entry that is no object spoils its whole set.
+ * jose's `createRemoteJWKSet` is not enough. After each fetch it refuses unknown keys for a while. Its errors do not
+ * contain the key server's answer. One entry that is no object makes it refuse the whole set.
  */
 export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failure') => void) {
   const name = `JWKS_URL ${nameOf(url)}`
   let find: ReturnType<typeof createLocalJWKSet> | undefined
   let fetchedAt = Number.NEGATIVE_INFINITY
   let begunAt = Number.NEGATIVE_INFINITY
-  /** Why the last fetch failed; undefined when it did not. */
+  /** The error of the last fetch; undefined if that succeeded. */
   let failure: unknown
   let running: Promise<void> | undefined
-  /** A fetch that will begin as soon as it may, for all who ask in the meantime. */
+  /** The next extra fetch. It waits for the minimum time between fetches, and all requests share it. */
   let scheduled: Promise<void> | undefined
   let extraPaidUntil = Number.NEGATIVE_INFINITY
   let waiting = 0
@@ -67,7 +67,7 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
     await sleep(Math.max(0, begunAt + FETCH_INTERVAL_MS - performance.now()))
     scheduled = undefined
     await fetchKeys()
-    // A fetch that failed told nothing about the token.
+    // A failed fetch throws above and does not count: it tells nothing about the token.
     extraPaidUntil = Math.max(extraPaidUntil, performance.now()) + EXTRA_FETCH_MS
   }
 
@@ -78,7 +78,7 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
   }
 
   async function waitFor(fetching: Promise<void>, since: number): Promise<void> {
-    // Whoever does not wait for it must not leave it without a listener.
+    // If no request waits for it in the end, its rejection must still have a handler.
     fetching.catch(() => {})
     if (waiting >= MAX_WAITING) {
       throw new Unavailable({ cause: new Error(`${name}: ${waiting} requests wait for it already`) })
@@ -114,13 +114,13 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
     try {
       if (find) yield await find(hint)
     } catch (error) {
-      // Otherwise no key fits, or the one that does cannot be used.
+      // For any other error no usable key fits.
       if (error instanceof errors.JWKSMultipleMatchingKeys) yield* error
     }
   }
 
   function pemOf(key: CryptoKey): Promise<string> {
-    // jose hands out the same object until the next fetch, so each key is converted once.
+    // jose returns the same object until the next fetch, so each key is converted once.
     let pem = pems.get(key)
     if (pem === undefined) {
       pem = exportSPKI(key)
@@ -131,10 +131,10 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
 
   return {
     /**
-     * The public keys, in PEM, that may have signed such a token. None is there twice.
+     * Finds the public keys that may have signed such a token, in PEM, without duplicates.
      *
-     * @param since when the request came, as `performance.now()`
-     * @throws Unavailable when there are no keys young enough and none can be fetched
+     * @param since arrival of the request, as `performance.now()`
+     * @throws Unavailable if the keys are too old and cannot be fetched
      */
     async find(hint: KeyHint, since: number): Promise<string[]> {
       if (performance.now() >= fetchedAt + MAX_AGE_MS) {
@@ -145,10 +145,10 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
     },
 
     /**
-     * Waits for newer keys, for a token that none of those at hand fits. The caller looks again, and asks again.
+     * Waits for newer keys when a token fits none of the current ones. After that the caller tries again.
      *
-     * @returns false when nothing new is to be expected: they are newer than the request, or were fetched too often
-     * @throws Unavailable when they cannot be fetched, and the token may therefore be a valid one
+     * @returns false if a fetch would not help: the keys are newer than the request, or were fetched too often
+     * @throws Unavailable if the keys cannot be fetched: the token may be valid
      */
     async renew(since: number): Promise<boolean> {
       if (fetchedAt >= since) return false
@@ -162,7 +162,7 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
       return true
     },
 
-    /** Fetches the keys and returns what an operator must know: that they cannot be read, or that none can be used. */
+    /** Fetches the keys. Returns a warning for the operator if that fails, or no key can be used. */
     async check(algorithms: string[]): Promise<string | undefined> {
       try {
         await fetchKeys()

@@ -1,9 +1,8 @@
-/** How tokens are checked. */
 export interface AuthOptions {
-  /** Where the keys that sign tokens come from. */
+  /** The source of the keys that sign tokens. */
   keys: { kind: 'secret'; secret: string } | { kind: 'jwks'; url: string }
-  /** `iss` that a token must carry; unchecked when undefined. */
+  /** The `iss` that a token must have; unchecked if undefined. */
   issuer: string | undefined
-  /** `aud` that a token must carry; unchecked when undefined. */
+  /** The `aud` that a token must have; unchecked if undefined. */
   audience: string | undefined
 }

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 
-/** The kinds of refusal. A token cannot name one of its own, so the log below is bounded. */
+/** The reasons do not depend on a token's content, so the log below is bounded. */
 export const REASONS = [
   'no token',
   'no bearer token',
@@ -18,11 +18,11 @@ export const REASONS = [
 
 export type Reason = (typeof REASONS)[number]
 
-/** Why a token was refused: for the operator's log, never for the answer. */
+/** The reason why a token was refused, for the operator's log and never for the answer. */
 export class Refusal {
   constructor(
     readonly reason: Reason,
-    /** Continues a sentence that begins with "token refused:". */
+    /** Follows "token refused:" in the log. */
     readonly detail: string
   ) {}
 }
@@ -30,8 +30,8 @@ export class Refusal {
 const MAX_SHOWN_CHARACTERS = 200
 
 /**
- * A part of a token, for the log. It is short and in printable ASCII, so that it can neither flood the log, nor forge a
- * line, nor control a terminal.
+ * Prepares a part of a token for the log. It is short and in printable ASCII, so that it cannot flood the log, forge a
+ * line or control a terminal.
  */
 export function shown(value: unknown): string {
   if (value === undefined) return 'missing'
@@ -41,12 +41,12 @@ export function shown(value: unknown): string {
     .replace(/[^\x20-\x7e]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
-/** The first refusal of each kind in this time is logged at info. */
+/** For each reason, one refusal in this time is logged at info. */
 const INFO_INTERVAL_MS = 60_000
 
 /**
- * Logs why tokens are refused: one line each at debug, of which the first of each kind in a minute is at info. So a wrong
- * setting shows at once, and a client that sends bad tokens cannot fill the log.
+ * Logs why tokens are refused. For each reason the first line in a minute is at info, the others are at debug. So a wrong
+ * setting shows at once, and a client with bad tokens cannot fill the log.
  */
 export function refusalLog() {
   const kinds = new Map<Reason, { loggedAt: number; refusals: number }>()
@@ -60,7 +60,7 @@ export function refusalLog() {
       log.debug({ reason }, message)
       return
     }
-    // How many there were of this kind since the last line at info.
+    // The number of refusals for this reason since the last line at info.
     log.info({ reason, refusals: kind.refusals }, message)
     kind.loggedAt = now
     kind.refusals = 0

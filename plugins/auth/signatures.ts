@@ -9,13 +9,13 @@ import { Refusal, shown } from './refusals.js'
 export type Payload = Record<string, unknown>
 
 const SYMMETRIC = ['HS256']
-/** `Ed25519` is the name that RFC 9864 gives to `EdDSA` with that curve. */
+/** `Ed25519` is the name of RFC 9864 for `EdDSA` with that curve. */
 const ASYMMETRIC = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519']
 
 /**
  * Registers @fastify/jwt for the source of keys.
  *
- * @returns what checks a token's signature and `crit`. It throws Unavailable when there are no keys
+ * @returns a function that checks a token's signature and `crit`. It throws Unavailable if there are no keys
  */
 export async function signatureCheck(
   app: FastifyInstance,
@@ -23,13 +23,13 @@ export async function signatureCheck(
 ): Promise<(token: string) => Payload | Refusal | Promise<Payload | Refusal>> {
   const { keys } = auth
   await app.register(jwt, {
-    // Keys from a URL are given with each token instead.
+    // Keys from a URL are passed with each token instead.
     secret: keys.kind === 'secret' ? keys.secret : () => Promise.reject(new Error('no key was given')),
     decode: { complete: true },
     verify: {
-      // The library verifies Ed25519, but its types do not know the name.
+      // The library supports Ed25519, but its types lack the name.
       algorithms: (keys.kind === 'secret' ? SYMMETRIC : ASYMMETRIC) as 'HS256'[],
-      // checkClaims does this. The library lets tokens without `exp` pass, and throws untyped errors for odd ones.
+      // checkClaims does this. The library accepts tokens without `exp`, and throws untyped errors for invalid values.
       ignoreExpiration: true,
       ignoreNotBefore: true
     }
@@ -39,7 +39,7 @@ export async function signatureCheck(
     : verifyWithKeysAt(app, keys.url, auth)
 }
 
-/** Checks signatures by the keys at the one URL that the operator named. Nothing in a token can name another. */
+/** Checks signatures with the keys at the operator's URL. A token cannot select another URL. */
 function verifyWithKeysAt(app: FastifyInstance, url: string, auth: AuthOptions) {
   const fetches = { success: 0, failure: 0 }
   countsOf(app.metrics, {
@@ -50,7 +50,7 @@ function verifyWithKeysAt(app: FastifyInstance, url: string, auth: AuthOptions) 
   })
   const keys = remoteKeys(url, (outcome) => fetches[outcome]++)
   app.addHook('onReady', (done) => {
-    // Nothing waits for it: the service may start before its issuer.
+    // The start does not wait for this check: the service may start before its issuer.
     void keys.check(ASYMMETRIC).then((warning) => {
       if (warning !== undefined) app.log.warn(`${warning}; tokens cannot be verified until that changes`)
     })
@@ -72,7 +72,7 @@ function verifyWithKeysAt(app: FastifyInstance, url: string, auth: AuthOptions) 
     const decoded = decode(app, token)
     if (decoded instanceof Refusal) return decoded
     const { alg, kid } = decoded.header
-    // Before any key is fetched for it.
+    // Such a token must not cause a fetch.
     if (!isAsymmetric(alg)) return wrongAlgorithm(alg, ASYMMETRIC)
     if (kid !== undefined && typeof kid !== 'string') {
       return new Refusal('unknown key', `kid is ${shown(kid)}, not a text`)
@@ -81,9 +81,9 @@ function verifyWithKeysAt(app: FastifyInstance, url: string, auth: AuthOptions) 
     for (;;) {
       const result = verifyWithEach(token, await keys.find(hint, since), hint)
       if (!(result instanceof Refusal)) return result
-      // The key may be newer than those at hand. Without a kid an older one seems to fit.
+      // The token's key may be newer than the current ones. Without a kid, an older key is tried, and its signature fails.
       const mayBeNew = result.reason === 'unknown key' || (result.reason === 'signature' && kid === undefined)
-      // Newer keys are no help to a token whose claims are refused: clients may repeat an expired one for long.
+      // Invalid claims stay invalid with newer keys. Clients may repeat an expired token for a long time.
       if (!mayBeNew || checkClaims(decoded.payload, auth) instanceof Refusal) return result
       if (!(await keys.renew(since))) return result
     }
@@ -92,7 +92,7 @@ function verifyWithKeysAt(app: FastifyInstance, url: string, auth: AuthOptions) 
 
 const isAsymmetric = (alg: unknown): alg is string => ASYMMETRIC.some((one) => one === alg)
 
-/** @param signer whose signature is expected, in the words of the log */
+/** @param signer the expected signer, for the log */
 function verifyWith(
   app: FastifyInstance,
   token: string,
@@ -133,8 +133,8 @@ const wrongAlgorithm = (alg: unknown, accepted: string[]) =>
   new Refusal('algorithm', `alg is ${shown(alg)}, accepted: ${accepted.join(', ')}`)
 
 /**
- * Calls a function whose errors need no stack. The JWT library makes an error of each bad token, and unwinding the stack
- * for it took a quarter of the time that the whole refusal takes.
+ * Calls a function without recording stacks of its errors. The JWT library throws one for each bad token, and its stack
+ * took a quarter of the time of the whole refusal.
  */
 function withoutStack<T>(call: () => T): T {
   const { stackTraceLimit } = Error

@@ -1,17 +1,18 @@
 import { CLOCK_TOLERANCE_MS, type Claims } from './claims.js'
 
-/** How long a verified token is taken for valid without being looked at again, at most. */
+/** Longest time until a token is verified again, in milliseconds. */
 const VERIFIED_MS = 30_000
-/** How many verified tokens are remembered, each of at most `VERIFIED_CHARACTERS`: 20 MB in all. */
+/** Number of entries, each of at most `VERIFIED_CHARACTERS`: together at most 20 MB. */
 const VERIFIED_TOKENS = 5_000
 const VERIFIED_CHARACTERS = 4_096
 
 /**
- * Remembers for a moment which headers carried a valid token. A client sends the same one again and again, and verifying
- * it takes 7 µs with HS256, the cheapest algorithm; finding it here takes less than one.
+ * Caches the `Authorization` headers with a valid token. A client sends the same one again and again. Verifying it takes
+ * 7 µs with HS256, the cheapest algorithm; this look-up takes less than 1 µs.
  *
- * No entry outlives its token's `exp` and tolerance. A removed key is refused after its set's largest age and
- * `VERIFIED_MS` together: under 5 minutes. Refused tokens are not remembered, so only an issuer's users can fill it.
+ * An entry ends at the latest with its token's `exp` and the tolerance. A removed key is refused after the key set's
+ * maximum age and `VERIFIED_MS`, together under 5 minutes. Refused tokens are not cached, so only an issuer's users can
+ * fill the cache.
  */
 export function verifiedTokens() {
   const entries = new Map<string, { claims: Claims; until: number }>()
@@ -25,7 +26,7 @@ export function verifiedTokens() {
     },
     add(authorization: string, claims: Claims): void {
       if (authorization.length > VERIFIED_CHARACTERS) return
-      // The oldest goes first: a Map keeps the order in which its keys came.
+      // A Map keeps the order of insertion, so its first key is the oldest.
       if (entries.size >= VERIFIED_TOKENS) entries.delete(entries.keys().next().value as string)
       const until = Math.min(Date.now() + VERIFIED_MS, claims.exp * 1000 + CLOCK_TOLERANCE_MS)
       entries.set(authorization, { claims, until })

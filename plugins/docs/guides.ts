@@ -8,14 +8,14 @@ import { FAVICON } from './page.js'
 
 const ROOT = dirname(createRequire(import.meta.url).resolve('#package.json'))
 
-/** The files of the project that people read, and nothing else of it. */
+/** Only these files of the project are served. */
 const GUIDE =
   /^((README|CHANGELOG|SECURITY|ARCHITECTURE|CONTRIBUTING)\.md|docs\/(decisions\/)?[\w-]+\.(md|svg)|examples\/[\w-]+\/README\.md)$/
 
-/** A deployment may leave the guides out. */
+/** The guides may be missing from a deployment. */
 export const hasGuides = existsSync(join(ROOT, 'README.md'))
 
-/** The guides as pages, at the paths that they have in the project, so that their links work. */
+/** Serves the guides at their paths in the project, so that their links work. */
 export default async function guides(app: FastifyInstance): Promise<void> {
   app.get<{ Params: { '*': string } }>('/*', async (request, reply) => {
     const name = request.params['*']
@@ -34,7 +34,7 @@ function guideHtml(name: string, markdown: string): string {
   const base = '../'.repeat(name.split('/').length - 1)
   const marked = new Marked({
     renderer: {
-      // The ids that links between the guides name, made as GitHub makes them.
+      // Links between the guides use the ids that GitHub makes from headings.
       heading({ tokens, depth, text }) {
         const id = text
           .toLowerCase()
@@ -42,7 +42,7 @@ function guideHtml(name: string, markdown: string): string {
           .replaceAll(' ', '-')
         return `<h${depth} id="${id}">${this.parser.parseInline(tokens)}</h${depth}>\n`
       },
-      // The sources are not served: a link to them is only its text.
+      // The sources are not served, so a link to one becomes plain text.
       link({ href, tokens }) {
         const { origin, pathname } = new URL(href, `http://guides/${name}`)
         return origin === 'http://guides' && !GUIDE.test(pathname.slice(1))

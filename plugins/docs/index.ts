@@ -5,13 +5,13 @@ import type { FastifyInstance } from 'fastify'
 import guides, { hasGuides } from './guides.js'
 import { PAGE_CSS, PAGE_JS, pageHtml } from './page.js'
 
-/** Swagger UI's own files. Its package `swagger-ui-dist` sends telemetry when it is installed (`@scarf/scarf`). */
+/** Swagger UI's files, from Fastify's package: `swagger-ui-dist` sends telemetry during installation (`@scarf/scarf`). */
 const SWAGGER_UI = join(
   dirname(createRequire(import.meta.url).resolve('@fastify/swagger-ui/package.json')),
   'static'
 )
 
-/** The documentation page, which reads `../openapi.json` and calls the API on the given port from the browser. */
+/** Serves the documentation page. It reads `../openapi.json`, and the browser calls the API on `apiPort`. */
 export default async function docs(app: FastifyInstance, { apiPort }: { apiPort: number }): Promise<void> {
   const policy = [
     "default-src 'self'",
@@ -20,7 +20,7 @@ export default async function docs(app: FastifyInstance, { apiPort }: { apiPort:
     "frame-ancestors 'none'",
     "img-src 'self' data:",
     "object-src 'none'",
-    // The API is another origin, on the host by which the page was reached. A policy cannot name an IPv6 address.
+    // The API has the page's host and another port. A policy cannot contain an IPv6 address, so the host is a wildcard.
     `connect-src 'self' http://*:${apiPort}`
   ].join('; ')
   app.addHook('onRequest', (_request, reply, done) => {

@@ -1,8 +1,8 @@
 /**
- * The documentation page: Swagger UI without its top bar, which has the "Explore" field and an inline style that the page's
- * policy blocks.
+ * The documentation page: Swagger UI without its top bar. The bar has an "Explore" field, and an inline style that the
+ * page's policy blocks.
  *
- * @param base what leads from the page's own address to the folder of its files
+ * @param base relative path from the page to the folder of its files
  */
 export const pageHtml = (base: string, hasGuides: boolean) => `<!DOCTYPE html>
 <html lang="en">
@@ -30,7 +30,7 @@ export const FAVICON =
 export const PAGE_JS = `const here = document.currentScript.src
 const KEPT = 'authorized'
 
-/** Keeps the token as long as the tab. Swagger UI itself would keep it in localStorage, for ever. */
+/** Keeps the token until the tab is closed. Swagger UI would keep it in localStorage for ever. */
 const keepToken = () => ({
   statePlugins: {
     auth: {
@@ -44,7 +44,7 @@ const keepToken = () => ({
   }
 })
 
-/** Shows each answer but success as one line that opens. All of them open would make an operation more than 4,000 px long. */
+/** Folds each error into one line. Unfolded, an operation is more than 4,000 px high. */
 const foldErrors = ({ React: { createElement } }) => ({
   wrapComponents: {
     response: (Response) => (props) => {

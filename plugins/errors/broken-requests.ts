@@ -1,7 +1,7 @@
 import { InvalidHttp } from './catalogue.js'
 import { problem } from './index.js'
 
-/** The answers to input that is no complete HTTP request, by their status. */
+/** Answers to input that cannot be parsed as a complete HTTP request, by status. */
 export const BROKEN_REQUESTS = {
   400: problem('bad_request', new InvalidHttp().message),
   408: problem('bad_request', 'The request did not arrive in time.', { status: 408 }),

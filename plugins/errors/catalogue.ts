@@ -1,7 +1,10 @@
 import { createError, type FastifyError } from '@fastify/error'
 import { DatabaseUnavailable, type OutageReason } from '../../db/errors.js'
 
-/** Every error code a client can meet, with its HTTP status. Input that is no complete HTTP request gets `bad_request` with 408 or 431. */
+/**
+ * Every error code that a client can get, with its HTTP status. Input that cannot be parsed as a complete HTTP request gets
+ * `bad_request` with 400, 408 or 431.
+ */
 export const STATUS_OF = {
   bad_request: 400,
   unauthorized: 401,
@@ -19,28 +22,26 @@ export const STATUS_OF = {
 
 export type ErrorCode = keyof typeof STATUS_OF
 
-/** What marks an error as an answer of this service, whatever code another library may give to its own. */
+/** Marks an error as an answer of this service. Libraries may use the same codes in their own errors. */
 class ApiError extends Error {}
 
-/** The code of an error that this service made; undefined for anything else that was thrown. */
+/** @returns undefined for an error of a library, or any other thrown value */
 export function problemCodeOf(error: unknown): ErrorCode | undefined {
-  // @fastify/error keeps codes in upper case.
+  // @fastify/error turns codes into upper case.
   return error instanceof ApiError ? ((error as FastifyError).code.toLowerCase() as ErrorCode) : undefined
 }
 
-// Without a stack: these are answers, not bugs, and an attacker should not make the service unwind one for
-// every bad token.
+// These errors are answers, not bugs. They have no stack, because unwinding one for every bad token would be expensive.
 const define = (code: ErrorCode, detail: string) =>
   createError(code, detail, STATUS_OF[code], ApiError as ErrorConstructor, false)
 
-// The message is the answer's `detail`: one sentence for a person, with nothing in it that the client did not
-// send or may not know.
+// The message is the `detail` of the answer. It must contain nothing that the client may not know.
 export const BadRequest = define('bad_request', '%s')
 export const UndecodablePath = define('bad_request', 'The path of the URL cannot be decoded.')
 export const InvalidHttp = define('bad_request', 'This is not a valid HTTP request.')
 export const InvalidJson = define('bad_request', 'The request body is not valid JSON.')
 export const InvalidEntityTags = define('bad_request', '%s must be * or a list of entity tags such as "1".')
-// One sentence for both, and never which part of a token is wrong.
+// Both have the same message, so that an answer never tells which part of a token is wrong.
 export const MissingToken = define('unauthorized', 'A valid bearer token is required.')
 export const InvalidToken = define('unauthorized', 'A valid bearer token is required.')
 export const Forbidden = define('forbidden', 'The user in the path is not the user of the token.')
@@ -74,7 +75,7 @@ export const Unavailable = define(
   'The service cannot answer at the moment. Try again shortly.'
 )
 
-/** Why a request is answered 503: the database, or the key server. */
+/** The reason of a 503: one of the database's, or the key server. */
 export type ShedReason = OutageReason | 'keys'
 
 export const shedReason = (error: Error): ShedReason =>

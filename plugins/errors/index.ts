@@ -58,7 +58,7 @@ export const Problem = Type.Object(
   { $id: 'Problem', description: 'An error (RFC 9457).' }
 )
 
-/** The body of an error answer. */
+/** Builds the body of an error. */
 export function problem(
   code: ErrorCode,
   detail: string,
@@ -67,7 +67,7 @@ export function problem(
   return { type: 'about:blank', title: STATUS_CODES[status], status, detail, code, ...(errors && { errors }) }
 }
 
-/** Turns everything that is thrown into an answer, in one place. */
+/** Turns every thrown value into an answer. */
 export default fp(
   async (app) => {
     app.addSchema(Problem)
@@ -83,7 +83,7 @@ async function answer(
   reply: FastifyReply,
   logRefusal: ReturnType<typeof refusalLog>
 ) {
-  // JavaScript can throw everything, null too.
+  // JavaScript can throw any value, even null.
   const thrown =
     anything instanceof Error ? anything : (new Error('what was thrown is no error') as FastifyError)
   const error = translate(thrown, request)
@@ -93,7 +93,7 @@ async function answer(
     logRefusal(request, error, shedReason(thrown))
     reply.header('Retry-After', '1')
   }
-  // RFC 9110, section 12.5.3: on this 415, and on no other.
+  // Only on this 415: RFC 9110, section 12.5.3.
   if (error.constructor === UnsupportedContentCoding) reply.header('Accept-Encoding', 'identity')
   if (code === 'unauthorized') reply.header('WWW-Authenticate', challenge(error))
   return reply
@@ -109,10 +109,10 @@ async function answer(
     )
 }
 
-/** At least so long lies between two lines about requests that were refused. */
+/** Minimum time between two log lines about refused requests, in milliseconds. */
 const REFUSALS_MS = 1_000
 
-/** Thousands may be refused in a second, all for one reason, and writing a line for each would cost more than they do. */
+/** In an outage thousands of requests are refused in a second. A log line for each would cost more than the requests. */
 function refusalLog() {
   let logged = Number.NEGATIVE_INFINITY
   let refusals = 0
@@ -120,26 +120,26 @@ function refusalLog() {
     refusals++
     const now = performance.now()
     if (now < logged + REFUSALS_MS) return
-    // The innermost error says most: what PostgreSQL said, with its code.
+    // The innermost error is PostgreSQL's own, with its code.
     request.log.warn({ req: request, err: causeOf(error), reason, refusals }, 'requests refused')
     logged = now
     refusals = 0
   }
 }
 
-/** RFC 6750, section 3: no error code for a request that carried no token. */
+/** A request without a token gets no error code: RFC 6750, section 3. */
 function challenge(error: Error): string {
   return `Bearer realm="tasks"${error.constructor === InvalidToken ? ', error="invalid_token"' : ''}`
 }
 
-/** One of our own errors for whatever was thrown. What we did not make ourselves may say too much, so it is replaced. */
+/** Replaces a foreign error by one of ours, because its message may reveal internals. */
 function translate(error: FastifyError, request: FastifyRequest): Error {
   if (problemCodeOf(error)) return error
   if (error instanceof DatabaseUnavailable) return new Unavailable({ cause: error.cause })
   if (error instanceof IdempotencyKeyConflict) return new IdempotencyKeyReused()
   if (error.validation) {
     return error.validationContext === 'params'
-      ? // A task id that is no UUID names no task; whose path it is still comes first.
+      ? // A task id that is not a UUID returns 404. The wrong user in the path still returns 403.
         isOwner(request)
         ? new TaskNotFound()
         : new Forbidden()

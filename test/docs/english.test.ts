@@ -16,7 +16,7 @@ const AVOID: [RegExp, string][] = [
   [/\b(owes?|owed)\b/i, 'say what is missing'],
   [/\b(useless|of no use)\b/i, 'say why'],
   [/\bnobody (waits|listens|asks)\b/i, 'say who is gone'],
-  [/\bsilent\b/i, 'write "dead" or "without an answer"'],
+  [/\b(a|is|are|stays?|goes|for) silent|\bsilent \w/i, 'write "dead" or "without an answer"'],
   [/\b(colors?|behaviors?|favors?|honors?|neighbors?|centers?|catalogs?|gray)\b/i, 'British spelling'],
   [/\b(cancel|label|model|travel|signal)(ed|ing)\b/i, 'British spelling: ll'],
   [/\b(?!\w*(siz|priz|seiz))\w+[iy]z(e|es|ed|er|ers|ing|ation|ations)\b/i, 'British spelling: -ise']
@@ -25,8 +25,7 @@ const AVOID: [RegExp, string][] = [
 const GENERATED = /^(bench\/results|db\/migrations)\/|(-lock|openapi.*|dashboard)\.json$|^LICENSE$|\.svg$/
 
 /** Not rewritten yet. */
-const UNFINISHED =
-  /^(\.ci|bench|db|docs|examples|plugins|routes|src|test)\/|^\.env\.example$|^(CHANGELOG|CONTRIBUTING|README|SECURITY)\.md$/
+const UNFINISHED = /^(bench|db|docs|examples|routes|test)\/|^(CHANGELOG|CONTRIBUTING|README|SECURITY)\.md$/
 
 function findingsIn(file: string, text: string): string[] {
   return sentencesOf(file, text).flatMap(({ line, text }) => {
@@ -43,7 +42,7 @@ t.test('a long sentence, an opening and a word to avoid are found with their lin
     '/**',
     ' * Whatever ends early. It gives up.',
     ' *',
-    ' * @param color of `behavior`',
+    ' * @param color the color of `behavior`',
     ' */',
     "const text = '//What is text'",
     'f(1,\t// Of which one is left.',
@@ -56,7 +55,7 @@ t.test('a long sentence, an opening and a word to avoid are found with their lin
   t.strictSame(findingsIn('a.ts', code.join('\n')), [
     'a.ts:3: name the thing first: Whatever ends early.',
     'a.ts:3: write "cancel", "time out" or "stop": It gives up.',
-    'a.ts:5: British spelling: color of CODE',
+    'a.ts:5: British spelling: the color of CODE',
     'a.ts:8: name the thing first: Of which one is left.',
     `a.ts:10: 26 words: One${' word'.repeat(25)}`,
     'a.ts:13: British spelling: ll: canceled'

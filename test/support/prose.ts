@@ -67,7 +67,7 @@ function blockComments(text: string): Sentence[] {
       .replaceAll(/^[ *]+/gm, '')
       .split(/^(?=@)/m)
       .map((part) => {
-        const found = { line, text: part.replace(/^@\w+ /, '') }
+        const found = { line, text: part.replace(/^@(param \S+|\w+) /, '') }
         line += part.split('\n').length - 1
         return found
       })
