@@ -4,21 +4,20 @@ import { StartError } from './errors.js'
 import type { Database } from './index.js'
 import { tasks } from './schema.js'
 
-/** How many tasks are read and written at a time: at most 20 MB, and fewer values than PostgreSQL takes in a statement. */
+/** Number of tasks in one statement: at most 20 MB, and fewer values than PostgreSQL's limit of 65,535. */
 const BATCH = 500
 
 interface Summary {
   count: number
-  /** Of every column of every task, made by the database from its own text of them. */
+  /** Digest of every column of every task, computed by the database. */
   sha256: string
 }
 
 /**
- * Copies every task, with its times, its version and its idempotency key, in one transaction. It is committed only when
- * both databases say the same of what they hold. Nothing else may use the source meanwhile; other writes to the target
- * wait.
+ * Copies every column of every task in one transaction. It is committed only if both databases compute the same digest.
+ * No other process may use the source meanwhile. Other writes to the target wait.
  *
- * @throws StartError when the target has tasks, or did not store what was sent
+ * @throws StartError if the target has tasks, or the digests differ
  */
 export async function copyTasks(source: Database, target: Database): Promise<Summary> {
   return target.withAdminConnection((orm) =>
@@ -40,7 +39,7 @@ export async function copyTasks(source: Database, target: Database): Promise<Sum
   )
 }
 
-/** By the key, because PGlite would have everything in memory that one statement answers. */
+/** Pages by the key, because PGlite keeps the whole result of a statement in memory. */
 async function* batchesOf(source: Database) {
   let last: typeof tasks.$inferSelect | undefined
   do {
@@ -56,7 +55,7 @@ async function* batchesOf(source: Database) {
 async function summary(orm: Orm): Promise<Summary> {
   const columns = sql.join(Object.values(getTableColumns(tasks)), sql`, `)
   const digest = sql`sha256(convert_to((${columns})::text, 'UTF8'))`
-  // By byte order, because the two may sort text differently.
+  // In byte order, because the two databases may sort text differently.
   const all = sql`string_agg(${digest}, '' order by ${tasks.user_id} collate "C", ${tasks.id})`
   const [row] = await orm
     .select({

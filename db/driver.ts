@@ -10,7 +10,7 @@ export interface Statement {
   parameters: unknown[]
 }
 
-/** `command` is the command tag that PostgreSQL answered with. */
+/** `command` is the command tag of PostgreSQL's answer. */
 export type Rows = unknown[] & { command?: string }
 
 /** The row that a write locks. */
@@ -20,20 +20,20 @@ export interface LockTarget {
   task: string | undefined
 }
 
-/** What each of the two databases brings. Moments are those of `performance.now()`. */
+/** The part that differs between the two databases. Times are those of `performance.now()`. */
 export interface Driver {
-  /** @param pace how long the statement has lately run */
+  /** @param pace recent durations of the statement */
   read(statement: Statement, pace: Pace, now: number, until: number): Promise<Rows>
   write(statement: Statement, target: LockTarget, now: number, until: number): Promise<Rows>
-  /** How many statements are not answered. */
+  /** The number of statements without an answer. */
   pending(): number
   figures(): DatabaseFigures
-  /** Checks the deadlines; to be called every `TICK_MS`. */
+  /** Checks the deadlines. It must be called every `TICK_MS`. */
   tick(now: number): void
-  /** The rows in batches, all from one snapshot. Ending the iteration ends the statement. */
+  /** Returns the rows in batches, all from one snapshot. Ending the iteration ends the statement. */
   stream(text: string, parameters: unknown[]): AsyncIterable<unknown[]>
   /** Runs work outside of requests, on a connection of its own and without a deadline. */
   withAdminConnection<T>(work: (orm: Orm) => Promise<T>): Promise<T>
-  /** @param milliseconds how long statements under way may take to finish */
+  /** @param milliseconds time that running statements have to finish */
   close(milliseconds: number): Promise<void>
 }

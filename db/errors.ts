@@ -1,15 +1,17 @@
 /**
- * Why the database cannot do something now. `connection`: none can be made, it was lost, or PostgreSQL refused.
- * `timeout`: no answer in time. `overload`: too much waits already. `standby`: committed, but the synchronous standby
- * has not confirmed it. `closing`: the service stops.
+ * - `connection`: no connection can be opened, it was lost, or PostgreSQL refused it or the statement
+ * - `timeout`: no answer in time
+ * - `overload`: too many statements are queued
+ * - `standby`: committed, but not confirmed by the synchronous standby
+ * - `closing`: the service stops
  */
 export type OutageReason = 'connection' | 'timeout' | 'overload' | 'standby' | 'closing'
 
-/** The database cannot be reached, does not answer in time, or has too much to do. */
+/** The database cannot be reached, does not answer in time, or is overloaded. */
 export class DatabaseUnavailable extends Error {
   override name = 'DatabaseUnavailable'
 
-  /** @param options what it said, for the log */
+  /** @param options the database's own error as `cause`, for the log */
   constructor(
     readonly reason: OutageReason,
     options?: ErrorOptions
@@ -18,12 +20,12 @@ export class DatabaseUnavailable extends Error {
   }
 }
 
-/** A task was already created with this idempotency key, from other values. */
+/** This idempotency key was already used to create a task with other values. */
 export class IdempotencyKeyConflict extends Error {
   override name = 'IdempotencyKeyConflict'
 }
 
-/** A reason not to start that the operator can mend. The message is one line and holds no secret. */
+/** A mistake in the configuration or the environment, which the operator can correct. The message is one line without secrets. */
 export class StartError extends Error {
   override name = 'StartError'
 }

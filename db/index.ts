@@ -10,75 +10,72 @@ export type DatabaseConfig =
   | {
       kind: 'embedded'
       directory: string
-      /** Refuse a folder that holds no database, instead of making one. */
+      /** True refuses a folder without a database. Otherwise a database is created. */
       mustExist?: boolean
     }
   | {
       kind: 'postgres'
       url: string
-      /** The most connections that requests may use. */
+      /** Maximum number of connections for requests. */
       poolMax?: number
-      /** The same database by a role that may change its schema; unless set, the role of `url` does that too. */
+      /** The same database with a role that may change its schema. If unset, the role of `url` is used. */
       migrationUrl?: string
     }
 
-/** A statement built with drizzle, whose rows are `Row`. */
+/** A statement built with drizzle that returns rows of type `Row`. */
 export interface BuiltStatement<Row> extends PromiseLike<Row[]> {
   toSQL(): { sql: string; params: unknown[] }
 }
 
-/** The values of a statement's placeholders, by their names. */
+/** The values of a statement's placeholders, by name. */
 export type Values = Record<string, unknown>
 
 /**
- * Both databases behind one interface; code above it does not know which one is used.
+ * One interface for PostgreSQL and the embedded database.
  *
- * The `prepare` functions turn a statement into a function of its placeholders' values. Its text is made once, and
- * PostgreSQL plans it once on each connection. Every call runs under the limits that the drivers lack: a deadline of
- * 2 seconds, and a bound on what waits. Rows come as the driver makes them, each column under its own name, and
- * timestamps as they go over the wire.
+ * Each `prepare` function turns a statement into a function of its placeholders' values. Its text is built once, and
+ * PostgreSQL plans it once on each connection. Every call has limits that the drivers lack: a deadline of 2 seconds, and
+ * a maximum length of the queue. Rows have the columns' names, and timestamps in the API's format.
  *
- * The functions throw DatabaseUnavailable when the database cannot be reached, does not answer in time, or has too much
- * to do.
+ * The functions throw DatabaseUnavailable if the database cannot be reached, does not answer in time, or is overloaded.
  */
 export interface Database {
   prepareRead<Row>(statement: BuiltStatement<Row>): (values: Values) => Promise<Row[]>
-  /** @param lockTarget the row that a call locks, so that writes which share a transaction lock in one order */
+  /** @param lockTarget returns the row that a call locks: writes that share a transaction lock their rows in one order */
   prepareWrite<Row>(
     statement: BuiltStatement<Row>,
     lockTarget: (values: Values) => LockTarget
   ): (values: Values) => Promise<Row[]>
   /**
-   * For a read whose rows may be too many for the memory: they come in batches, all from one snapshot, and the database
-   * makes the next batch while one is used. Ending the iteration ends the statement.
+   * For a read with too many rows for the memory. They come in batches, all from one snapshot. The next batch is fetched
+   * while the current one is used. Ending the iteration ends the statement.
    */
   prepareStream<Row>(statement: BuiltStatement<Row>): (values: Values) => AsyncIterable<Row[]>
-  /** Emits what happens to statements and connections; the embedded database has nothing to tell. */
+  /** Events of statements and connections. The embedded database emits none. */
   readonly observed: DatabaseObservations
   figures(): DatabaseFigures
   /** Runs work outside of requests, such as migrations, on a connection of its own and without a deadline. */
   withAdminConnection<T>(work: (orm: Orm) => Promise<T>): Promise<T>
-  /** @throws DatabaseUnavailable when the database does not answer within `milliseconds` */
+  /** @throws DatabaseUnavailable if the database does not answer within `milliseconds` */
   ping(milliseconds: number): Promise<void>
-  /** Ends every connection; statements under way have `CLOSE_MS` to finish. */
+  /** Ends every connection. Running statements have `CLOSE_MS` to finish. */
   close(): Promise<void>
 }
 
-/** Statements that may be under way or waiting at once. More would only grow a queue that is answered too late. */
+/** Maximum number of statements that run or wait. A longer queue would only be answered too late. */
 const MAX_PENDING = 1_000
 const CLOSE_MS = 5_000
-/** Connections that requests may use unless the configuration says otherwise. */
 const DEFAULT_POOL_MAX = 10
 
 /**
- * @param variable the setting that holds the URL
- * @throws StartError when the URL cannot be used, or the embedded database's folder cannot be used
+ * @param variable name of the variable that has the URL, for errors
+ * @throws StartError if the URL or the embedded database's folder cannot be used
  */
 export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_URL'): Promise<Database> {
   const observed = observations()
   const driver =
     config.kind === 'embedded'
-      ? // A service on PostgreSQL never loads PGlite.
+      ? // PGlite is large, and a service on PostgreSQL does not load it.
         await (await import('./embedded/index.js')).openEmbedded(config.directory, config.mustExist)
       : openPostgres(config.url, variable, config.poolMax ?? DEFAULT_POOL_MAX, observed)
   const clock = setInterval(() => driver.tick(performance.now()), TICK_MS)
@@ -130,14 +127,14 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
 const PING: Statement = { text: 'select 1', parameters: [] }
 const PING_PACE = new Pace()
 
-/** A function that puts values into the places of a statement's placeholders. */
+/** Returns a function that replaces a statement's placeholders by values. */
 function compile(statement: BuiltStatement<unknown>): (values: Values) => Statement {
   const { sql: text, params } = statement.toSQL()
   const names = params.map(placeholderOf)
   return (values) => ({ text, parameters: names.map((name) => values[name]) })
 }
 
-/** The name of the placeholder that a parameter is. Values that a statement compares or sets are never part of its text. */
+/** @throws TypeError if a parameter is a value: prepared statements take all values from placeholders */
 function placeholderOf(parameter: unknown): string {
   const placeholder = is(parameter, Param) ? parameter.value : parameter
   if (!is(placeholder, Placeholder)) throw new TypeError('a statement must take its values from placeholders')

@@ -4,15 +4,15 @@ import { bigint, pgSchema, pgTable, text, timestamp } from 'drizzle-orm/pg-core'
 import type { Orm } from './driver.js'
 
 /**
- * Which migrations were applied. Not drizzle's default table: every drizzle application of a database shares that one,
- * and drizzle's migrator skips a migration that is older than the newest row, whoever's that is (drizzle-team/drizzle-orm#874).
+ * The applied migrations. Drizzle's default table is shared by all applications that use one database. Its migrator skips
+ * a migration that is older than the newest row, even if that is another application's (drizzle-team/drizzle-orm#874).
  */
 export const journal = pgTable('tasks_migrations', {
   hash: text().primaryKey(),
   applied_at: timestamp({ withTimezone: true }).notNull().defaultNow()
 })
 
-/** Drizzle's default table, where earlier versions of this service noted their migrations. */
+/** Drizzle's default table. Earlier versions of this service recorded their migrations there. */
 const shared = pgSchema('drizzle').table('__drizzle_migrations', {
   hash: text().notNull(),
   created_at: bigint({ mode: 'number' })
@@ -24,19 +24,19 @@ export async function missing(orm: Orm, migrations: MigrationMeta[]): Promise<Mi
   return migrations.filter(({ hash }) => !hashes.has(hash))
 }
 
-/** Makes the journal unless it is there. To be called under the lock of migrations. */
+/** Creates the journal unless it exists. The caller must hold the advisory lock. */
 export async function makeJournal(tx: Orm, migrations: MigrationMeta[]): Promise<void> {
   if (await exists(tx, 'tasks_migrations')) return
   await tx.execute(
     sql`create table ${journal} (hash text primary key, applied_at timestamptz not null default now())`
   )
-  // Without the table, the rows of the shared journal are of another installation, in another schema.
+  // Without a tasks table, the rows of the shared journal belong to another installation, in another schema.
   if (await exists(tx, 'tasks')) await takeOver(tx, migrations)
 }
 
 /**
- * Copies what earlier versions noted. Their rows stay, because a replica of such a version may start at any time and
- * looks for their hashes. Their time becomes 0, so that drizzle's migrator skips nothing because of them.
+ * Copies the rows of earlier versions. The originals stay, because a replica of an earlier version may start at any time,
+ * and looks for their hashes. Their time becomes 0, so that drizzle's migrator skips no other application's migration.
  */
 async function takeOver(tx: Orm, migrations: MigrationMeta[]): Promise<void> {
   const [may] = await tx
@@ -60,8 +60,8 @@ async function takeOver(tx: Orm, migrations: MigrationMeta[]): Promise<void> {
 }
 
 /**
- * Whether there is such a table where the role's search path looks for it. Not by `to_regclass`: that may answer from a
- * cache which knows nothing of what was committed while this transaction waited for its lock.
+ * True if the role's search path finds such a table. `to_regclass` would not do: it may use a cache from before this
+ * transaction waited for its lock.
  */
 async function exists(orm: Orm, table: string): Promise<boolean> {
   const found = await orm

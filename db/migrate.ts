@@ -14,22 +14,22 @@ const migrationsFolder = dirname(
   dirname(createRequire(import.meta.url).resolve('#migrations/meta/_journal.json'))
 )
 
-/** Any constant does, as long as every replica of every version takes the same: "tasksmig" in ASCII. */
+/** Every replica of every version must use the same number: "tasksmig" in ASCII. */
 const ADVISORY_LOCK = 0x7461736b736d6967n
 
 const INSUFFICIENT_PRIVILEGE = '42501'
 
-/** As in `server_version_num`: 150000 is version 15.0. */
+/** Compared with `server_version_num`: 150000 is version 15.0. */
 const MIN_VERSION_NUMBER = 150_000
 
-/** How long the start waits for the database before it gives up. */
+/** Timeout of the database's first answer, in milliseconds. */
 const START_MS = 10_000
 
 /**
- * Opens the database and brings it up to date: as the role of `migrationUrl` where there is one, which then lets the
- * role of `url` do with tasks what the service does, and nothing else.
+ * Opens the database and runs the migrations. If `migrationUrl` is set, its role runs them, and grants the role of `url`
+ * only the rights that the service needs.
  *
- * @throws StartError when it cannot be used
+ * @throws StartError if the database cannot be used
  */
 export async function openMigrated(config: DatabaseConfig): Promise<Database> {
   const db = await openDatabase(config)
@@ -40,7 +40,7 @@ export async function openMigrated(config: DatabaseConfig): Promise<Database> {
       const [service] = await db.withAdminConnection(currentRole)
       await migrateAs(config.migrationUrl, service?.name as string)
     }
-    // Also after a migration by another role: this one must find it done.
+    // After a migration by another role, this checks that the service's role sees it.
     await checkDatabase(variable, db, migrate)
     return db
   } catch (error) {
@@ -49,7 +49,7 @@ export async function openMigrated(config: DatabaseConfig): Promise<Database> {
   }
 }
 
-/** @param service the role that is given its rights */
+/** @param service the role that receives rights */
 async function migrateAs(url: string, service: string): Promise<void> {
   const variable = 'MIGRATION_DATABASE_URL'
   const db = await openDatabase({ kind: 'postgres', url, poolMax: 2 }, variable)
@@ -60,7 +60,7 @@ async function migrateAs(url: string, service: string): Promise<void> {
   }
 }
 
-/** @throws StartError that names the variable when the database does not answer, is of no use, or the work fails */
+/** @throws StartError that names the variable if the database does not answer or cannot be used, or the work fails */
 async function checkDatabase(
   variable: string,
   db: Database,
@@ -77,7 +77,7 @@ async function checkDatabase(
   }
 }
 
-/** @throws StartError when it is too old, or cannot store any text that a task may have */
+/** @throws StartError if the server is too old, or its encoding cannot store every text */
 async function checkServer(orm: Orm): Promise<void> {
   const [server] = await orm
     .select({
@@ -97,7 +97,7 @@ async function checkServer(orm: Orm): Promise<void> {
   }
 }
 
-/** Asked of the server: the name in the URL may be one that only a pooler in between knows. */
+/** Only the server knows its role: the name in the URL may be a pooler's. */
 const currentRole = (orm: Orm) =>
   orm.select({ name: sql<string>`current_user` }).from(sql`(select) as nothing`)
 
@@ -105,24 +105,24 @@ function reason(error: unknown): string {
   if (error instanceof StartError) return error.message
   if (error instanceof DatabaseUnavailable) return 'it does not answer'
   const { name, message, code } = error as Error & { code?: string }
-  // The driver's message for this says "write CONNECT_TIMEOUT undefined:undefined".
+  // The driver's own message is "write CONNECT_TIMEOUT undefined:undefined".
   if (code === 'CONNECT_TIMEOUT') return 'it does not answer'
   if (code === INSUFFICIENT_PRIVILEGE) {
     return `this role may not bring the schema up to date, or not see whether it is; run npm run db:migrate as the owner of the schema (${message})`
   }
-  // When a host name has several addresses, Node's error has no message of its own.
+  // Node's error has no message if a host name has several addresses.
   return `${name}: ${message || code}`
 }
 
 /**
- * Brings the schema up to date, once, however many processes start at the same time: all that is missing, in one
- * transaction, and closed to whom default privileges would let in. A database that is up to date is only read, so a role
- * that may not change the schema can start the service.
+ * Runs the missing migrations in one transaction, and revokes rights that default privileges gave to other roles. Several
+ * processes may do this at the same time. A schema that is up to date is only read, so the service can start with a role
+ * that may not change it.
  *
- * Drizzle's own migrator takes no lock, and skips without a word what is older than the newest migration applied.
+ * Drizzle's own migrator takes no lock. It also skips a migration that is older than the newest applied one, without an
+ * error (drizzle-team/drizzle-orm#874).
  *
- * @param service the role that the service runs as, when that is another: it may then use tasks, and see that nothing
- *   is missing
+ * @param service the service's role, if that is another: it receives rights on tasks and on the journal
  */
 export async function migrate(orm: Orm, service?: string): Promise<void> {
   const migrations = readMigrationFiles({ migrationsFolder })
@@ -130,7 +130,7 @@ export async function migrate(orm: Orm, service?: string): Promise<void> {
     (await missing(orm, migrations)).length === 0 && (await openedByDefault(orm)).length === 0
   if (service === undefined && (await isUpToDate())) return
   await orm.transaction(async (tx) => {
-    // Ends with the transaction, so it works through PgBouncer and nothing can leave it behind.
+    // This lock ends with the transaction, so it works through PgBouncer and cannot be left behind.
     await tx.execute(sql`select pg_advisory_xact_lock(${ADVISORY_LOCK})`)
     await makeJournal(tx, migrations)
     for (const migration of await missing(tx, migrations)) {

@@ -1,17 +1,17 @@
 import { EventEmitter } from 'node:events'
 
-/** Why a connection to the database was closed. The first three are failures. */
+/** The first three are failures. */
 export type ClosingReason = 'lost' | 'unresponsive' | 'read_only' | 'idle' | 'list' | 'closing'
 
-/** What happens on the way to the database, for metrics and the log. Times are in milliseconds. */
+/** Events for metrics and the log. Times are in milliseconds. */
 export interface DatabaseEvents {
-  /** A statement is sent after it waited so long for a connection: 0 when one had room. */
+  /** A statement was sent. `waitedMs` is its time in the queue: 0 if a connection was free. */
   sent: [waitedMs: number]
-  /** A statement passed its deadline: while it waited for a connection, or after it was sent. */
+  /** A statement passed its deadline, in the queue or after it was sent. */
   timedOut: [state: 'waiting' | 'sent']
-  /** A cancel request was sent for a statement, because of its deadline, or because it holds up others. */
+  /** A cancel request was sent: the statement passed its deadline, or others wait for its lock. */
   cancelled: [reason: 'timeout' | 'lock']
-  /** A shared transaction of so many writes ended. When it was undone, its writes are tried again. */
+  /** A shared transaction ended. After a rollback its writes are retried. */
   shared: [writes: number, outcome: 'committed' | 'rolled back' | 'unknown']
   opened: []
   openFailed: [error: unknown]
@@ -22,13 +22,13 @@ export type DatabaseObservations = EventEmitter<DatabaseEvents>
 
 export const observations = (): DatabaseObservations => new EventEmitter()
 
-/** How things stand at this moment. */
+/** Current values, for gauges. */
 export interface DatabaseFigures {
   connections: { idle: number; busy: number; opening: number }
-  /** The most connections that requests may use. */
+  /** Maximum number of connections for requests. */
   maxConnections: number
   /** Statements and shared transactions that wait for a connection. */
   waiting: number
-  /** Statements that were sent and are not answered. */
+  /** Statements that were sent and have no answer yet. */
   sent: number
 }

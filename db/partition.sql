@@ -1,14 +1,14 @@
--- Turns tasks into 32 hash partitions by user_id while the service runs. docs/growing.md says when that helps, how long
--- it takes, and what it locks. Run it with psql, as the owner of the table, and not in a transaction:
+-- Turns tasks into 32 hash partitions by user_id while the service runs. See docs/growing.md for its use, duration and
+-- locks. Run it with psql as the owner of the table, not in a transaction:
 --
 --   psql "$MIGRATION_DATABASE_URL" -v ON_ERROR_STOP=1 -f db/partition.sql
 --
--- It can be run again after a failure, and goes on where it was.
+-- After a failure run it again: it continues.
 
 set lock_timeout = '2s';
 set client_min_messages = warning;
 
--- 1. An empty copy in partitions, and a trigger that makes every later change of tasks there too.
+-- 1. Create an empty partitioned copy, and a trigger that repeats every later change there.
 do $$
 declare
   columns text := (
@@ -32,8 +32,8 @@ begin
     );
   end loop;
 
-  -- Default privileges may have opened the new tables to others. The rights on tasks are on the whole only: whoever has
-  -- them needs none on a partition.
+  -- Default privileges may have opened the new tables to other roles. Rights are needed on the parent table only, not on
+  -- its partitions.
   for held in
     select distinct c.oid::regclass as relation, coalesce(quote_ident(r.rolname), 'public') as role
     from pg_class c
@@ -56,7 +56,7 @@ begin
     );
   end loop;
 
-  -- As the owner, because the service's role has no rights on the copy's name yet to come.
+  -- The trigger runs as the owner, because the service's role has no rights on tasks_partitioned.
   execute format(
     $function$
       create function tasks_to_partitions() returns trigger
@@ -77,8 +77,8 @@ begin
     for each row execute function tasks_to_partitions();
 end $$;
 
--- 2. What was there before, in short transactions. The rows are locked against deletion, so that none comes back. Of a
--- row that changes meanwhile, the trigger's copy stays.
+-- 2. Copy the existing rows in short transactions. Each batch is locked, so that a deleted row is not copied afterwards. If
+-- a row has changed meanwhile, the trigger's copy is kept.
 do $$
 declare
   last_user text := '';
@@ -98,7 +98,7 @@ begin
       )
       select user_id, id into next_user, next_id from batch order by user_id desc, id desc limit 1;
     exception
-      -- A write of the service locked the same rows in another order. This batch is tried again.
+      -- A write of the service locked the same rows in another order. Retry this batch.
       when deadlock_detected or lock_not_available then
         continue;
     end;
@@ -111,7 +111,7 @@ end $$;
 
 analyze tasks_partitioned;
 
--- 3. Both tables must say the same, in one snapshot.
+-- 3. Compare both tables in one snapshot.
 do $$
 begin
   if (select (count(*), sum(hashtextextended(t::text, 0))) from tasks t)
@@ -121,7 +121,7 @@ begin
   end if;
 end $$;
 
--- 4. The copy takes the name. Requests wait for some milliseconds, and go on.
+-- 4. Swap the names. Requests wait for some milliseconds.
 begin;
 lock table tasks in access exclusive mode;
 drop trigger tasks_to_partitions on tasks;
@@ -134,4 +134,4 @@ alter index tasks_partitioned_pkey rename to tasks_user_id_id_pk;
 alter index tasks_partitioned_user_id_idempotency_key_idx rename to tasks_idempotency_key;
 commit;
 
--- When all is well: drop table tasks_unpartitioned;
+-- When the service works as before: drop table tasks_unpartitioned;

@@ -3,7 +3,7 @@ import type { Orm } from './driver.js'
 import { journal } from './journal.js'
 import { tasks } from './schema.js'
 
-/** Lets the role of the service do with tasks what the service does, and see which migrations were applied. */
+/** Grants the service's role only what it needs: to read and write tasks, and to read the journal. */
 export async function grantToService(tx: Orm, service: string): Promise<void> {
   const role = sql.identifier(service)
   await tx.execute(sql`grant select, insert, update, delete on ${tasks} to ${role}`)
@@ -11,10 +11,10 @@ export async function grantToService(tx: Orm, service: string): Promise<void> {
 }
 
 /**
- * Who else holds rights on our tables, or on partitions of them, because default privileges give them on every new table, as Supabase's do to
- * `anon`. Rights that somebody granted to any other role are no concern of ours.
+ * Finds roles that have rights on our tables or their partitions through default privileges. Supabase, for example, opens
+ * every new table to `anon` in this way. Rights that were granted explicitly to other roles are left alone.
  *
- * @param service the role that the service runs as, when that is another
+ * @param service the service's role, if that is another
  */
 export async function openedByDefault(orm: Orm, service?: string) {
   return orm
@@ -38,8 +38,8 @@ export async function openedByDefault(orm: Orm, service?: string) {
 }
 
 /**
- * Takes back what default privileges gave. At every start rather than once: a database that is restored from a dump
- * gets its tables, and these rights with them, anew.
+ * Revokes the rights that default privileges gave. Every start does this, because a restore from a dump creates the tables
+ * and these rights again.
  */
 export async function closeToOthers(tx: Orm, service?: string): Promise<void> {
   for (const { table, role } of await openedByDefault(tx, service)) {
@@ -47,7 +47,7 @@ export async function closeToOthers(tx: Orm, service?: string): Promise<void> {
   }
   const left = await openedByDefault(tx, service)
   if (left.length === 0) return
-  // PostgreSQL only warns when somebody revokes who is not the owner.
+  // If the role is not the owner, PostgreSQL revokes nothing and only warns.
   const roles = new Set(left.map(({ role }) => role))
   throw Object.assign(new Error(`default privileges open tasks to ${[...roles].join(', ')}`), {
     code: '42501'

@@ -14,10 +14,10 @@ import {
 const utcTimestamp = (name: string) => timestamp(name, { withTimezone: true, precision: 3, mode: 'string' })
 
 /**
- * One name for a thing in the column, the row and the wire, so nothing has to map between them.
+ * Columns, rows and JSON have the same names, so no code maps between them.
  *
- * The user comes first in the key: no statement finds a task without naming its owner, and a user's list,
- * newest first, is one backward scan of this one index (ids are UUIDv7, so they sort by age).
+ * The primary key begins with the user, so every statement needs the owner to find a task. Ids are UUIDv7 and sort by
+ * age, so a user's list, newest first, is one backward scan of this index.
  */
 export const tasks = pgTable(
   'tasks',
@@ -30,19 +30,19 @@ export const tasks = pgTable(
     completed_at: utcTimestamp('completed_at'),
     created_at: utcTimestamp('created_at').notNull().defaultNow(),
     updated_at: utcTimestamp('updated_at').notNull().defaultNow(),
-    /** Grows by one with every change: the task's entity tag. */
+    /** The entity tag. Every change increments it. */
     version: integer().notNull().default(1),
-    /** The `Idempotency-Key` that the task was created with, and a digest of what was sent with it. */
+    /** The `Idempotency-Key` of the create, and a digest of the values that were sent with it. */
     idempotency_key: text(),
     idempotency_digest: text()
   },
   (table) => [
     primaryKey({ columns: [table.user_id, table.id] }),
-    // Partial: a task that was created without a key costs this index nothing.
+    // A partial index: tasks without a key are not in it.
     uniqueIndex('tasks_idempotency_key')
       .on(table.user_id, table.idempotency_key)
       .where(sql`${table.idempotency_key} is not null`),
-    // The API validates all of this before; these hold for whoever else writes to the table.
+    // The API validates these rules first. The checks are for other programs that write to the table.
     check('tasks_user_id_length', sql`char_length(${table.user_id}) between 1 and 255`),
     check('tasks_title_length', sql`char_length(${table.title}) between 1 and 200`),
     check('tasks_description_length', sql`char_length(${table.description}) <= 10000`),
@@ -52,7 +52,7 @@ export const tasks = pgTable(
 
 type Row = typeof tasks.$inferSelect
 
-/** A task as its user sees it. */
+/** A task as the API shows it. */
 export type Task = Omit<Row, 'version' | 'idempotency_key' | 'idempotency_digest'>
-/** With the version that its entity tag is made of. */
+/** A task with its entity tag's version. */
 export type VersionedTask = Task & Pick<Row, 'version'>

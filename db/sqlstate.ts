@@ -1,23 +1,27 @@
 /**
- * PostgreSQL's codes for what can only be a mistake of ours: a value (22), a constraint (23), the form of a result (21),
- * or of a statement (42601 and the like, 54), or the order of statements (24, 25001, 25P01, 34). A missing table, column
- * or right is class 42 too, but that is a state of the database: each of our statements works on the schema that the
- * migrations make.
+ * PostgreSQL's codes for bugs in this service:
+ *
+ * - 21, 22, 23: the result's form, a value, a constraint
+ * - 24, 25001, 25P01, 34: the order of statements
+ * - 42601 and the like, 54: a statement's form
+ *
+ * A missing table, column or right is class 42 too. It is a fault of the database, not a bug: our statements work on the
+ * schema that the migrations create.
  */
 const POSTGRES_MISTAKE =
   /^(2[1-4]...|25[0P]01|34...|54...|42601|42602|42622|42702|42725|42803|42804|42846|42P02|42P08|42P18|42P2\d)$/
 
-/** postgres.js has its own codes for being called wrongly. */
+/** The codes of postgres.js for wrong calls. */
 const DRIVER_MISTAKE =
   /^(COPY_IN_PROGRESS|MAX_PARAMETERS_EXCEEDED|NOT_TAGGED_CALL|UNDEFINED_VALUE|UNSAFE_TRANSACTION)$/
 
 /**
- * Whether an error says that the database cannot do it now, whatever the reason: it cannot be reached, does not let us
- * in, or is not as we need it. Only what our own statements or code did wrong is no outage.
+ * True if an error is the database's: it cannot be reached, refuses us, or has another schema. False if the error is a bug
+ * in our statements or code.
  */
 export function isOutage(error: unknown): boolean {
   const cause = causeOf(error)
-  // Node gives a code to some of its TypeErrors and RangeErrors, and those are calls that are wrong.
+  // Some of Node's TypeErrors and RangeErrors have a code. They are wrong calls.
   if (cause instanceof TypeError || cause instanceof RangeError) return false
   const code = causeCodeOf(cause)
   return code !== '' && !POSTGRES_MISTAKE.test(code) && !DRIVER_MISTAKE.test(code)
@@ -25,13 +29,13 @@ export function isOutage(error: unknown): boolean {
 
 const READ_ONLY = '25006'
 
-/** Whether this server takes no changes: it is no longer the primary, and its connections would not notice when it is again. */
+/** True if the server refuses writes. It is no longer the primary, and connections stay read-only if it becomes one again. */
 export const isReadOnly = (error: unknown) => causeCodeOf(error) === READ_ONLY
 
 const STALE_PLAN = /^(0A000|26000)$/
 const STALE_PLAN_ROUTINES = /^(RevalidateCachedQuery|FetchPreparedStatement)$/
 
-/** Whether a prepared statement no longer fits the table, or is gone. It was not executed. */
+/** True if a prepared statement no longer fits the table, or is gone. It was not executed. */
 export function isStalePlan(error: unknown): boolean {
   const { routine } = Object(causeOf(error))
   return STALE_PLAN.test(causeCodeOf(error)) && STALE_PLAN_ROUTINES.test(routine)
@@ -40,13 +44,13 @@ export function isStalePlan(error: unknown): boolean {
 const STOPPED = /^(57014|40P01|40001|55P03)$/
 const UNFINISHED = '25P02'
 
-/** Whether a statement was stopped for the sake of others, so that it may have more luck later. */
+/** True if PostgreSQL stopped a statement because of another one. A retry may succeed. */
 export const isStopped = (error: unknown) => STOPPED.test(causeCodeOf(error))
 
-/** Whether a statement was not even tried because one before it in its transaction has failed. */
+/** True if a statement was not executed because an earlier one in its transaction failed. */
 export const isUnfinished = (error: unknown) => causeCodeOf(error) === UNFINISHED
 
-/** What the database or its driver said; drizzle wraps it in an error whose message holds the statement and its values. */
+/** Returns the error of the database or the driver. Drizzle wraps it in one whose message contains the statement's values. */
 export function causeOf(error: unknown): unknown {
   return error instanceof Error && error.cause instanceof Error ? causeOf(error.cause) : error
 }

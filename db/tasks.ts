@@ -13,38 +13,39 @@ export interface NewTask {
   completed?: boolean
 }
 
-/** What is undefined stays as it is. */
+/** Undefined fields are not changed. */
 export type TaskChanges = Partial<NewTask>
 
-/** What a change found that asked for other versions than the task has: nothing was done. */
+/** The task has none of the versions that a change requires. It was not changed. */
 export class StaleVersion {
   constructor(readonly version: number) {}
 }
 
-/** Longer lists are streamed: a task takes up to 40 kB, and many lists may be under way at once. */
+/** Longer lists are streamed, because a task takes up to 40 kB, and many lists may be read at the same time. */
 export const LONGEST_ARRAY = 200
 
-/** Builds statements, and has no connection to run them: the database prepares them. */
+/** Only builds statements: it has no connection. */
 const build = drizzle.mock()
 
 const { version, idempotency_key, idempotency_digest, ...taskColumns } = getTableColumns(tasks)
 const versionedColumns = { ...taskColumns, version }
 
 /**
- * The only SQL on tasks: single statements, prepared once. Every function takes the user first and every
- * statement names the user, so a task of somebody else does not exist for it. No request needs a
- * transaction: what it does is one statement, atomic by itself, and may share its transaction with others' (write-batches.ts).
+ * The only SQL on tasks. Every function takes the user first, and every statement has the user in its condition, so it
+ * cannot reach another user's task.
  *
- * @throws DatabaseUnavailable from every function when the database cannot be reached or does not answer in time
+ * Each operation is a single statement, so no request needs a transaction of its own. Writes may share one with other
+ * requests (write-batches.ts).
+ *
+ * @throws DatabaseUnavailable from every function if the database cannot be reached or does not answer in time
  */
 export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Database) {
   const ownTask = and(eq(tasks.user_id, sql.placeholder('user_id')), eq(tasks.id, sql.placeholder('id')))
 
-  // Never backwards and never the same twice, even when the clock was set back or two changes fall into one
-  // millisecond.
+  // updated_at always increases, even if the clock is set back, or two changes fall into one millisecond.
   const changedAt = sql`greatest(now(), ${tasks.updated_at} + interval '1 millisecond')`
 
-  /** `completed`, with `completed_at` as the moment it last became true. */
+  /** Sets `completed`. `completed_at` keeps the time when it last became true. */
   const completion = (completed: SQL) => ({
     completed,
     completed_at: sql`case when not ${completed} then null
@@ -53,7 +54,7 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
     version: sql`${tasks.version} + 1`
   })
 
-  // Part of the change itself, so that of two changes that ask for the same version one finds it gone.
+  // The UPDATE itself checks the version, so of two concurrent changes to one version only one succeeds.
   const expectedVersion = sql`(${sql.placeholder('versions')}::text is null
     or ${tasks.version} = any(string_to_array(${sql.placeholder('versions')}::text, ',')::integer[]))`
 
@@ -69,12 +70,12 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
     .orderBy(desc(tasks.id))
     .$dynamic()
 
-  // The planner takes an unknown limit for a tenth of the rows, and reads the key backward instead of sorting them
-  // (docs/statements.md). This one is no limit. A subquery hides it from custom plans too: a stream's connection often
-  // closes before it gets a generic plan. Drizzle writes any SQL here, but its type takes numbers and placeholders only.
+  // PostgreSQL expects an unknown limit to return a tenth of the rows. Then it scans the key backward instead of sorting
+  // (docs/statements.md). A null limit returns all rows. The subquery hides the value from custom plans too, because a
+  // stream's connection often closes before it has a generic plan. Drizzle's type allows only numbers and placeholders.
   const noLimit = sql`(select null::bigint)` as unknown as number
   const streamStatement = prepareStream(everyTask.limit(noLimit))
-  // One more than the longest, to see that there are more. A parameter, so that the generic plan reads backward.
+  // The limit is a parameter, so that the generic plan scans the key backward.
   const listStatement = prepareRead(everyTask.limit(sql.placeholder('limit')))
 
   const newTask = {
@@ -99,8 +100,8 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
         idempotency_key: sql.placeholder('key'),
         idempotency_digest: sql.placeholder('digest')
       })
-      // An update that changes nothing, because only then the row that is there comes back, also when another request
-      // is making it at this very moment.
+      // "do nothing" would return no row. This update changes nothing, and returns the existing row, even if another
+      // request inserts it at the same time.
       .onConflictDoUpdate({
         target: [tasks.user_id, tasks.idempotency_key],
         targetWhere: sql`${tasks.idempotency_key} is not null`,
@@ -117,7 +118,7 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
       .update(tasks)
       .set({
         title: sql`coalesce(${sql.placeholder('title')}::text, ${tasks.title})`,
-        // null is a description too, so whether there is one to set takes a parameter of its own.
+        // null is a valid description, so another parameter says if there is one to set.
         description: sql`case when ${sql.placeholder('has_description')}::boolean
         then ${sql.placeholder('description')}::text else ${tasks.description} end`,
         ...completion(sql`coalesce(${sql.placeholder('completed')}::boolean, ${tasks.completed})`)
@@ -145,7 +146,7 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
     return ownRow(user_id, await getStatement({ user_id, id }))
   }
 
-  /** Why a change of one task changed none: there is none, or it has another version than asked for. */
+  /** Called when a change found no row: the task does not exist, or has another version. */
   async function unchanged(
     user_id: string,
     id: string,
@@ -157,13 +158,13 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
 
   return {
     /**
-     * Every task of the user, newest first; with `completed`, only those that are, or are not. A list of more than
-     * `LONGEST_ARRAY` tasks comes in batches, all as they were at one moment.
+     * Returns the user's tasks, newest first: all, or only those whose `completed` has the given value. A list of more
+     * than `LONGEST_ARRAY` tasks comes in batches, all from one snapshot.
      */
     async list(user_id: string, completed?: boolean): Promise<Task[] | AsyncIterable<Task[]>> {
       const values = { user_id, completed: completed ?? null }
       const rows = await listStatement({ ...values, limit: LONGEST_ARRAY + 1 })
-      // From the start again, because what came after those read was written down at another moment.
+      // The stream reads the first rows again, because a second statement has another snapshot.
       return rows.length > LONGEST_ARRAY
         ? ownBatches(user_id, streamStatement(values))
         : ownRows(user_id, rows)
@@ -174,10 +175,10 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
     },
 
     /**
-     * As `create`, but at most once for a key of the user: after that, the task that the first call made, as it is
-     * now. When that task is deleted, the key is free again.
+     * Creates a task at most once for each of the user's keys. A repeated call returns the first call's task in its
+     * current state. When that task is deleted, the key is free again.
      *
-     * @throws IdempotencyKeyConflict when the first call sent something else
+     * @throws IdempotencyKeyConflict if the first call had other values
      */
     async createOnce(
       user_id: string,
@@ -191,12 +192,12 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
       return { task: found, replayed: found.id !== values.id }
     },
 
-    /** The task, or undefined when the user has none with this id. */
+    /** Returns undefined if the user has no such task. */
     get,
 
     /**
-     * @param versions of which the task must have one; any will do when undefined
-     * @returns the task as it is now, or undefined when the user has none with this id
+     * @param versions the task must have one of these; undefined allows any
+     * @returns the changed task; undefined if the user has no such task; StaleVersion if it has another version
      */
     async update(user_id: string, id: string, changes: TaskChanges, versions?: number[]) {
       const { title = null, description = null, completed = null } = changes
@@ -206,14 +207,14 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
       return task ?? unchanged(user_id, id, versions)
     },
 
-    /** Flips `completed`, or sets it when given; otherwise as `update`. */
+    /** Sets `completed`, or flips it if undefined. Returns the same as `update`. */
     async toggle(user_id: string, id: string, completed?: boolean, versions?: number[]) {
       const values = { user_id, id, completed: completed ?? null, ...expected(versions) }
       const task = ownRow(user_id, await toggleStatement(values))
       return task ?? unchanged(user_id, id, versions)
     },
 
-    /** The version that was deleted, or undefined or StaleVersion as from `update`. */
+    /** Returns the deleted version; undefined or StaleVersion as in `update`. */
     async delete(user_id: string, id: string, versions?: number[]) {
       const [deleted] = await deleteStatement({ user_id, id, ...expected(versions) })
       return deleted ?? unchanged(user_id, id, versions)
@@ -222,11 +223,10 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
 }
 
 /**
- * Deletes everything that is stored of a user: idempotency keys are part of the tasks. One statement, without a request's
- * deadline. Tasks are locked in the order in which writes that share a transaction lock them, so neither waits for the
- * other for ever.
+ * Deletes all tasks of a user in one statement, and the idempotency keys with them. It has no deadline. It locks the tasks
+ * in the same order as shared transactions do, so that there is no deadlock.
  *
- * @returns how many tasks there were, and how many of them had an idempotency key
+ * @returns the number of tasks, and the number of those with an idempotency key
  */
 export async function deleteUser(orm: Orm, user_id: string): Promise<{ tasks: number; keys: number }> {
   const ofUser = eq(tasks.user_id, user_id)
@@ -244,20 +244,20 @@ export async function deleteUser(orm: Orm, user_id: string): Promise<{ tasks: nu
   return counts as NonNullable<typeof counts>
 }
 
-/** Upper and lower case are the same id, so they must sort as one. */
+/** Upper and lower case are the same id, so they must sort equally. */
 export const oneTask = ({ user_id, id }: Values): LockTarget => ({
   user: String(user_id),
   task: String(id).toLowerCase()
 })
 
-/** A repeated create with its key locks the task that the first one made. */
+/** A repeated create locks the first one's task, whose id is not known here. */
 const anyTask = ({ user_id }: Values): LockTarget => ({ user: String(user_id), task: undefined })
 
 /**
- * Every statement names the user, so a row of somebody else means that a driver or a pooler has mixed up answers. It
- * reaches nobody.
+ * Every statement has the user in its condition. So another user's row means that a driver or a pooler has mixed up
+ * answers, and it must not be returned.
  *
- * @throws Error (500) when a row is another user's
+ * @throws Error (500) if a row is another user's
  */
 function ownRows<Row extends { user_id: string }>(user_id: string, rows: Row[]): Row[] {
   for (const row of rows) {
@@ -266,11 +266,11 @@ function ownRows<Row extends { user_id: string }>(user_id: string, rows: Row[]):
   return rows
 }
 
-/** As `ownRows`, for a statement of one task. */
+/** Like `ownRows`, for one task. */
 const ownRow = <Row extends { user_id: string }>(user_id: string, rows: Row[]): Row | undefined =>
   ownRows(user_id, rows)[0]
 
-/** As `ownRows`, for a stream. */
+/** Like `ownRows`, for a stream. */
 async function* ownBatches<Row extends { user_id: string }>(
   user_id: string,
   batches: AsyncIterable<Row[]>
@@ -286,10 +286,10 @@ const valuesOf = (user_id: string, { title, description = null, completed = fals
   completed
 })
 
-/** As one text, because the two drivers disagree about arrays. */
+/** Joined into one text, because the two drivers encode arrays differently. */
 const expected = (versions?: number[]) => ({ versions: versions?.join(',') ?? null })
 
-/** Tells what one create sent from what another did; what is left out equals its default. */
+/** Creates with equal values have equal digests. A missing field equals its default. */
 const digestOf = ({ title, description = null, completed = false }: NewTask) =>
   createHash('sha256')
     .update(JSON.stringify([title, description, completed]))

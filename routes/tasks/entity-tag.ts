@@ -1,12 +1,11 @@
 import { InvalidEntityTags } from '../../plugins/errors/catalogue.js'
 
-/** The strong entity tag of a version: RFC 9110, section 8.8.3. It comes from a count, so no clock can repeat it. */
+/** The strong entity tag of a version: RFC 9110, section 8.8.3. The version is a counter, so no tag is used twice. */
 export const entityTag = (version: number): string => `"${version}"`
 
 /**
- * The versions that an `If-Match` names, or undefined when the header is missing or is `*`.
- *
- * @throws InvalidEntityTags (400) when the header is neither `*` nor a list of entity tags
+ * @returns the versions in an `If-Match`; undefined if the header is missing or `*`
+ * @throws InvalidEntityTags (400) if the header is neither `*` nor a list of entity tags
  */
 export function matchedVersions(ifMatch: string | undefined): number[] | undefined {
   if (ifMatch === undefined) return undefined
@@ -15,9 +14,8 @@ export function matchedVersions(ifMatch: string | undefined): number[] | undefin
 }
 
 /**
- * Whether an `If-None-Match` names this version.
- *
- * @throws InvalidEntityTags (400) when the header is neither `*` nor a list of entity tags
+ * @returns true if an `If-None-Match` contains this version
+ * @throws InvalidEntityTags (400) if the header is neither `*` nor a list of entity tags
  */
 export function isNamed(ifNoneMatch: string | undefined, version: number): boolean {
   if (ifNoneMatch === undefined) return false
@@ -26,13 +24,13 @@ export function isNamed(ifNoneMatch: string | undefined, version: number): boole
 }
 
 /**
- * The version that a tag names; undefined for "x", or for a number too large for PostgreSQL's integer.
+ * Proxies that compress rewrite our tag. nginx, HAProxy and Envoy make it weak, which `parse` ignores. Apache and Caddy
+ * append the encoding: https://bz.apache.org/bugzilla/show_bug.cgi?id=39727.
  *
- * Compressing proxies rewrite our tag. nginx, HAProxy and Envoy make it weak, which `parse` passes over. Apache and
- * Caddy append the encoding: https://bz.apache.org/bugzilla/show_bug.cgi?id=39727.
+ * RFC 9110, section 13.1.1, compares `If-Match` strongly, because a weak tag may stand for several contents. Ours cannot:
+ * the tag is the version itself, and every change makes a new version.
  *
- * RFC 9110, section 13.1.1, compares `If-Match` strongly, because a weak tag may stand for several contents. Ours
- * cannot: the tag is the version itself, and every change makes a new version.
+ * @returns undefined for a tag that is no version, or too large for PostgreSQL's integer
  */
 function versionOf(tag: string): number | undefined {
   const version = /^([1-9]\d{0,8})(?:--?(?:gzip|br|zstd|deflate))?$/.exec(tag)?.[1]
@@ -40,8 +38,8 @@ function versionOf(tag: string): number | undefined {
 }
 
 /**
- * `*`, or what stands between the quotes of each tag in a list between commas. Its elements may be empty: RFC 9110,
- * sections 5.6.1 and 8.8.3.
+ * Parses a list of entity tags, without their quotes, or `*`. The list may have empty elements: RFC 9110, sections 5.6.1
+ * and 8.8.3.
  */
 function parse(name: string, header: string): string[] | '*' {
   if (header.trim() === '*') return '*'

@@ -20,10 +20,9 @@ import {
 import { PROBLEM_JSON, Problem, problem } from '../../plugins/errors/index.js'
 import { sentenceOf, type Violation } from '../../plugins/validation.js'
 
-/** A reference to a shared schema, typed as what it refers to. */
+/** A reference to a shared schema, with the type of that schema. */
 export const ref = <T extends TSchema>(schema: T) => Type.Unsafe<Static<T>>({ $ref: `${schema.$id}#` })
 
-/** A header of an answer. */
 export const header = (description: string, schema: object = { type: 'string' }) => ({
   description,
   ...schema
@@ -33,18 +32,18 @@ export const ETag = {
   ETag: header('The version of the task, to be sent back in `If-Match` or `If-None-Match`.')
 }
 
-/** What an operation reads of a request, and so what can be wrong with it. */
+/** The parts of a request that an operation reads. They decide which errors it can answer. */
 interface Reads {
-  /** The id of a task in the path. */
+  /** The path has a task's id. */
   task?: boolean
   body?: boolean
   condition?: 'If-Match' | 'If-None-Match'
   idempotencyKey?: boolean
-  /** An example of what breaks the schema of the query, the headers or the body. */
+  /** An example of a broken rule in the query, the headers or the body. */
   invalid?: Violation
 }
 
-/** The error answers of an operation, with examples: a test compares them with what the service answers. */
+/** The error answers of an operation, with examples. A test compares these with the real answers. */
 export function errors({ task, body, condition, idempotencyKey, invalid }: Reads) {
   return {
     400: answer(
@@ -108,7 +107,7 @@ type Example = ReturnType<typeof problem>
 
 const example = (error: Error): Example => problem(problemCodeOf(error) as ErrorCode, error.message)
 
-/** @param examples one, or several by name */
+/** @param examples one example, or several by name */
 function answer(
   description: string,
   examples: Example | Record<string, Example>,

@@ -9,7 +9,7 @@ import * as schemas from './schemas.js'
 
 const COMPLETED = { all: undefined, pending: false, completed: true }
 
-/** The six operations on the tasks of the path's user, who must be the token's. Registered below `/api/:userId/tasks`. */
+/** The six operations on tasks, below `/api/:userId/tasks`. The path's user must be the token's. */
 const routes: FastifyPluginAsyncTypebox = async (app) => {
   const tasks = taskRepository(app.db)
 
@@ -18,11 +18,11 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
   }
   app.addHook('preHandler', app.requireOwner)
 
-  // The handlers pass on the token's user, never the path's.
+  // The handlers use the token's user, never the path's.
 
   app.get('', {
     schema: schemas.listTasks,
-    // A form with nothing chosen sends an empty status.
+    // An HTML form without a choice sends an empty status.
     preValidation: (request, _reply, done) => {
       if ((request.query.status as string) === '') request.query.status = 'all'
       done()
@@ -30,7 +30,7 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
     handler: async (request, reply) => {
       const list = await tasks.list(request.user.sub, COMPLETED[request.query.status ?? 'all'])
       if (Array.isArray(list)) return list
-      // What Fastify calls for the array above, but its types know one of those for all routes.
+      // Fastify's own serialiser for the array above. Its type is the same for all routes, and too narrow.
       const serialize = reply.getSerializationFunction('200', 'application/json') as unknown
       const stream: unknown = await jsonArray(list, serialize as (batch: Task[]) => string)
       return reply.type('application/json; charset=utf-8').send(stream as Task[])
@@ -68,7 +68,7 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
 
   app.patch('/:taskId/complete', {
     schema: schemas.toggleTaskCompletion,
-    // No body flips, as an empty object does. axios sends null where there is none.
+    // No body means the same as an empty object. axios sends null instead of no body.
     preValidation: (request, _reply, done) => {
       request.body ??= {}
       done()
@@ -81,7 +81,7 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
   })
 }
 
-/** @throws TaskNotFound (404); PreconditionFailed (412), with the current entity tag in the answer */
+/** @throws TaskNotFound (404), or PreconditionFailed (412) with the current entity tag in the answer */
 function orNotFound<T>(reply: FastifyReply, result: T | StaleVersion | undefined): T {
   if (result === undefined) throw new TaskNotFound()
   if (result instanceof StaleVersion) {
@@ -91,7 +91,7 @@ function orNotFound<T>(reply: FastifyReply, result: T | StaleVersion | undefined
   return result
 }
 
-/** As `orNotFound`, with the task's entity tag in the answer. */
+/** Like `orNotFound`, and sets the task's entity tag. */
 function withETag(reply: FastifyReply, result: VersionedTask | StaleVersion | undefined): VersionedTask {
   const task = orNotFound(reply, result)
   reply.header('ETag', entityTag(task.version))

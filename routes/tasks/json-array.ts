@@ -1,12 +1,12 @@
 import { Readable } from 'node:stream'
 
-/** A client that takes nothing for this time has gone, or means to hold what it holds. */
+/** Timeout for each batch, in milliseconds. A client that reads nothing for so long is gone, or blocks on purpose. */
 const STALLED_MS = 10_000
-/** The longest that a client may take over a whole array: 25 MB, some 100,000 tasks, at 200 kB/s. */
+/** Timeout for a whole array, in milliseconds. 100,000 tasks have about 25 MB, so this is enough at 200 kB/s. */
 const LONGEST_MS = 120_000
 
 /**
- * The text of one JSON array of all that the batches hold, as many pieces as there are batches, and its end.
+ * Writes the rows of all batches as one JSON array: one piece of text for each batch, and the end.
  *
  * @param serialize makes the JSON array of one batch
  */
@@ -23,11 +23,11 @@ export async function* jsonPieces<T>(
 }
 
 /**
- * One JSON array of all that the batches hold, made as fast as it is read. When a batch fails or the reader is too slow
- * the stream fails, so that nobody takes what came for the whole.
+ * Streams the rows of all batches as one JSON array, as fast as the client reads. If a batch fails or the client is too
+ * slow, the stream fails, so that the client sees that the array is incomplete.
  *
  * @param serialize makes the JSON array of one batch
- * @throws what the first batch throws: as long as nothing was sent, there can be a proper answer
+ * @throws the error of the first batch: nothing was sent yet, so there can still be an error answer
  */
 export async function jsonArray<T>(
   batches: AsyncIterable<T[]>,
@@ -36,7 +36,7 @@ export async function jsonArray<T>(
   const iterator = jsonPieces(batches, serialize)
   const first = await iterator.next()
   const stream = Readable.from(pieces(), { objectMode: false })
-  // Not left to the generator below, which does nothing at its end when it was never begun.
+  // The finally block below does not run if the generator was never started.
   stream.once('close', () => void iterator.return(undefined))
   const tooSlow = () => stream.destroy(new Error('the client did not read the list in time'))
 

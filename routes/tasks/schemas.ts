@@ -44,7 +44,7 @@ export const Task = Type.Object(
   { $id: 'Task', description: 'A task of a user.', examples: [TASK] }
 )
 
-/** A function, for each schema has a copy of its own. */
+/** A function, because each schema needs a copy of its own. */
 const title = () =>
   Type.String({
     minLength: 1,
@@ -122,7 +122,7 @@ export const TaskParams = Type.Object({
   userId,
   taskId: Type.String({
     format: 'uuid',
-    // Ajv's own uuid also takes "urn:uuid:…", which PostgreSQL does not.
+    // Ajv's uuid format also accepts "urn:uuid:…", and PostgreSQL does not.
     pattern: '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$',
     description: 'The `id` of the task. Any value that is not a UUID gets 404.',
     examples: [TASK.id]
@@ -139,11 +139,11 @@ export const ListQuery = Type.Object({
   )
 })
 
-/** A request header that may be left out, documented in its usual case. Fastify and Node know headers in lower case. */
+/** An optional request header, documented in its usual case. Fastify and Node have headers in lower case. */
 const optionalHeader = <const Name extends string>(name: Name, schema: TSchema) =>
   Type.Object({ [name]: Type.Optional(schema) }) as TSchema as TUnsafe<{ [K in Lowercase<Name>]?: string }>
 
-// Without examples: documentation pages send them with every request, and few tasks have the version of an example.
+// These headers have no examples: documentation pages would send them with every request, and the version would not match.
 const IfMatch = optionalHeader(
   'If-Match',
   Type.String({
