@@ -8,12 +8,12 @@ type Execute = PGlite['execProtocolStream']
 type Message = Awaited<ReturnType<Execute>>[number]
 
 /**
- * PGlite takes a U+FEFF at the start of a text for a byte order mark and drops it when it reads; here it stays, as it
- * does with PostgreSQL.
+ * PGlite drops a U+FEFF at the start of a text when it reads, because it takes it for a byte order mark. PostgreSQL keeps
+ * it, and this class does too.
  */
 export class PGliteWithBomFix extends PGlite {
   override async execProtocolStream(...[message, options]: Parameters<Execute>): ReturnType<Execute> {
-    // The same, but that it also tells the bytes that the messages were read from.
+    // Unlike execProtocolStream, this function also returns the bytes of the messages.
     const { messages, data } = await this.execProtocol(message, options)
     restoreMarks(messages, Buffer.from(data.buffer, data.byteOffset, data.byteLength))
     return messages
@@ -27,11 +27,11 @@ function restoreMarks(messages: Message[], data: Buffer): void {
       'fields' in message && message.name === 'dataRow'
   )
   let row = 0
-  // Each message is a byte for its type, and the length of the rest including these four bytes.
+  // Each message has a byte for its type, and four bytes for the length, which count themselves.
   for (let at = 0; at < data.length; at += 1 + data.readInt32BE(at + 1)) {
     if (data[at] !== DATA_ROW) continue
     const fields = rows[row++]?.fields ?? []
-    // The number of fields, and for each its length, -1 for null, and its bytes.
+    // A row has the number of fields, and for each field its length, or -1 for null, and its bytes.
     let field = at + 7
     for (let i = 0; i < fields.length; i++) {
       const length = data.readInt32BE(field)

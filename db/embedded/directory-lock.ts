@@ -8,21 +8,21 @@ interface Holder {
   id: string
   pid: number
   host: string
-  /** When the process began, where the system tells (Linux): a process id is used again, this pair is not. */
+  /** Start time of the process, on Linux. A process id can be reused, but not together with its start time. */
   began: string | undefined
 }
 
 /**
- * Takes the lock of a data folder. PGlite has none, and two processes on one folder both acknowledge writes and
- * silently lose them.
+ * Locks a data folder. PGlite has no lock: two processes on one folder both acknowledge writes and lose them.
  *
- * A lock is a file that names its holder, as PostgreSQL's own postmaster.pid: a holder that no longer lives does not
- * hold it, so a killed process leaves nothing to clean up. To take a lock from a dead holder is to make the next file,
- * `lock-2` after `lock-1`, which only one process can; the newest file counts, and is never removed, so no slow process
- * can take a number that was used before.
+ * The lock is a file with the holder's process id, like PostgreSQL's postmaster.pid. If that process is dead, the lock is
+ * free, so a killed process needs no cleaning up.
  *
- * @returns release, to be called when the folder is no longer used
- * @throws StartError when a living process holds the folder
+ * A process takes over the lock of a dead holder by creating the file with the next number, `lock-2` after `lock-1`. Only
+ * one process can create it. The newest file is valid and is never removed, so no slow process can reuse its number.
+ *
+ * @returns a function that releases the lock
+ * @throws StartError if a running process holds the lock
  */
 export function lockDirectory(directory: string): () => void {
   const me: Holder = { id: randomUUID(), pid: process.pid, host: hostname(), began: began(process.pid) }
@@ -37,7 +37,7 @@ export function lockDirectory(directory: string): () => void {
       const mine = fileOf(last + 1)
       if (!linked(draft, mine)) continue
       const others = numbersIn(directory).filter((number) => number !== last + 1)
-      // A newer one means that this number was only free because its holder had tidied up since we looked.
+      // If there is a newer file, this number was free only because another process has removed it since `last` was read.
       if (others.every((number) => number <= last)) {
         for (const number of others) rmSync(fileOf(number), { force: true })
         return () => {
@@ -60,7 +60,7 @@ const inUse = (directory: string, file: string, { pid, host }: Holder) =>
       `file ${file}.`
   )
 
-/** Gives `from` the second name `to`, complete from the first moment; false when that name is taken. */
+/** Creates `to` atomically, with the content of `from`. Returns false if `to` exists. */
 function linked(from: string, to: string): boolean {
   try {
     linkSync(from, to)
@@ -71,7 +71,7 @@ function linked(from: string, to: string): boolean {
   }
 }
 
-/** The holder that a lock file names; undefined when there is none, or no such text in it. */
+/** Returns undefined if the file is missing, empty or damaged. */
 function read(file: string): Holder | undefined {
   try {
     const holder = JSON.parse(readFileSync(file, 'utf8'))
@@ -82,7 +82,7 @@ function read(file: string): Holder | undefined {
 }
 
 function lives({ pid, host, began: then }: Holder): boolean {
-  // Another machine or container: its processes cannot be seen from here, so it has to be believed.
+  // The processes of another machine or container are not visible here, so its lock counts.
   if (host !== hostname()) return true
   try {
     process.kill(pid, 0)
@@ -95,7 +95,7 @@ function lives({ pid, host, began: then }: Holder): boolean {
 function began(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    // The name, in parentheses, may hold spaces; the start time is field 22, the 20th after it.
+    // The process name is in parentheses and may contain spaces. The start time is the 20th field after it.
     return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
   } catch {
     return undefined

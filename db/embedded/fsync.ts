@@ -3,25 +3,25 @@ import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
 import { NodeFS } from '@electric-sql/pglite/nodefs'
 
-/** As PGlite starts PostgreSQL, but with fsync on. Not with fdatasync, PostgreSQL's default, which does nothing here. */
+/** PGlite's parameters, but with fsync on. PostgreSQL's default, fdatasync, does nothing in PGlite. */
 export const START_PARAMS_WITH_FSYNC = [
   ...PGlite.defaultStartParams.filter((name) => name !== '-F'),
   '-c',
   'wal_sync_method=fsync'
 ]
 
-/** What Emscripten has of the files of the host, and its types do not. */
+/** Emscripten's access to the host's files. Its types lack this. */
 interface HostFiles {
   stream_ops: { fsync?(stream: { nfd: number }): number }
 }
 
 type Init = NodeFS['init']
 
-/** A folder on the host in which PGlite's fsync is the system's: its own does nothing. */
+/** A folder on the host with a working fsync: PGlite's own does nothing. */
 export class FsyncedNodeFS extends NodeFS {
   /**
-   * Why the system could not put something on the disk. What is on it is not known from then on, and PostgreSQL, which
-   * would stop and start again, cannot stop in here: so nothing may be asked of it any more.
+   * The error of a failed fsync. After it the content of the disk is unknown. PostgreSQL would restart and recover, which
+   * PGlite cannot, so no further statement may run.
    */
   failure: unknown
 
@@ -44,7 +44,7 @@ export class FsyncedNodeFS extends NodeFS {
   }
 }
 
-/** Puts a folder and all that is in it on the disk: what makes a new database does not. */
+/** Calls fsync on every file and folder: PGlite does not when it creates a database. */
 export function fsyncTree(directory: string): void {
   for (const entry of readdirSync(directory, { withFileTypes: true })) {
     const path = join(directory, entry.name)

@@ -9,15 +9,14 @@ import { PGliteWithBomFix } from './byte-order-mark.js'
 import { lockDirectory } from './directory-lock.js'
 import { FsyncedNodeFS, fsyncTree, START_PARAMS_WITH_FSYNC } from './fsync.js'
 
-/** How many rows a batch of a stream has. */
-const BATCH = 500
+const BATCH_ROWS = 500
 
 /**
- * PGlite in the given folder. It does one thing after the other, on the thread that asks: there is nothing to cancel,
- * and what is streamed is in memory as a whole before the first row is passed on.
+ * Opens PGlite in a folder. It runs one statement after the other on the main thread, so there is nothing to cancel. A
+ * streamed result is completely in memory before its first row is returned.
  *
- * @param mustExist refuse a folder that holds no database, instead of making one
- * @throws StartError when the folder cannot be used
+ * @param mustExist true refuses a folder without a database
+ * @throws StartError if the folder cannot be used
  */
 export async function openEmbedded(directory: string, mustExist = false): Promise<Driver> {
   let release = () => {}
@@ -41,7 +40,7 @@ export async function openEmbedded(directory: string, mustExist = false): Promis
     const query = async (text: string, parameters: unknown[]) => {
       if (folder.failure === undefined) {
         const { rows } = await client.query(text, parameters)
-        // PGlite may take it for a success.
+        // PGlite may report success although fsync has failed.
         if (folder.failure === undefined) return rows
       }
       throw new DatabaseUnavailable('connection', { cause: folder.failure })
@@ -75,7 +74,7 @@ export async function openEmbedded(directory: string, mustExist = false): Promis
       },
       async *stream(text, parameters) {
         const rows = await query(text, parameters)
-        for (let at = 0; at < rows.length; at += BATCH) yield rows.slice(at, at + BATCH)
+        for (let at = 0; at < rows.length; at += BATCH_ROWS) yield rows.slice(at, at + BATCH_ROWS)
       },
       withAdminConnection: (work) => work(drizzle(client)),
       async close() {

@@ -3,23 +3,22 @@ import { isOutage } from '../sqlstate.js'
 import type { Pool } from './pool.js'
 import { type Connection, type Session, STATEMENT_MS } from './session.js'
 
-/** How many rows one batch has. */
 const BATCH_ROWS = 200
 
 /**
- * Reads results that are too long for the memory, batch by batch, all from one snapshot. A cursor keeps its connection
- * until the end, however slowly the client reads, so at most half of the pool may do this at once.
+ * Reads results that are too long for the memory in batches, all from one snapshot. A cursor keeps its connection until
+ * the end, even if the client reads slowly. So cursors may use at most half of the pool.
  *
- * @throws DatabaseUnavailable when no connection is free and has sent the first batch in time, or a later batch is late
+ * @throws DatabaseUnavailable if no connection is free in time, or a batch is late
  */
 export function openCursors(pool: Pool) {
-  const most = Math.floor(pool.max / 2)
+  const maxCursors = Math.floor(pool.max / 2)
   const turns: (() => void)[] = []
   let reading = 0
 
-  /** Waits until fewer than `most` are reading. */
+  /** Waits until fewer than `maxCursors` are reading. */
   async function takeTurn(until: number): Promise<void> {
-    if (reading >= most) {
+    if (reading >= maxCursors) {
       await new Promise<void>((resolve, reject) => {
         const turn = () => {
           clearTimeout(timer)
@@ -35,7 +34,7 @@ export function openCursors(pool: Pool) {
     } else reading++
   }
 
-  /** Passes the turn on, or gives it back. */
+  /** Passes the turn on to the next in the queue. */
   function endTurn(): void {
     const next = turns.shift()
     if (next) next()
@@ -43,12 +42,12 @@ export function openCursors(pool: Pool) {
   }
 
   return {
-    /** How many wait for their turn. */
+    /** The number of cursors in the queue. */
     get waiting(): number {
       return turns.length
     },
     async *stream(text: string, parameters: unknown[]): AsyncGenerator<unknown[]> {
-      // One deadline for all that comes before the first batch, because the request waits for all of it.
+      // The queue, the connection and the first batch share one deadline, because the request waits for all three.
       const until = performance.now() + STATEMENT_MS
       await takeTurn(until)
       let session: Session | undefined
@@ -62,7 +61,7 @@ export function openCursors(pool: Pool) {
         throw new DatabaseUnavailable('connection', { cause: error })
       } finally {
         endTurn()
-        // Failed, or ended before its time: the rest of the result must not reach the next user of the connection.
+        // If the cursor failed or ended early, the rest of the result must not reach the connection's next statement.
         void session?.connection.cancel()
         session?.close('list')
       }
@@ -71,9 +70,9 @@ export function openCursors(pool: Pool) {
 }
 
 /**
- * The batches of a result, the next one under way while one is used.
+ * Yields the batches of a result, and fetches the next one while one is used.
  *
- * The driver's own iterator ends as if there were no more rows when the connection fails between two batches.
+ * The driver's own iterator is not used: if the connection fails between two batches, it ends without an error.
  */
 async function* batchesOf(
   connection: Connection,

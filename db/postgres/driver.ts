@@ -8,17 +8,17 @@ import type { DatabaseAddress, PostgresTarget } from './url.js'
 /** The type's number in PostgreSQL's catalogue. */
 const TIMESTAMPTZ = 1184
 
-/** How long one attempt to connect may take, unless the URL says otherwise. */
+/** Default timeout of an attempt to connect, in milliseconds. */
 const CONNECT_MS = 3_000
-/** How long a cancel request may take. */
+/** Timeout of a cancel request, in milliseconds. */
 const CANCEL_MS = 2_000
 const TOO_MANY_CONNECTIONS = '53300'
 
-/** One connection that is made and logged in. It never connects again. */
+/** One connection that is open and logged in. It never reconnects. */
 export interface Client extends Connection {
   sql: postgres.Sql
   isStandby: boolean
-  /** Whether the server takes no writes: it is a standby, or is told to be read-only. */
+  /** True if the server refuses writes: it is a standby, or set to read-only. */
   isReadOnly: boolean
   /** The time from a trivial statement to its answer, in milliseconds. */
   roundTripMs: number
@@ -26,25 +26,25 @@ export interface Client extends Connection {
 
 export interface ConnectionEvents {
   onClosed(): void
-  /** PostgreSQL has committed what it is working on, without its synchronous standby. */
+  /** PostgreSQL has committed the current transaction without confirmation by the synchronous standby. */
   onStandbyUnconfirmed(): void
 }
 
 /**
- * Connects with postgres.js, one connection for each of its clients. Everything that the service does about the driver's
- * own ways is in this file, and holds for the exact version in package.json:
+ * Connects with postgres.js, with one connection in each of its clients. This file has all workarounds for the driver.
+ * They are for the exact version in package.json:
  *
- * - It connects again by itself, and sends what is left of a transaction on the new connection. Here a client gets one
- *   socket, and asking for another fails (issues 1193 and 1208).
- * - It leaves sockets without error listeners, and knows IP addresses as "localhost" in certificates (socket.ts).
- * - Its own cancel() drops a promise whose rejection ends the process, and marks statements that are not running yet as
- *   cancelled, so that their answers go to the next ones. Cancel requests are sent by socket.ts.
- * - After an error it puts the next answer's rows behind those of the failed one. `collect` does not count rows.
- * - It tries a statement again whose plan is stale, and while it waits for the description it lets other statements pass,
- *   whose rows then go to the wrong ones: to another user. `neverRetry` makes such a statement fail instead.
- * - Unless told not to, it asks each new connection for array types, and a failure of that ends the process.
+ * - The driver reconnects by itself, and sends the rest of a transaction on the new connection. Here a client gets one
+ *   socket, and a request for another fails (porsager/postgres issues 1193 and 1208).
+ * - It leaves sockets without error listeners, and checks certificates for an IP address against "localhost" (socket.ts).
+ * - Its cancel() drops a promise whose rejection ends the process. It also marks queued statements as cancelled, and their
+ *   answers go to the next statements. socket.ts sends cancel requests instead.
+ * - After an error it appends the next answer's rows to those of the failed one. `collect` does not count rows.
+ * - It retries a statement with a stale plan. While it waits for the description it sends other statements, and their rows
+ *   go to the wrong ones, so to other users. `neverRetry` makes such a statement fail instead.
+ * - By default it asks each new connection for array types, and a failure of that query ends the process.
  *
- * @throws the error of the system, of TLS or of PostgreSQL that made it fail
+ * @throws the error of the system, of TLS or of PostgreSQL
  */
 export async function openClient(
   target: PostgresTarget,
@@ -56,7 +56,7 @@ export async function openClient(
   let isUsed = false
   const sql = postgres({
     user: target.user,
-    // Instead of an empty text the driver would take PGPASSWORD.
+    // A function, because the driver replaces an empty text by PGPASSWORD.
     password: () => target.password,
     database: target.database,
     host: 'host' in address ? address.host : 'localhost',
@@ -66,7 +66,7 @@ export async function openClient(
     max_lifetime: 0,
     fetch_types: false,
     onnotice: ({ routine }) => {
-      // This notice is the only sign that a cancelled commit did not wait for its standby.
+      // Only this notice tells that a cancelled commit did not wait for its standby.
       if (routine === 'SyncRepWaitForLSN') events?.onStandbyUnconfirmed()
     },
     onclose: () => events?.onClosed(),
@@ -75,10 +75,10 @@ export async function openClient(
     types: {
       timestamp: { to: TIMESTAMPTZ, from: [TIMESTAMPTZ], parse: toTimestamp, serialize: String }
     },
-    // In its documentation, not in its types.
+    // The driver documents this option, but its types lack it.
     ...{
       socket: () => {
-        // A socket that has closed before the driver listens to it would only time out.
+        // If the socket closed before the driver added its listeners, the driver would wait for its timeout.
         if (isUsed || wire.socket.destroyed) throw new Error('the server closed the connection')
         isUsed = true
         return wire.socket
@@ -99,7 +99,7 @@ export async function openClient(
         pg_backend_pid() as pid`
     const { pid, secret } = rows.state
     const [row] = rows
-    // A pooler has numbers of its own.
+    // A pooler sends process ids of its own.
     const isDirect = row?.pid === pid
     const sentAt = performance.now()
     await sql`select 1`.simple()
@@ -116,7 +116,7 @@ export async function openClient(
           try {
             return await cancelUnlessCommitting(target, address, pid)
           } catch (error) {
-            // Without this check, a connection that fails would be left to a server that has too many.
+            // With too many connections the check is not possible. The connection must be cancelled all the same.
             if ((error as { code?: string }).code !== TOO_MANY_CONNECTIONS) return false
           }
         }
@@ -136,10 +136,10 @@ export async function openClient(
 }
 
 /**
- * Cancels what a backend is running, unless it waits for its synchronous standby. That wait ends by a cancel request with
- * a commit that others can read, and that is lost when the standby becomes the primary.
+ * Cancels a backend's statement, unless the backend waits for its synchronous standby. A cancel request would end that
+ * wait: other clients could read the commit, and it would be lost if the standby became the primary.
  *
- * @returns whether it waits for its standby
+ * @returns true if it waits for its standby
  */
 async function cancelUnlessCommitting(
   target: PostgresTarget,
@@ -160,7 +160,7 @@ async function cancelUnlessCommitting(
   }
 }
 
-/** The fields of a query that retry() and execute() in the driver's connection.js use. */
+/** The fields of a query that retry() and execute() use in the driver's connection.js. */
 interface Retriable {
   /** A mark of our own, because other clients of the driver may be in the same process. */
   isRequest?: boolean
@@ -169,8 +169,8 @@ interface Retriable {
 }
 
 /**
- * Makes the driver's retry() do nothing but fail the statement: it marks the query as retried and sends it again, which
- * execute() leaves for a query that was cancelled. session.ts sends it again as a new one.
+ * Makes the driver's retry() reject the statement: it sets `retried` and calls execute(), which ignores a cancelled query.
+ * Then session.ts sends the statement as a new one.
  */
 function neverRetry(sql: postgres.Sql): void {
   const prototype = Object.getPrototypeOf(sql.unsafe(''))

@@ -2,20 +2,19 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Client, type ConnectionEvents, openClient } from './driver.js'
 import type { DatabaseAddress, PostgresTarget } from './url.js'
 
-/** The server that worked last is asked alone for this time. After that the others are asked as well. */
+/** Only the last usable server is tried in this time, in milliseconds. After that the others are tried as well. */
 const HEAD_START_MS = 500
-/** While one server has not answered yet, those that cannot be used are asked again after this time. */
+/** Delay before the next attempt at a server that cannot be used, in milliseconds, while another has not answered yet. */
 const ASK_AGAIN_MS = 200
 
 /**
- * Connects to the primary among the servers of a URL. The one that worked last is asked first. When it fails, or takes
- * long, all are asked at once: the first one that takes writes is used, so that a server that does not answer delays
- * nothing.
+ * Connects to the primary among the servers of a URL. The last usable server is tried first. If it fails or is slow, all
+ * are tried at the same time. The first server that accepts writes is used, so a dead server causes no delay.
  *
- * A standby is never used, because its rows may be old. A primary that is told to be read-only is used if the URL has no
+ * A standby is never used, because its rows may be old. A primary that is set to read-only is used only if the URL has no
  * other server.
  *
- * @returns a function that connects; it rejects when every server has failed
+ * @returns a function that connects. It rejects if every server has failed
  */
 export function connector(target: PostgresTarget): (events?: ConnectionEvents) => Promise<Client> {
   const { addresses } = target
@@ -32,7 +31,7 @@ export function connector(target: PostgresTarget): (events?: ConnectionEvents) =
       sleep(HEAD_START_MS, undefined, { ref: false })
     ])
 
-    /** Asks one server until it can be used, another one is, or all have failed. */
+    /** Tries one server until it can be used, another one is used, or all have failed. */
     async function ask(address: DatabaseAddress): Promise<Client> {
       if (address !== current) await headStart
       while (!isOver) {
@@ -53,7 +52,7 @@ export function connector(target: PostgresTarget): (events?: ConnectionEvents) =
     async function openPrimary(address: DatabaseAddress): Promise<Client> {
       let isUsed = false
       const client = await openClient(target, address, {
-        // The end of a connection that is not used concerns nobody.
+        // A connection that is not used was never reported as open.
         onClosed: () => isUsed && events?.onClosed(),
         onStandbyUnconfirmed: () => events?.onStandbyUnconfirmed()
       })

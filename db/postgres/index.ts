@@ -10,14 +10,14 @@ import { type PostgresTarget, parseDatabaseUrl } from './url.js'
 import { WriteBatcher } from './write-batches.js'
 
 /**
- * A PostgreSQL server, or what looks like one, such as PgBouncer.
+ * Opens a PostgreSQL server, directly or through a pooler such as PgBouncer.
  *
- * Without what is in this folder a request would wait as long as the database does: the driver has neither deadlines nor
- * limits, and some of its failures end the process.
+ * This folder adds deadlines and limits, which the driver lacks. Without them a request would wait for ever for a dead
+ * database, and some failures of the driver would end the process.
  *
- * @param variable the setting that holds the URL
- * @param poolMax the most connections that requests may use, at least 2
- * @throws StartError when the URL cannot be used
+ * @param variable name of the variable that has the URL, for errors
+ * @param poolMax maximum number of connections for requests, at least 2
+ * @throws StartError if the URL cannot be used
  */
 export function openPostgres(
   url: string,
@@ -47,7 +47,7 @@ export function openPostgres(
     },
     stream: cursors.stream,
     async withAdminConnection(work) {
-      // Not a connection of the requests: drizzle replaces the parsers of the client that it is given.
+      // This needs a connection of its own, because drizzle replaces the parsers of its client.
       const client = await connect()
       try {
         return await work(drizzle(client.sql))

@@ -2,26 +2,26 @@ import { connect as connectTcp, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { DatabaseAddress, PostgresTarget } from './url.js'
 
-/** PostgreSQL's protocol, "SSL session encryption" and "Canceling requests in progress". */
+/** https://www.postgresql.org/docs/current/protocol-message-formats.html */
 const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])
 const CANCEL_REQUEST_CODE = 80_877_102
 const ACCEPTED = 'S'.charCodeAt(0)
 const REFUSED = 'N'.charCodeAt(0)
 
-/** A connected socket, below which there is another one when it is encrypted. */
+/** A connected socket. With TLS there is a TCP socket below it. */
 export interface Wire {
   socket: Socket
-  /** Ends it by a reset: the server then drops what it has not read, where after a plain end it would still do it. */
+  /** Closes with a TCP reset, so that the server drops unread statements. After a normal close it would still run them. */
   reset(): void
 }
 
 /**
- * Connects to a server, and negotiates TLS as the target asks for it.
+ * Connects to a server, and negotiates TLS.
  *
- * The driver can do both, but then nobody listens to errors of the sockets it has let go of, and an error that nobody
- * listens to ends the process.
+ * The driver could do both, but it removes its error listeners from sockets that it no longer needs. An error without a
+ * listener ends the process.
  *
- * @throws Error of the system, of TLS, or with code ETIMEDOUT after `milliseconds`
+ * @throws Error of the system or of TLS, or with code ETIMEDOUT after `milliseconds`
  */
 export async function connectSocket(
   { tls }: PostgresTarget,
@@ -46,7 +46,7 @@ export async function connectSocket(
     if (!tls.direct) {
       tcp.write(SSL_REQUEST)
       const answer: Buffer = await eventOf(tcp, 'data')
-      // Further bytes would be read as if they had come encrypted (CVE-2021-23222).
+      // An attacker could inject further bytes, which would be read as if they were encrypted (CVE-2021-23222).
       if (answer.length !== 1) throw new Error('the server sent more than an answer to the request for TLS')
       if (answer[0] === REFUSED && !tls.required) return wire
       if (answer[0] !== ACCEPTED) throw new Error('the server does not support TLS')
@@ -63,7 +63,7 @@ export async function connectSocket(
   }
 }
 
-/** What the event carries; rejects when the socket fails or closes before. */
+/** Resolves with the event's value. Rejects if the socket fails or closes first. */
 function eventOf<T>(socket: Socket, event: string): Promise<T> {
   return new Promise((resolve, reject) => {
     const closed = () => reject(new Error('the server closed the connection'))
@@ -75,7 +75,7 @@ function eventOf<T>(socket: Socket, event: string): Promise<T> {
   })
 }
 
-/** Asks a server to cancel the statement that one of its backends is running. Failures need no answer. */
+/** Asks a server to cancel a backend's current statement. Failures are ignored. */
 export async function requestCancel(
   target: PostgresTarget,
   address: DatabaseAddress,
@@ -89,18 +89,18 @@ export async function requestCancel(
     message.writeInt32BE(CANCEL_REQUEST_CODE, 4)
     message.writeUInt32BE(pid, 8)
     message.writeUInt32BE(secret, 12)
-    // The server closes the connection when it has passed the request on.
+    // The server closes the connection after it has signalled the backend.
     socket.end(message)
     socket.resume()
     setTimeout(reset, milliseconds).unref()
   } catch {
-    // The connection whose statement it is will be found dead.
+    // The session closes its connection if the cancel request has no effect.
   }
 }
 
 /**
- * Gives a socket an error listener that stays. The driver removes all listeners when a socket has closed, and a socket
- * below TLS can still fail then (postgres.js, closed() in connection.js; postgres issue 1208 is of the same kind).
+ * Adds a permanent error listener. The driver removes all listeners from a closed socket (closed() in its connection.js),
+ * and the TCP socket below TLS can still fail then. porsager/postgres issue 1208 is similar.
  */
 function keepListening<S extends Socket>(socket: S): S {
   const ignore = () => {}

@@ -16,9 +16,9 @@ export type DatabaseAddress = { host: string; port: number } | { path: string }
 export interface TlsTarget {
   /** When false, plain text is used with a server that has no TLS. */
   required: boolean
-  /** TLS starts with the first byte, instead of after PostgreSQL's own negotiation. */
+  /** True starts TLS with the first byte, without PostgreSQL's own negotiation. */
   direct: boolean
-  /** @param host the name or the IP address as the URL has it, which the server's certificate is checked against */
+  /** @param host the name or IP address in the URL: the server's certificate is checked against it */
   optionsFor(host: string): ConnectionOptions
 }
 
@@ -26,14 +26,14 @@ export interface PostgresTarget {
   /** At least one, in the order of the URL. */
   addresses: DatabaseAddress[]
   user: string
-  /** Empty when the URL has none. */
+  /** Empty if the URL has none. */
   password: string
   database: string
   /** For TCP addresses; undefined means plain text. Unix sockets never use TLS. */
   tls: TlsTarget | undefined
-  /** For one attempt to connect to one address; undefined when the URL does not limit it. */
+  /** Timeout of one attempt at one address; undefined if the URL has none. */
   connectTimeoutMs: number | undefined
-  /** Start-up parameters that the server is sent. */
+  /** Start-up parameters for the server. */
   settings: Record<string, string>
 }
 
@@ -47,8 +47,8 @@ const noRevocation = refused('is not supported: revocation lists are not checked
 const TLS_VERSION: Rule = [/^TLSv1(\.[123])?$/, 'must be TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3']
 
 /**
- * Every parameter that a URL may have: the accepted values, and the message for any other. A parameter that nothing below
- * reads is passed over, which is harmless for the values that are accepted here.
+ * Every parameter of a URL: the accepted values, and the message for any other. Parameters that are not used below are
+ * ignored, which is safe for the accepted values.
  *
  * https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
  */
@@ -79,13 +79,13 @@ const PARAMETERS: Record<string, Rule> = {
   sslnegotiation: [/^(postgres|direct)$/, 'must be postgres or direct'],
   channel_binding: [/^(disable|prefer|require)$/, 'must be disable, prefer or require'],
 
-  // The service always looks for the primary: it drops a connection whose server is read-only.
+  // The service always uses the primary: it closes a connection to a read-only server.
   target_session_attrs: [
     /^(any|read-write|primary)$/,
     'must be read-write, primary or any, because the service writes'
   ],
   client_encoding: [/^(utf-?8|unicode|auto)$/i, 'must be UTF8, because the service stores any Unicode text'],
-  // Every statement has a deadline, so a dead connection is found whatever TCP is told.
+  // Every statement has a deadline, so dead connections are detected without TCP's timeouts.
   keepalives: anything,
   keepalives_idle: anything,
   keepalives_interval: anything,
@@ -149,12 +149,12 @@ const ENCODING =
   'in a user name or password characters that mean something in a URL must be percent-encoded, such as / (%2F), ? (%3F) and @ (%40)'
 
 /**
- * Reads a connection URL as libpq, PostgreSQL's own client library, does: the same parameters, the same defaults. It reads
- * no environment variables, and no files but those that the URL names.
+ * Parses a connection URL like libpq, PostgreSQL's own client library, with the same parameters and defaults. It reads no
+ * environment variables, and only files that the URL names.
  *
  * https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
  *
- * @throws Error whose message is one sentence that names the parameter and never shows a password
+ * @throws Error whose message is one sentence with the parameter, and never shows a password
  */
 export function parseDatabaseUrl(url: string): PostgresTarget {
   const { credentials, hosts, database, query } = partsOf(url)
@@ -180,17 +180,17 @@ export function parseDatabaseUrl(url: string): PostgresTarget {
 }
 
 /**
- * postgresql://user:password@host:port,host:port/database?parameter=value. Not read with `URL`, which knows one host
- * only, and reads + as a space.
+ * Splits postgresql://user:password@host:port,host:port/database?parameter=value. `URL` is not used: it allows only one
+ * host, and reads + as a space.
  */
 function partsOf(url: string) {
   const rest = url.replace(/^postgres(ql)?:\/\//, '')
   const [authority = ''] = rest.split('/', 1)
-  // A password may hold an @ that was not encoded. A host cannot.
+  // A password may contain an @ that is not encoded. A host cannot.
   const at = authority.lastIndexOf('@')
   const [, hosts = '', path, query = ''] =
     /^([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(rest.slice(at + 1)) ?? []
-  // The password holds a slash, so its end would be taken for a database or a parameter, and be shown in a message.
+  // The password contains a slash. Its end would be parsed as a database or a parameter, and be shown in a message.
   if (at === -1 && `${path}${query}`.includes('@')) throw new Error(ENCODING)
   const [user, ...password] = at === -1 ? [] : authority.slice(0, at).split(':')
   return {
@@ -204,7 +204,7 @@ function partsOf(url: string) {
   }
 }
 
-/** Percent-decoded; undefined when it is empty. */
+/** Percent-decodes a text. Returns undefined if it is empty. */
 function decode(what: string, text: string | undefined): string | undefined {
   let decoded: string | undefined
   try {
@@ -216,7 +216,7 @@ function decode(what: string, text: string | undefined): string | undefined {
   return decoded || undefined
 }
 
-/** As in libpq, the last of several with one name counts, and an empty name or path counts as none. */
+/** As in libpq, the last of several equal names counts, and an empty value counts as none. */
 function parametersOf(query: string): Values {
   const parameters: Values = {}
   for (const pair of query.split('&')) {
@@ -271,7 +271,7 @@ function addressesOf(authority: string, parameters: Values): DatabaseAddress[] {
   })
 }
 
-/** How far the server's certificate is checked: not at all, by whom it was issued, or for which host as well. */
+/** The check of the server's certificate: none, its issuer, or its issuer and its host. */
 type Check = 'none' | 'issuer' | 'host'
 
 function tlsOf(parameters: Values, addresses: DatabaseAddress[]): TlsTarget | undefined {
@@ -301,7 +301,7 @@ function tlsOf(parameters: Values, addresses: DatabaseAddress[]): TlsTarget | un
   if (mode === 'disable' || addresses.every((address) => 'path' in address)) return undefined
 
   let check: Check = 'none'
-  // The driver has no channel binding. A certificate rules out a man in the middle as well.
+  // The driver has no channel binding. Checking the certificate also prevents a man in the middle.
   if (mode === 'verify-full' || isBound) check = 'host'
   // libpq's require checks the issuer as soon as it has a certificate to trust.
   else if (mode === 'verify-ca' || (mode === 'require' && sslrootcert !== undefined)) check = 'issuer'
@@ -321,7 +321,7 @@ function tlsOf(parameters: Values, addresses: DatabaseAddress[]): TlsTarget | un
   }
 }
 
-/** The `ssl` of JDBC, node-postgres and postgres.js as an `sslmode`. libpq reads `ssl=true` in the same way. */
+/** Translates the `ssl` of JDBC, node-postgres and postgres.js into an `sslmode`. libpq reads `ssl=true` in the same way. */
 const sslModeOf = (ssl: string | undefined) =>
   ssl?.replace(/^(true|1)$/, 'require').replace(/^(false|0)$/, 'disable')
 
@@ -346,7 +346,7 @@ function secureContextOf({
   }
   const ca = sslrootcert === 'system' ? undefined : read('sslrootcert', sslrootcert)
   try {
-    // Node accepts any text here, and then trusts nobody.
+    // Node accepts any text, and then trusts no certificate.
     if (ca !== undefined) new X509Certificate(ca)
   } catch {
     throw new Error(`sslrootcert must be a file with certificates in PEM, and ${sslrootcert} is not`)
@@ -368,7 +368,7 @@ function read(parameter: string, file: string | undefined): string | undefined {
   try {
     return file === undefined ? undefined : readFileSync(file, 'utf8')
   } catch (error) {
-    // Without the path: some people put the key itself there.
+    // The message leaves out the path, because some people put the key itself there.
     throw new Error(`${parameter} must be a file that can be read (${(error as { code?: string }).code})`)
   }
 }

@@ -25,7 +25,8 @@ const AVOID: [RegExp, string][] = [
 const GENERATED = /^(bench\/results|db\/migrations)\/|(-lock|openapi.*|dashboard)\.json$|^LICENSE$|\.svg$/
 
 /** Not rewritten yet. */
-const UNFINISHED = /^(bench|db\/(embedded|postgres)|docs|examples|test)\/|^(CHANGELOG|CONTRIBUTING|README|SECURITY)\.md$/
+const UNFINISHED =
+  /^(bench|docs|examples|test)\/|^db\/postgres\/(pacing|pool|session|write-batches)\.ts$|^(CHANGELOG|CONTRIBUTING|README|SECURITY)\.md$/
 
 function findingsIn(file: string, text: string): string[] {
   return sentencesOf(file, text).flatMap(({ line, text }) => {
