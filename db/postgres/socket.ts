@@ -100,7 +100,7 @@ export async function requestCancel(
 
 /**
  * Adds a permanent error listener. The driver removes all listeners from a closed socket (closed() in its connection.js),
- * and the TCP socket below TLS can still fail then. porsager/postgres issue 1208 is similar.
+ * and the TCP socket below TLS can still fail then. See porsager/postgres issue 1208.
  */
 function keepListening<S extends Socket>(socket: S): S {
   const ignore = () => {}

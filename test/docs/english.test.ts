@@ -19,7 +19,7 @@ const AVOID: [RegExp, string][] = [
   [/\b(a|is|are|stays?|goes|for) silent|\bsilent \w/i, 'write "dead" or "without an answer"'],
   [/\b(colors?|behaviors?|favors?|honors?|neighbors?|centers?|catalogs?|gray)\b/i, 'British spelling'],
   [/\b(cancel|label|model|travel|signal)(ed|ing)\b/i, 'British spelling: ll'],
-  [/\b(?!\w*(siz|priz|seiz))\w+[iy]z(e|es|ed|er|ers|ing|ation|ations)\b/i, 'British spelling: -ise']
+  [/\b(?!\w*(siz|priz|seiz|authoriz))\w+[iy]z(e|es|ed|er|ers|ing|ation|ations)\b/i, 'British spelling: -ise']
 ]
 
 const GENERATED = /^(bench\/results|db\/migrations)\/|(-lock|openapi.*|dashboard)\.json$|^LICENSE$|\.svg$/
