@@ -21,7 +21,7 @@ import { KINDS } from './support/databases.js'
 import { UNKNOWN_ID } from './support/refusals.js'
 import t from './support/tap.js'
 
-/** Each route of the API, with a request that succeeds for the owner of the task. */
+/** Each route of the API, with a request that succeeds for the task's owner. */
 const OPERATIONS: Record<string, { success: number; body?: object }> = {
   'GET /api/:userId/tasks': { success: 200 },
   'HEAD /api/:userId/tasks': { success: 200 },
@@ -33,10 +33,10 @@ const OPERATIONS: Record<string, { success: number; body?: object }> = {
   'PATCH /api/:userId/tasks/:taskId/complete': { success: 200 },
   'DELETE /api/:userId/tasks/:taskId': { success: 204 }
 }
-/** @fastify/cors answers preflights here, which carry no token. */
+/** @fastify/cors answers preflights on this route. They have no token. */
 const PREFLIGHT = 'OPTIONS *'
 
-/** The routes that the next app has, in the form "GET /path", filled while it is built. */
+/** The routes of the next app, in the form "GET /path", filled while it is built. */
 function routesOfNextApp(): Set<string> {
   const routes = new Set<string>()
   onNextApp((app) => {
@@ -50,19 +50,19 @@ function routesOfNextApp(): Set<string> {
 const unknownRoutes = (routes: Set<string>) =>
   [...routes].filter((route) => route !== PREFLIGHT && !(route in OPERATIONS))
 
-/** A route as a request line: for the user in the path, and the task. */
+/** The request line of a route, for this user and task. */
 function fill(route: string, user: string, taskId: string) {
   const [method, path] = route.split(' ') as [string, string]
   return { method, url: path.replace(':userId', encodeURIComponent(user)).replace(':taskId', taskId) }
 }
 
-/** What must not differ between two answers. */
+/** The parts of two answers that must be equal. */
 const comparable = ({ status, headers, text }: Answer) => {
   const { 'x-request-id': _id, date: _date, ...rest } = headers
   return { status, headers: rest, text }
 }
 
-/** Users of whom each looks like the next to some comparison: without case, trimmed, decoded once more, as a pattern. */
+/** Each id equals the next for some wrong comparison: ignoring case, trimmed, decoded twice, as a pattern. */
 const ALIKE = [
   'alice2',
   'Alice2',
@@ -105,13 +105,13 @@ for (const kind of KINDS) {
     const bob = await clientOf(app, 'bob')
     const create = async () => (await alice('POST', '', { title: "alice's" })).json.id
 
-    t.test('every route of the API is in the table of this test', async (t) => {
+    t.test("this test's table has every route of the API", async (t) => {
       t.strictSame(unknownRoutes(routes), [])
       t.strictSame(
         Object.keys(OPERATIONS).filter((route) => !routes.has(route)),
         []
       )
-      // The document tells the same, but for HEAD.
+      // The OpenAPI document has the same routes, except HEAD.
       const documented = Object.entries(app.swagger().paths ?? {}).flatMap(([path, item]) =>
         Object.keys(item as object).map(
           (method) => `${method.toUpperCase()} ${path.replaceAll(/\{(\w+)\}/g, ':$1')}`
@@ -128,7 +128,7 @@ for (const kind of KINDS) {
     for (const [route, { success, body }] of Object.entries(OPERATIONS)) {
       const isHead = route.startsWith('HEAD')
       const onTask = route.includes(':taskId')
-      // On a path of its own, so that a list or a create has something to miss.
+      // The user's own path has tasks too, so that a list or a create could return the wrong ones.
       const send = (client: typeof alice, user: string, taskId: string) => {
         const { method, url } = fill(route, user, taskId)
         return client(method, url, body)
@@ -178,28 +178,31 @@ for (const kind of KINDS) {
         t.strictSame(await rowsOf(app), before)
       })
 
-      t.test(`${route}: no answer tells another user's task from none, or from no UUID`, async (t) => {
-        const id = await create()
-        await holdsFor(t, 'the answers are the same', [{}, ORIGIN], async (headers) => {
-          const [foreign, unknown, noUuid] = await Promise.all(
-            [id, UNKNOWN_ID, 'no-uuid'].map(async (taskId) => {
-              const { method, url } = fill(route, 'bob', taskId)
-              return comparable(await bob(method, url, body, headers))
-            })
-          )
-          return [
-            [unknown, noUuid],
-            [foreign, { ...foreign, status: 404 }]
-          ]
-        })
-      })
+      t.test(
+        `${route}: the answers for another user's task, a missing one and an id that is no UUID are equal`,
+        async (t) => {
+          const id = await create()
+          await holdsFor(t, 'the answers are the same', [{}, ORIGIN], async (headers) => {
+            const [foreign, unknown, noUuid] = await Promise.all(
+              [id, UNKNOWN_ID, 'no-uuid'].map(async (taskId) => {
+                const { method, url } = fill(route, 'bob', taskId)
+                return comparable(await bob(method, url, body, headers))
+              })
+            )
+            return [
+              [unknown, noUuid],
+              [foreign, { ...foreign, status: 404 }]
+            ]
+          })
+        }
+      )
     }
 
-    t.test('no method reaches anything without a token, or changes anything of another user', async (t) => {
+    t.test("no method changes another user's task, or returns anything without a token", async (t) => {
       const id = await create()
       const before = await rowsOf(app)
       const paths = new Set(Object.keys(OPERATIONS).map((route) => route.split(' ')[1]))
-      // CONNECT never becomes a request.
+      // Node emits CONNECT as another event, not as a request.
       const methods = METHODS.filter((method) => method !== 'CONNECT')
       const routes = [...paths].flatMap((path) => methods.map((method) => `${method} ${path}`))
       await holdsFor(t, '401, then 403 or 405', routes, async (route) => {
@@ -220,9 +223,9 @@ for (const kind of KINDS) {
       t.strictSame(await rowsOf(app), before)
     })
 
-    t.test('users whose names look alike each see their own tasks and no others', async (t) => {
+    t.test('users with similar names see only their own tasks', async (t) => {
       const clients = new Map<string, Client>()
-      // Of each user one that is completed, and one that is not.
+      // Each user has one completed and one pending task.
       const tasks = new Map<string, Task[]>()
       for (const user of ALIKE) {
         const client = await clientOf(app, user)
@@ -284,7 +287,7 @@ for (const kind of KINDS) {
       )
     })
 
-    t.test("another user's path is 403 before the database is asked anything", async (t) => {
+    t.test("another user's path is 403 before any statement is sent", async (t) => {
       await app.db.withAdminConnection((orm) => orm.execute(sql`alter table tasks rename to elsewhere`))
       const operations = Object.entries(OPERATIONS)
       await holdsFor(t, 'bob gets 403 where alice gets an error', operations, async ([route, { body }]) => {
@@ -299,27 +302,24 @@ for (const kind of KINDS) {
   })
 }
 
-t.test(
-  'a route that is added without any protection is 401 without a token, and fails this test',
-  async (t) => {
-    const routes = routesOfNextApp()
-    addToNextApp((app: FastifyInstance) => {
-      app.get('/api/open', () => 'open')
-      app.post('/elsewhere', () => 'open')
-    })
-    const app = await startApp(t)
-    t.strictSame(unknownRoutes(routes).sort(), ['GET /api/open', 'HEAD /api/open', 'POST /elsewhere'])
-    for (const [method, url] of [
-      ['GET', '/api/open'],
-      ['HEAD', '/api/open'],
-      ['POST', '/elsewhere']
-    ] as const) {
-      expectProblem(t, await request(app, method, url), 'unauthorized', undefined, method === 'HEAD')
-    }
-    const alice = await clientOf(app, 'alice')
-    t.equal((await app.inject({ url: '/api/open', headers: { authorization: 'Bearer x' } })).statusCode, 401)
-    const authorization = `Bearer ${await sign({ sub: 'alice' })}`
-    t.equal((await app.inject({ url: '/api/open', headers: { authorization } })).body, 'open', 'it is there')
-    t.equal((await alice('GET')).status, 200)
+t.test('a new route without protection is 401 without a token, and fails this test', async (t) => {
+  const routes = routesOfNextApp()
+  addToNextApp((app: FastifyInstance) => {
+    app.get('/api/open', () => 'open')
+    app.post('/elsewhere', () => 'open')
+  })
+  const app = await startApp(t)
+  t.strictSame(unknownRoutes(routes).sort(), ['GET /api/open', 'HEAD /api/open', 'POST /elsewhere'])
+  for (const [method, url] of [
+    ['GET', '/api/open'],
+    ['HEAD', '/api/open'],
+    ['POST', '/elsewhere']
+  ] as const) {
+    expectProblem(t, await request(app, method, url), 'unauthorized', undefined, method === 'HEAD')
   }
-)
+  const alice = await clientOf(app, 'alice')
+  t.equal((await app.inject({ url: '/api/open', headers: { authorization: 'Bearer x' } })).statusCode, 401)
+  const authorization = `Bearer ${await sign({ sub: 'alice' })}`
+  t.equal((await app.inject({ url: '/api/open', headers: { authorization } })).body, 'open', 'it is there')
+  t.equal((await alice('GET')).status, 200)
+})

@@ -5,13 +5,13 @@ import { KINDS, migratedDatabase, sqlClient } from '../support/databases.js'
 import { until } from '../support/process.js'
 import t from '../support/tap.js'
 
-/** From the lowest to the highest. */
+/** Ids in ascending order. */
 const IDS = [1, 2, 3].map((n) => `01890000-0000-7000-8000-00000000000${n}`)
 
 const taskOf = (user_id: string, id: string) => ({ user_id, id, title: `of ${user_id}`, completed: false })
 
 for (const kind of KINDS) {
-  t.test(`${kind}: a task of somebody else stays, even one with the same id`, async (t) => {
+  t.test(`${kind}: another user's task stays, even with the same id`, async (t) => {
     const app = await startApp(t, kind)
     const others = ['Alice', 'alice ', 'alic', 'bob', 'a%', '_____']
     await app.db.withAdminConnection((orm) =>
@@ -29,7 +29,7 @@ for (const kind of KINDS) {
   })
 }
 
-t.test('while requests of the user are under way', async (t) => {
+t.test("while the user's other requests are running", async (t) => {
   const url = await migratedDatabase(t)
   const app = await startApp(t, 'postgres', { DATABASE_URL: url })
   const [watcher, request] = [sqlClient(t, url), sqlClient(t, url)]
@@ -39,30 +39,27 @@ t.test('while requests of the user are under way', async (t) => {
     return waiting.length === 1
   }
 
-  t.test(
-    'it waits for a change that locks several tasks, which goes on, and deletes what that made',
-    async (t) => {
-      // In the table from the highest to the lowest: the order in which a deletion would find them.
-      for (const id of IDS.toReversed()) await request`insert into tasks ${request(taskOf('alice', id))}`
-      await request`update tasks set title = 'changed once' where id = ${IDS[0] as string}`
-      let deletion: ReturnType<typeof deleteUser> | undefined
-      await request.begin(async (sql) => {
-        await sql`update tasks set title = 'changed' where user_id = 'alice' and id = ${IDS[0] as string}`
-        deletion = app.db.withAdminConnection((orm) => deleteUser(orm, 'alice'))
-        await until(isWaiting)
-        for (const id of IDS.slice(1)) {
-          const changed =
-            await sql`update tasks set title = 'changed' where user_id = 'alice' and id = ${id} returning id`
-          t.equal(changed.length, 1, 'no deadlock')
-        }
-      })
-      t.strictSame(await deletion, { tasks: 3, keys: 0 })
-      t.strictSame(await rowsOf(app), [])
-    }
-  )
+  t.test('it waits for a change that locks several tasks, and deletes the result', async (t) => {
+    // The table has the tasks in descending order, so a deletion without a sort would lock them in that order.
+    for (const id of IDS.toReversed()) await request`insert into tasks ${request(taskOf('alice', id))}`
+    await request`update tasks set title = 'changed once' where id = ${IDS[0] as string}`
+    let deletion: ReturnType<typeof deleteUser> | undefined
+    await request.begin(async (sql) => {
+      await sql`update tasks set title = 'changed' where user_id = 'alice' and id = ${IDS[0] as string}`
+      deletion = app.db.withAdminConnection((orm) => deleteUser(orm, 'alice'))
+      await until(isWaiting)
+      for (const id of IDS.slice(1)) {
+        const changed =
+          await sql`update tasks set title = 'changed' where user_id = 'alice' and id = ${id} returning id`
+        t.equal(changed.length, 1, 'no deadlock')
+      }
+    })
+    t.strictSame(await deletion, { tasks: 3, keys: 0 })
+    t.strictSame(await rowsOf(app), [])
+  })
 
   t.test(
-    'it does not wait for a change of somebody else, and leaves what is created after its start',
+    "it does not wait for another user's change, and keeps tasks that are created after its start",
     async (t) => {
       await request`insert into tasks ${request([taskOf('alice', IDS[0] as string), taskOf('bob', IDS[0] as string)])}`
       await request.begin(async (sql) => {

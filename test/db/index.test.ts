@@ -7,13 +7,13 @@ import { until } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
 import { startProxy, type TcpProxy } from '../support/tcp-proxy.js'
 
-// tap fails a test on every exception and every rejection that nothing catches, so none of this lets one escape.
+// tap fails a test on every uncaught exception and unhandled rejection, so these tests also show that there is none.
 
-/** How long an answer may take: the deadline, and room for a busy machine. */
+/** The deadline, and time for a slow machine, in milliseconds. */
 const SOON_MS = 5_000
 const RECOVERY_MS = 10_000
 
-/** What the answer may not tell. */
+/** Answers must not contain these words. */
 const INTERNALS =
   /select|insert|update |tasks_|postgres|127\.0\.0\.1|ECONN|CONNECT|read-only|lock|admin|stack/i
 
@@ -33,13 +33,13 @@ const create = (client: Client) => client('POST', '', { title: 'Buy milk' })
 
 interface Situation {
   proxy: TcpProxy
-  /** Past the proxy. */
+  /** A direct connection, without the proxy. */
   database: string
   sql: ReturnType<typeof sqlClient>
   unlockTasks?: () => Promise<void>
 }
 
-/** Ends every connection of the service, and no other. */
+/** Ends every connection of the service. */
 const endBackends = ({ sql }: Situation) => sql`
   select pg_terminate_backend(pid) from pg_stat_activity
   where datname = current_database() and application_name = 'tasks-api'`
@@ -121,7 +121,7 @@ const outages: [what: string, begin: (s: Situation) => unknown, end: (s: Situati
   ]
 ]
 
-/** @returns what ends the lock */
+/** @returns a function that ends the lock */
 async function lockTasks(sql: Situation['sql']): Promise<() => Promise<void>> {
   const holder = await sql.reserve()
   await holder`begin`
@@ -133,10 +133,10 @@ async function lockTasks(sql: Situation['sql']): Promise<() => Promise<void>> {
 }
 
 t.test('while the database does not answer', async (t) => {
-  // Each has a database of its own and mostly waits, so they wait together.
+  // Each test has a database of its own and mostly waits, so they run at the same time.
   t.jobs = 4
   for (const [what, begin, end] of outages) {
-    t.test(`503 in time while it ${what}, and then service again`, async (t) => {
+    t.test(`503 in time while it ${what}, and success afterwards`, async (t) => {
       const database = await emptyDatabase(t)
       const proxy = await startProxy(t, database)
       const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url })
@@ -145,7 +145,7 @@ t.test('while the database does not answer', async (t) => {
       t.equal((await create(alice)).status, 201)
 
       await begin(situation)
-      // The connections that break may take one statement each with them.
+      // Each broken connection may fail one more statement.
       await create(alice)
       const { result, milliseconds } = await timed(Promise.all([create(alice), create(alice), create(alice)]))
       for (const answer of result) expectUnavailable(t, answer)
@@ -161,7 +161,7 @@ t.test('while the database does not answer', async (t) => {
     })
   }
 
-  t.test('a locked row costs its own request a 503, and nobody else anything', async (t) => {
+  t.test('a locked row fails only its own request, with 503', async (t) => {
     const database = await emptyDatabase(t)
     const app = await startApp(t, 'postgres', { DATABASE_URL: database })
     const alice = await clientOf(app, 'alice')
@@ -178,7 +178,7 @@ t.test('while the database does not answer', async (t) => {
     await until(async () => (await alice('PATCH', `/${locked.id}`, { title: 'Buy bread' })).status === 200)
   })
 
-  t.test('a write that was answered 503 is cancelled: it never happens, and holds up nothing', async (t) => {
+  t.test('a write that was answered 503 is cancelled: it never happens, and blocks nothing', async (t) => {
     const database = await emptyDatabase(t)
     const proxy = await startProxy(t, database)
     const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url })
@@ -186,7 +186,7 @@ t.test('while the database does not answer', async (t) => {
     const { json: task } = await create(alice)
     const sql = sqlClient(t, database)
     const unlockTasks = await lockTasks(sql)
-    // More than there are connections, so that some wait behind others.
+    // More than the number of connections, so that some are queued.
     const writes = await Promise.all(
       Array.from({ length: 20 }, (_, i) => alice('PATCH', `/${task.id}`, { title: `Change ${i}` }))
     )
@@ -204,7 +204,7 @@ t.test('while the database does not answer', async (t) => {
   })
 
   t.test(
-    'what cannot be cancelled ends with its connection, and what waited behind it is not done',
+    'if a cancel request has no effect, the connection is closed, and statements queued behind it are not executed',
     async (t) => {
       const database = await emptyDatabase(t)
       const proxy = await startProxy(t, database)
@@ -213,7 +213,7 @@ t.test('while the database does not answer', async (t) => {
       const { json: task } = await create(alice)
       const sql = sqlClient(t, database)
       const unlockTasks = await lockTasks(sql)
-      // A request to cancel is a connection of its own.
+      // A cancel request uses a connection of its own.
       proxy.mode = 'silent'
       const writes = await Promise.all(
         Array.from({ length: 20 }, (_, i) => alice('PATCH', `/${task.id}`, { title: `Change ${i}` }))
@@ -228,40 +228,37 @@ t.test('while the database does not answer', async (t) => {
   )
 })
 
-t.test(
-  'every answer is right or 503 while connections are ended under load, round after round',
-  async (t) => {
-    const database = await emptyDatabase(t)
-    const app = await startApp(t, 'postgres', { DATABASE_URL: database })
-    const alice = await clientOf(app, 'alice')
-    const situation = { database, sql: sqlClient(t, database) } as Situation
-    const created: string[] = []
-    for (let round = 0; round < 5; round++) {
-      const answers = Array.from({ length: 40 }, () => create(alice))
-      await endBackends(situation)
-      for (const answer of await Promise.all(answers)) {
-        if (answer.status === 201) created.push(answer.json.id)
-        else if (answer.status !== 503) t.fail(answer.text)
-      }
+t.test('every answer is correct or 503 while connections are closed under load', async (t) => {
+  const database = await emptyDatabase(t)
+  const app = await startApp(t, 'postgres', { DATABASE_URL: database })
+  const alice = await clientOf(app, 'alice')
+  const situation = { database, sql: sqlClient(t, database) } as Situation
+  const created: string[] = []
+  for (let round = 0; round < 5; round++) {
+    const answers = Array.from({ length: 40 }, () => create(alice))
+    await endBackends(situation)
+    for (const answer of await Promise.all(answers)) {
+      if (answer.status === 201) created.push(answer.json.id)
+      else if (answer.status !== 503) t.fail(answer.text)
     }
-    // Reads and writes are on different connections, and each may have lost its own.
-    await until(async () => (await alice('GET')).status === 200, RECOVERY_MS)
-    const ids = new Set((await alice('GET')).json.map(({ id }: { id: string }) => id))
-    t.ok(
-      created.every((id) => ids.has(id)),
-      'what was acknowledged is there'
-    )
   }
-)
+  // Reads and writes use different connections, and each may have lost its own.
+  await until(async () => (await alice('GET')).status === 200, RECOVERY_MS)
+  const ids = new Set((await alice('GET')).json.map(({ id }: { id: string }) => id))
+  t.ok(
+    created.every((id) => ids.has(id)),
+    'what was acknowledged is there'
+  )
+})
 
-/** Runs a statement as requests do. */
+/** Runs a statement with the service's deadline and limits. */
 const ask = (db: Database, text: string, kind: 'read' | 'write' = 'write') => {
   const statement = { toSQL: () => ({ sql: text, params: [] }) } as unknown as BuiltStatement<unknown>
   if (kind === 'read') return db.prepareRead(statement)({})
   return db.prepareWrite(statement, () => ({ user: 'anybody', task: undefined }))({})
 }
 
-t.test('a database server that dies and restarts is found again', async (t) => {
+t.test('the service reconnects to a database server that crashed and restarted', async (t) => {
   const server = await startPostgres()
   t.teardown(() => server.stop())
   const app = await startApp(t, 'postgres', { DATABASE_URL: server.url('postgres') })
@@ -282,7 +279,7 @@ t.test('a database server that dies and restarts is found again', async (t) => {
   t.equal((await alice('GET', `/${before.id}`)).status, 200)
 })
 
-t.test('what is more than the limit is refused at once, and the rest succeeds', async (t) => {
+t.test('statements beyond the limit are refused at once, and the others succeed', async (t) => {
   const url = await emptyDatabase(t)
   const db = await openDatabase({ kind: 'postgres', url })
   t.teardown(() => db.close())
@@ -301,14 +298,14 @@ t.test('what is more than the limit is refused at once, and the rest succeeds', 
   await select()
 })
 
-t.test('the rows of an answer that failed take no place in the next one', async (t) => {
+t.test('rows before an error are not part of the next answer', async (t) => {
   const db = await openDatabase({ kind: 'postgres', url: await emptyDatabase(t) })
   t.teardown(() => db.close())
   await t.rejects(ask(db, 'select 1 / (3 - n) from generate_series(1, 5) n'), { code: '22012' })
   t.strictSame([...(await ask(db, 'select 1 as one'))], [{ one: 1 }])
 })
 
-t.test('of several servers, one that is lost is an outage as well, and the next is asked', async (t) => {
+t.test('a lost server in a list of hosts is an outage, and the next host is used', async (t) => {
   const database = await emptyDatabase(t)
   const proxies = [await startProxy(t, database), await startProxy(t, database)] as const
   const [first, second] = proxies.map(({ url }) => new URL(url))
@@ -329,7 +326,7 @@ t.test('of several servers, one that is lost is an outage as well, and the next 
   t.ok(proxies[1].accepted > 0)
 })
 
-t.test('a lock that the database gives up waiting for is an outage', async (t) => {
+t.test('a lock timeout of the database is an outage', async (t) => {
   const database = await emptyDatabase(t)
   const db = await openDatabase({ kind: 'postgres', url: database })
   t.teardown(() => db.close())
@@ -344,13 +341,13 @@ t.test('a lock that the database gives up waiting for is an outage', async (t) =
   holder.release()
 })
 
-t.test('a mistake is not an outage', async (t) => {
+t.test('a bug is not an outage', async (t) => {
   const db = await openDatabase({ kind: 'postgres', url: await emptyDatabase(t) })
   t.teardown(() => db.close())
   await t.rejects(ask(db, 'selec 1'), { code: '42601' })
 })
 
-t.test('a database that hangs up is left in peace when nobody asks for it', async (t) => {
+t.test('an idle service does not reconnect when the database closes its connections', async (t) => {
   const proxy = await startProxy(t, await emptyDatabase(t))
   const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url })
   const alice = await clientOf(app, 'alice')

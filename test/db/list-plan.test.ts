@@ -4,7 +4,10 @@ import { startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import t, { type Test } from '../support/tap.js'
 
-/** PostgreSQL plans a prepared statement for its values five times, and then for any values, where that seems cheaper. */
+/**
+ * PostgreSQL plans a prepared statement for its values five times. Then it uses a generic plan, if that seems
+ * cheaper.
+ */
 const CUSTOM_PLANS = 5
 const LENGTHS = { one: 1, twenty: 20, 'two-hundred': LONGEST_ARRAY, many: 20_000 }
 const USERS = Object.keys(LENGTHS)
@@ -14,24 +17,24 @@ const BACKWARD = /Index Scan Backward using tasks_user_id_id_pk/
 
 type Sql = ReturnType<typeof sqlClient>
 
-t.test('lists of any length are read backward from the key, and never sorted', async (t) => {
+t.test('lists of any length are read backward from the key, without a sort', async (t) => {
   const url = await emptyDatabase(t)
   await startApp(t, 'postgres', { DATABASE_URL: url })
   const sql = sqlClient(t, url)
   await sql`alter table tasks set (autovacuum_enabled = off)`
   await fill(sql)
 
-  await t.test('in a table that was never analyzed', (t) => areReadBackward(t, sql))
+  await t.test('in a table without statistics', (t) => areReadBackward(t, sql))
   await sql`analyze tasks`
-  await t.test('in an analyzed table', (t) => areReadBackward(t, sql))
+  await t.test('in a table with statistics', (t) => areReadBackward(t, sql))
   await sql`
     insert into tasks (user_id, id, title, completed)
     select user_id, gen_random_uuid(), 'Deleted', false
     from unnest(${USERS}::text[]) user_id, generate_series(1, ${DELETED}::int)`
   await sql`delete from tasks where title = 'Deleted'`
-  await t.test('when many tasks were just deleted', (t) => areReadBackward(t, sql))
+  await t.test('after many tasks were deleted', (t) => areReadBackward(t, sql))
   await sql`analyze tasks`
-  await t.test('when it was analyzed after that', (t) => areReadBackward(t, sql))
+  await t.test('with new statistics after that', (t) => areReadBackward(t, sql))
 })
 
 async function areReadBackward(t: Test, sql: Sql): Promise<void> {
@@ -49,7 +52,7 @@ async function areReadBackward(t: Test, sql: Sql): Promise<void> {
   }
 }
 
-/** Everybody's tasks lie among everybody else's, as where each writes one down every now and then. */
+/** Each user's tasks are spread over the whole table, as when users create one from time to time. */
 async function fill(sql: Sql): Promise<void> {
   await sql`create table made (user_id text, at float)`
   for (const [user, length] of Object.entries(LENGTHS)) {
@@ -63,7 +66,7 @@ async function fill(sql: Sql): Promise<void> {
     from made order by at`
 }
 
-/** The texts that the repository makes for a list that is one array, and for one that is streamed. */
+/** The repository's statements for a short list and for a streamed one. */
 function statements(): { list: string; stream: string } {
   const reads: string[] = []
   const streams: string[] = []
@@ -78,7 +81,7 @@ function statements(): { list: string; stream: string } {
   return { list: reads.find((text) => text.includes('order by')) ?? '', stream }
 }
 
-/** How a statement is executed on a connection that has executed it several times. */
+/** The plan of a statement on a connection that has executed it several times. */
 async function plansOf(sql: Sql, text: string, values: string, mode = 'auto') {
   return sql.begin(async (sql) => {
     await sql.unsafe(`set local plan_cache_mode = ${mode}`)

@@ -25,29 +25,26 @@ const appliedTo = async (sql: ReturnType<typeof sqlClient>) =>
   (await sql`select hash from tasks_migrations`).map(({ hash }) => hash).sort()
 
 for (const kind of KINDS) {
-  t.test(
-    `on the ${kind} database every migration is applied once, however often it is asked for`,
-    async (t) => {
-      const db = await open(t, kind)
-      for (let times = 0; times < 3; times++) await db.withAdminConnection(migrate)
-      const rows = await db.withAdminConnection((orm) => orm.select({ hash: journal.hash }).from(journal))
-      t.strictSame(rows.map(({ hash }) => hash).sort(), HASHES)
-    }
-  )
+  t.test(`on the ${kind} database every migration is applied once, even if migrate runs again`, async (t) => {
+    const db = await open(t, kind)
+    for (let times = 0; times < 3; times++) await db.withAdminConnection(migrate)
+    const rows = await db.withAdminConnection((orm) => orm.select({ hash: journal.hash }).from(journal))
+    t.strictSame(rows.map(({ hash }) => hash).sort(), HASHES)
+  })
 }
 
-t.test('five apps that start at once on an empty database all start, and migrate it once', async (t) => {
+t.test('five apps start at the same time on an empty database, and migrate it once', async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
   await Promise.all(Array.from({ length: 5 }, () => startApp(t, 'postgres', { DATABASE_URL })))
   t.strictSame(await appliedTo(sqlClient(t, DATABASE_URL)), HASHES)
 })
 
-t.test('a migration that is missing is applied, although a newer one was applied before', async (t) => {
+t.test('a missing migration is applied even if a newer one was applied before', async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
   const db = await open(t, 'postgres', { DATABASE_URL })
   await db.withAdminConnection(migrate)
   const sql = sqlClient(t, DATABASE_URL)
-  // As after the merge of a branch whose migration is older.
+  // This happens after the merge of a branch with an older migration.
   await sql`delete from tasks_migrations`
   await sql`insert into tasks_migrations (hash) values ('newer')`
   await sql`drop table tasks`
@@ -56,7 +53,7 @@ t.test('a migration that is missing is applied, although a newer one was applied
   t.equal((await sql`select * from tasks`).length, 0)
 })
 
-t.test('a migration that fails leaves nothing behind, and works once its cause is gone', async (t) => {
+t.test('a failed migration changes nothing, and succeeds when the cause is removed', async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
   const db = await open(t, 'postgres', { DATABASE_URL })
   const sql = sqlClient(t, DATABASE_URL)
@@ -68,29 +65,26 @@ t.test('a migration that fails leaves nothing behind, and works once its cause i
   t.strictSame(await appliedTo(sql), HASHES)
 })
 
-t.test(
-  'a role that may only read and write tasks starts the service on a database that is up to date',
-  async (t) => {
-    const DATABASE_URL = await emptyDatabase(t)
-    await (await open(t, 'postgres', { DATABASE_URL })).withAdminConnection(migrate)
-    const admin = sqlClient(t, DATABASE_URL)
-    const role = `app_${randomUUID().replaceAll('-', '')}`
-    await admin.unsafe(`
+t.test('a role with rights on tasks only starts the service if the schema is up to date', async (t) => {
+  const DATABASE_URL = await emptyDatabase(t)
+  await (await open(t, 'postgres', { DATABASE_URL })).withAdminConnection(migrate)
+  const admin = sqlClient(t, DATABASE_URL)
+  const role = `app_${randomUUID().replaceAll('-', '')}`
+  await admin.unsafe(`
     create role ${role} login;
     grant select on tasks_migrations to ${role};
     grant select, insert, update, delete on tasks to ${role}`)
-    t.teardown(() => admin.unsafe(`drop owned by ${role}; drop role ${role}`))
-    const limited = { DATABASE_URL: DATABASE_URL.replace('postgres@', `${role}@`) }
-    const app = await startApp(t, 'postgres', limited)
-    await app.db.ping(5_000)
-    await app.close()
+  t.teardown(() => admin.unsafe(`drop owned by ${role}; drop role ${role}`))
+  const limited = { DATABASE_URL: DATABASE_URL.replace('postgres@', `${role}@`) }
+  const app = await startApp(t, 'postgres', limited)
+  await app.db.ping(5_000)
+  await app.close()
 
-    await admin`delete from tasks_migrations`
-    await t.rejects(startApp(t, 'postgres', limited), { message: /^DATABASE_URL: .*permission denied/ })
-  }
-)
+  await admin`delete from tasks_migrations`
+  await t.rejects(startApp(t, 'postgres', limited), { message: /^DATABASE_URL: .*permission denied/ })
+})
 
-/** A database of the test run's server, made with these options of `create database`. */
+/** Creates a database with these options of `create database`. */
 async function databaseWith(t: Test, options: string): Promise<string> {
   const url = new URL(await emptyDatabase(t))
   const name = `${url.pathname.slice(1)}_x`
@@ -102,7 +96,7 @@ async function databaseWith(t: Test, options: string): Promise<string> {
 }
 
 for (const encoding of ['SQL_ASCII', 'LATIN1', 'EUC_JP']) {
-  t.test(`a database whose encoding is ${encoding} stops the start, and nothing is made in it`, async (t) => {
+  t.test(`a database with encoding ${encoding} stops the start, and stays empty`, async (t) => {
     const DATABASE_URL = await databaseWith(t, `encoding '${encoding}' lc_collate 'C' lc_ctype 'C'`)
     await t.rejects(startApp(t, 'postgres', { DATABASE_URL }), {
       name: 'StartError',
@@ -112,7 +106,7 @@ for (const encoding of ['SQL_ASCII', 'LATIN1', 'EUC_JP']) {
   })
 }
 
-t.test('the encoding is checked by the role that migrates, too', async (t) => {
+t.test('the encoding is also checked for the role that migrates', async (t) => {
   const MIGRATION_DATABASE_URL = await databaseWith(t, `encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'`)
   await t.rejects(startApp(t, 'postgres', { DATABASE_URL: await emptyDatabase(t), MIGRATION_DATABASE_URL }), {
     name: 'StartError',
@@ -120,7 +114,7 @@ t.test('the encoding is checked by the role that migrates, too', async (t) => {
   })
 })
 
-t.test('a database of any locale will do when its encoding is UTF8', async (t) => {
+t.test('a UTF8 database may have any locale', async (t) => {
   const DATABASE_URL = await databaseWith(t, `encoding 'UTF8' locale_provider icu icu_locale 'tr' locale 'C'`)
   await t.resolves(startApp(t, 'postgres', { DATABASE_URL }))
 })
@@ -128,7 +122,7 @@ t.test('a database of any locale will do when its encoding is UTF8', async (t) =
 t.test('a PostgreSQL older than 15 stops the start', async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
   const sql = sqlClient(t, DATABASE_URL)
-  // The server says that it is another, as it would if it were: a function of the same name is found first.
+  // A function of the same name is found first, and returns another version.
   await sql.unsafe(`
     create schema older;
     create function older.current_setting(name text) returns text language sql as $$

@@ -7,7 +7,7 @@ import { until } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
 
 const RECOVERY_MS = 10_000
-/** So many tasks make a list that is streamed. */
+/** A list of this many tasks is streamed. */
 const MANY = 300
 
 interface Service {
@@ -21,7 +21,7 @@ interface Service {
 
 type Change = (service: Service) => Promise<unknown>
 
-/** A superuser's statements, with the names of the service's role and database in them. */
+/** Runs a superuser's statements, with the names of the service's role and database. */
 const run =
   (statements: string): Change =>
   ({ sql, outside, role, database }) =>
@@ -49,14 +49,14 @@ const lockTable: Change = async (service) => {
   }
 }
 
-/** Refuses each write with this code, as PostgreSQL itself does when, for instance, its disk is full. */
+/** Makes each write fail with this code, as PostgreSQL does when, for instance, its disk is full. */
 const refusing = (code: string) =>
   run(`
   create function refuse() returns trigger language plpgsql as
     $$ begin raise exception 'no' using errcode = '${code}'; end $$;
   create trigger refuse before insert or update or delete on tasks for each statement execute function refuse()`)
 
-/** States of the database in which it refuses, and how they end. */
+/** States in which the database refuses statements, and how to end them. */
 const OUTAGES: [what: string, code: string, begin: Change, end?: Change][] = [
   [
     'the password was changed',
@@ -126,7 +126,7 @@ const OUTAGES: [what: string, code: string, begin: Change, end?: Change][] = [
   ['the database was dropped', '3D000', run('drop database $database with (force)')]
 ]
 
-/** Every operation, a create with a key and a list that is streamed. */
+/** Every operation, including a create with a key and a streamed list. */
 function everyRequest(alice: Client, bob: Client, id: string): Promise<Answer[]> {
   return Promise.all([
     alice('POST', '', { title: 'Buy milk' }),
@@ -164,11 +164,12 @@ async function start(t: Test) {
   }
 }
 
-t.test('503 and never 500 for whatever is about the state of the database', async (t) => {
-  // Each state has a database and a role of its own. The log has a line a second at most, which all wait for together.
+t.test('a refusal by the database is 503, never 500', async (t) => {
+  // Each state has a database and a role of its own. The log has at most one line a second, and all tests wait for it
+  // at the same time.
   t.jobs = 4
   for (const [what, code, begin, end] of OUTAGES) {
-    t.test(`while ${what}, with a line in the log now and then`, async (t) => {
+    t.test(`while ${what}, with some log lines`, async (t) => {
       const { service, alice, bob, lines } = await start(t)
       const { id } = (await alice('POST', '', { title: 'Buy milk' })).json
       const began = performance.now()
@@ -182,7 +183,7 @@ t.test('503 and never 500 for whatever is about the state of the database', asyn
         return lines.some((line) => JSON.parse(line).err?.code === code)
       })
       const seconds = Math.ceil((performance.now() - began) / 1_000)
-      // Each connection that is lost has a line too.
+      // Each lost connection also has a line.
       const refused = lines
         .map((line) => JSON.parse(line))
         .filter(({ msg }) => msg !== 'a connection to the database was lost')
@@ -201,7 +202,7 @@ t.test('503 and never 500 for whatever is about the state of the database', asyn
   }
 })
 
-/** Statements of our own that are wrong, whatever the state of the database. */
+/** Wrong statements of the service itself. */
 const MISTAKES: [code: string, text: string][] = [
   ['42601', 'selec 1'],
   ['42P02', 'select $2::int'],
@@ -215,7 +216,7 @@ const MISTAKES: [code: string, text: string][] = [
   ['23514', 'insert into once values (-1)']
 ]
 
-t.test('a mistake of our own stays a 500, with its stack in the log', async (t) => {
+t.test('a bug in a statement is a 500, with its stack in the log', async (t) => {
   const url = await emptyDatabase(t)
   await sqlClient(t, url)`create table once (n int primary key check (n > 0))`
   const lines: string[] = []

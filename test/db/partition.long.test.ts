@@ -17,7 +17,7 @@ type Sql = ReturnType<typeof sqlClient>
 
 const FILE = join(ROOT, 'db', 'partition.sql')
 const USERS = Array.from({ length: 8 }, (_, n) => `user ${n}`)
-/** More than the script copies at a time. */
+/** More than one batch of the script. */
 const MANY = 25_000
 
 const partition = (url: string) =>
@@ -31,7 +31,7 @@ const digestOf = async (sql: Sql, table: string) =>
   )[0]
 
 if (hasProgram(t, 'psql', 'postgresql')) {
-  t.test('tasks become partitions while the service is used', async (t) => {
+  t.test('tasks are partitioned while the service is used', async (t) => {
     const url = await emptyDatabase(t)
     const sql = sqlClient(t, url)
     const mark = randomUUID().slice(0, 8)
@@ -55,7 +55,7 @@ if (hasProgram(t, 'psql', 'postgresql')) {
     await partition(ownerUrl)
     const refused = await load.stop()
 
-    t.test('every change of that time is in both lists, and none was refused', async (t) => {
+    t.test('both lists have every change of that time, and none was refused', async (t) => {
       t.strictSame(refused, [])
       t.ok(load.done() > 0)
       for (const [user, ids] of load.kept.entries()) {
@@ -75,7 +75,7 @@ if (hasProgram(t, 'psql', 'postgresql')) {
       }
     })
 
-    t.test('the table has 32 partitions, and the rest is as it was', async (t) => {
+    t.test('the table has 32 partitions, and is otherwise unchanged', async (t) => {
       const [row] = await sql`select relkind, count(*)::int as partitions from pg_class c
         join pg_inherits on inhparent = c.oid where c.oid = 'tasks'::regclass group by 1`
       t.match(row, { relkind: 'p', partitions: 32 })
@@ -100,7 +100,7 @@ if (hasProgram(t, 'psql', 'postgresql')) {
       t.equal(left.length, 0)
     })
 
-    t.test('the roles have the rights that they had, and none on a partition', async (t) => {
+    t.test('the roles keep their rights, and have none on a partition', async (t) => {
       const rights = await sql`
         select c.relname as table, pg_get_userbyid(a.grantee) as role, string_agg(privilege_type, ' ' order by privilege_type) as rights
         from pg_class c cross join aclexplode(c.relacl) a
@@ -108,13 +108,13 @@ if (hasProgram(t, 'psql', 'postgresql')) {
       t.same([...rights], [{ table: 'tasks', role: roles.service, rights: 'DELETE INSERT SELECT UPDATE' }])
     })
 
-    t.test('a service starts on it, and migrations find and leave it', async (t) => {
+    t.test('the service starts, and a migration finds the table', async (t) => {
       const again = await startApp(t, 'postgres', { DATABASE_URL: serviceUrl })
       await again.close()
       const owner = await startApp(t, 'postgres', { DATABASE_URL: ownerUrl })
       await owner.db.withAdminConnection(migrate)
       t.equal((await sql`select from pg_inherits where inhparent = 'tasks'::regclass`).length, 32)
-      // What a migration may hold.
+      // Examples of statements in a migration.
       await sql
         .begin(async (sql) => {
           const journal = JSON.parse(readFileSync(join(ROOT, 'db/migrations/meta/_journal.json'), 'utf8'))
@@ -129,7 +129,7 @@ if (hasProgram(t, 'psql', 'postgresql')) {
         .catch((reason) => t.equal(reason, 'undone'))
     })
 
-    t.test('each statement of the service is on one partition', async (t) => {
+    t.test('each statement of the service uses one partition', async (t) => {
       for (const { text, values } of statements()) {
         for (const mode of ['force_custom_plan', 'force_generic_plan']) {
           const plan = await planOf(sql, text, values, mode)
@@ -142,7 +142,7 @@ if (hasProgram(t, 'psql', 'postgresql')) {
       t.equal(parts.length, 0, 'what was inserted is with the rest of its user')
     })
 
-    t.test('all six operations answer as before', async (t) => {
+    t.test('all six operations succeed', async (t) => {
       const [alice, bob] = [await clientOf(app, 'alice'), await clientOf(app, 'bob')]
       const key = { 'idempotency-key': 'once' }
       const { json: task } = await alice('POST', '', { title: 'a' }, key)
@@ -162,12 +162,12 @@ if (hasProgram(t, 'psql', 'postgresql')) {
       t.strictSame((await alice('GET')).json, [])
     })
 
-    t.test('a second run says that it is done', (t) =>
+    t.test('a second run reports that the table is partitioned already', (t) =>
       t.rejects(partition(ownerUrl), { message: /tasks is partitioned already/ })
     )
   })
 
-  t.test('a run that was stopped half way is finished by the next', async (t) => {
+  t.test('the next run completes one that was interrupted', async (t) => {
     const url = await emptyDatabase(t)
     const sql = sqlClient(t, url)
     await startApp(t, 'postgres', { DATABASE_URL: url })
@@ -188,7 +188,7 @@ if (hasProgram(t, 'psql', 'postgresql')) {
   })
 }
 
-/** Users who create, change and delete tasks without a pause. */
+/** Users who create, change and delete tasks all the time. */
 function startLoad(clients: Awaited<ReturnType<typeof clientOf>>[]) {
   let isStopped = false
   const kept = clients.map(() => new Map<string, string>())
@@ -238,7 +238,7 @@ const VALUES: Record<string, string> = {
   digest: `'d'`
 }
 
-/** The repository's statements, each with values. */
+/** The repository's statements, with values. */
 function statements(): { text: string; values: string }[] {
   const found: { text: string; values: string }[] = []
   const collect = (statement: BuiltStatement<unknown>) => {

@@ -7,10 +7,10 @@ import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { earlierMigrate } from '../support/earlier-migrate.js'
 import t, { type Test } from '../support/tap.js'
 
-// Each test has a database of its own and mostly waits, so they wait together.
+// Each test has a database of its own and mostly waits, so they run at the same time.
 t.jobs = 4
 
-/** What somebody may try who holds every right that a table has. */
+/** The attempts of a role that has every right on a table. */
 const ATTEMPTS = Object.entries({ tasks: 'title', tasks_migrations: 'hash' }).flatMap(([table, column]) => [
   `select * from ${table}`,
   `insert into ${table} select * from ${table}`,
@@ -20,7 +20,10 @@ const ATTEMPTS = Object.entries({ tasks: 'title', tasks_migrations: 'hash' }).fl
   `create trigger mine before insert on ${table} for each row execute function suppress_redundant_updates_trigger()`
 ])
 
-/** A new database whose default privileges are for roles of this test's own: ANON and SERVICE in `sql` become them. */
+/**
+ * A new database. ANON and SERVICE in `sql` are replaced by roles of this test, to which default privileges give
+ * rights.
+ */
 async function databaseWith(t: Test, sql: string) {
   const DATABASE_URL = await emptyDatabase(t)
   const admin = sqlClient(t, DATABASE_URL)
@@ -52,7 +55,7 @@ async function databaseWith(t: Test, sql: string) {
 
 type Made = Awaited<ReturnType<typeof databaseWith>>
 
-/** What of `ATTEMPTS` that role can do on our tables. */
+/** The `ATTEMPTS` that succeed with this role on our tables. */
 async function possible({ admin }: Made, role: string): Promise<string[]> {
   const possible: string[] = []
   for (const attempt of ATTEMPTS) {
@@ -94,14 +97,14 @@ const DEFAULTS: [what: string, sql: string][] = [
 ]
 
 for (const [what, sql] of DEFAULTS) {
-  t.test(`default privileges, ${what}, open nothing`, async (t) => {
+  t.test(`default privileges, ${what}, give no rights on tasks`, async (t) => {
     t.test('on a new database', async (t) => {
       const made = await databaseWith(t, sql)
       await serves(t, { DATABASE_URL: made.DATABASE_URL })
       t.strictSame(await possible(made, made.anon), [])
     })
 
-    t.test('on one that an earlier version made', async (t) => {
+    t.test('on a database of an earlier version', async (t) => {
       const made = await databaseWith(t, sql)
       await asEarlier(made.DATABASE_URL)
       t.ok((await possible(made, made.anon)).includes('select * from tasks'), 'which was open')
@@ -120,7 +123,7 @@ for (const [what, sql] of DEFAULTS) {
   })
 }
 
-t.test('a right that was passed on goes with the one that it came from', async (t) => {
+t.test('a right that was passed on is revoked with the original one', async (t) => {
   const made = await databaseWith(t, `create role SERVICE_reader; ${DEFAULTS[4]?.[1]}`)
   t.teardown(() =>
     made.admin.unsafe(made.named('drop owned by SERVICE_reader cascade; drop role SERVICE_reader'))
@@ -131,16 +134,16 @@ t.test('a right that was passed on goes with the one that it came from', async (
   t.strictSame(await possible(made, made.named('SERVICE_reader')), [])
 })
 
-t.test('a database that was restored from a dump is closed at the next start', async (t) => {
+t.test('the next start closes a database that was restored from a dump', async (t) => {
   const made = await databaseWith(t, DEFAULTS[0]?.[1] as string)
   await serves(t, { DATABASE_URL: made.DATABASE_URL })
-  // As restoring does, which makes the tables anew.
+  // A restore creates the tables again.
   await made.admin.unsafe(made.named('grant all on tasks, tasks_migrations to ANON'))
   await serves(t, { DATABASE_URL: made.DATABASE_URL })
   t.strictSame(await possible(made, made.anon), [])
 })
 
-t.test('partitions of the table are closed as well', async (t) => {
+t.test('partitions of the table are closed too', async (t) => {
   const made = await databaseWith(t, 'alter default privileges grant all on tables to ANON')
   const { admin, anon, DATABASE_URL } = made
   await serves(t, { DATABASE_URL })
@@ -155,7 +158,7 @@ t.test('partitions of the table are closed as well', async (t) => {
   t.equal(await isOpen(), false)
 })
 
-t.test('a role that may not close it says who may', async (t) => {
+t.test('a role that may not revoke the rights fails with a message about the owner', async (t) => {
   const made = await databaseWith(t, DEFAULTS[1]?.[1] as string)
   await serves(t, { DATABASE_URL: made.serviceUrl, MIGRATION_DATABASE_URL: made.DATABASE_URL })
   await made.admin.unsafe(made.named('grant all on tasks to ANON'))
@@ -165,25 +168,25 @@ t.test('a role that may not close it says who may', async (t) => {
   })
 })
 
-t.test('the rights of others stay', async (t) => {
+t.test('other rights stay', async (t) => {
   const made = await databaseWith(
     t,
     `alter default privileges for role OWNER grant select, insert, update, delete on tables to SERVICE, ANON`
   )
   await asEarlier(made.ownerUrl)
   await made.admin.unsafe('grant select on tasks to pg_monitor')
-  t.test('of the service, although default privileges are where they come from', async (t) => {
+  t.test('of the service, even if they come from default privileges', async (t) => {
     await serves(t, { DATABASE_URL: made.serviceUrl, MIGRATION_DATABASE_URL: made.ownerUrl })
     await serves(t, { DATABASE_URL: made.serviceUrl })
     t.strictSame(await possible(made, made.anon), [])
   })
 
-  t.test('of a role that somebody granted them to', async (t) => {
+  t.test('of a role to which they were granted explicitly', async (t) => {
     t.strictSame(await possible(made, 'pg_monitor'), ['select * from tasks'])
   })
 })
 
-t.test('a database that is closed is only read', async (t) => {
+t.test('a database without such rights is only read', async (t) => {
   const made = await databaseWith(t, DEFAULTS[0]?.[1] as string)
   const db = await openDatabase(loadConfig({ DATABASE_URL: made.DATABASE_URL }).database)
   t.teardown(() => db.close())

@@ -16,7 +16,7 @@ import t from '../support/tap.js'
 const MIGRATIONS = pathToFileURL(join(ROOT, 'db/migrations/'))
 const read = (name: string) => JSON.parse(readFileSync(new URL(name, MIGRATIONS), 'utf8'))
 
-t.test('the schema names its owner first in the key, and everything as it is on the wire', async (t) => {
+t.test('the key begins with the owner, and columns are named as in the API', async (t) => {
   const { name, columns, primaryKeys, checks, foreignKeys, indexes } = getTableConfig(schema.tasks)
   t.equal(name, 'tasks')
   t.strictSame(
@@ -58,7 +58,7 @@ t.test('the schema names its owner first in the key, and everything as it is on 
   )
 })
 
-t.test('the database refuses what the API would, whoever writes to it', async (t) => {
+t.test('the database refuses values that the API would refuse', async (t) => {
   const url = await emptyDatabase(t)
   await startApp(t, 'postgres', { DATABASE_URL: url })
   const sql = sqlClient(t, url)
@@ -105,7 +105,7 @@ t.test('the database refuses what the API would, whoever writes to it', async (t
   }
 })
 
-t.test("a user's tasks are found by the key alone", async (t) => {
+t.test("the key alone finds a user's tasks", async (t) => {
   const url = await emptyDatabase(t)
   await startApp(t, 'postgres', { DATABASE_URL: url })
   const sql = sqlClient(t, url)
@@ -126,13 +126,13 @@ t.test("a user's tasks are found by the key alone", async (t) => {
   }
 })
 
-t.test('the migrations make exactly the schema: drizzle-kit has nothing to add', async (t) => {
+t.test('the migrations create exactly the schema: drizzle-kit has nothing to add', async (t) => {
   const { entries } = read('meta/_journal.json')
   const last = String(entries.at(-1).idx).padStart(4, '0')
   const committed = read(`meta/${last}_snapshot.json`)
   t.strictSame(await generateMigration(committed, generateDrizzleJson(schema, committed.id)), [])
 
-  // And so does the database that they make, when it is asked.
+  // The migrated database has the same columns.
   const url = await emptyDatabase(t)
   await startApp(t, 'postgres', { DATABASE_URL: url })
   const sql = sqlClient(t, url)
@@ -157,7 +157,7 @@ t.test('the migrations make exactly the schema: drizzle-kit has nothing to add',
   )
 })
 
-t.test('the journal of the migrations only grows', async (t) => {
+t.test('no migration in the journal changes or disappears', async (t) => {
   const entries: { idx: number; when: number; tag: string }[] = read('meta/_journal.json').entries
   t.strictSame(
     entries.map(({ idx }) => idx),
@@ -179,7 +179,7 @@ t.test('the journal of the migrations only grows', async (t) => {
   )
 })
 
-t.test('times are UTC to the millisecond, whatever zone the database and the process live in', async (t) => {
+t.test('times are UTC with milliseconds, in any time zone of the database and the process', async (t) => {
   const url = await emptyDatabase(t)
   const name = new URL(url).pathname.slice(1)
   const sql = sqlClient(t, url)
@@ -219,11 +219,11 @@ t.test('times are UTC to the millisecond, whatever zone the database and the pro
   t.ok(String(completed.updated_at) > String(pending.updated_at))
   t.strictSame(await (await fetch(path, { headers })).json(), completed)
 
-  // The timestamps are the same to a service that lives elsewhere.
+  // A service in another time zone reads the same timestamps.
   const here = await clientOf(await startApp(t, 'postgres', { DATABASE_URL: url }), 'alice')
   t.strictSame((await here('GET', `/${task.id}`)).json, completed)
 
-  // A moment that the database was given, and none that it made itself.
+  // A fixed time, not the database's clock.
   await fresh`update tasks set created_at = '2026-03-29 02:30:00.5+00', updated_at = '2026-10-25 01:30:00.123+00'`
   const expected = { created_at: '2026-03-29T02:30:00.500Z', updated_at: '2026-10-25T01:30:00.123Z' }
   t.match(await (await fetch(path, { headers })).json(), expected)

@@ -22,7 +22,7 @@ async function open(t: Test, env: Record<string, string>): Promise<Database> {
   return db
 }
 
-/** A database that an earlier version of the service made, and a client for it. */
+/** A database of an earlier version of the service, and a client for it. */
 async function earlierDatabase(t: Test) {
   const DATABASE_URL = await emptyDatabase(t)
   const db = await open(t, { DATABASE_URL })
@@ -38,7 +38,7 @@ const sharedRows = async (sql: postgres.Sql) =>
 const ownHashes = async (sql: postgres.Sql) =>
   (await sql`select hash from tasks_migrations`).map(({ hash }) => hash).sort()
 
-/** Migrations of another drizzle application, each making one table, written at the given times. */
+/** Migrations of another drizzle application. Each creates one table, and has one of the given times. */
 function frontendMigrations(t: Test, tables: Record<string, number>): string {
   const folder = emptyFolder(t)
   mkdirSync(join(folder, 'meta'))
@@ -60,8 +60,8 @@ async function migrateFrontend(sql: postgres.Sql, migrationsFolder: string): Pro
   return tables.map(({ tablename }) => tablename).sort()
 }
 
-t.test('a frontend that uses drizzle on the same database has all its migrations applied', async (t) => {
-  t.test('on a database that this version made', async (t) => {
+t.test('another drizzle application on the same database applies all its migrations', async (t) => {
+  t.test('on a database of this version', async (t) => {
     const DATABASE_URL = await emptyDatabase(t)
     await (await open(t, { DATABASE_URL })).withAdminConnection(migrate)
     const sql = sqlClient(t, DATABASE_URL)
@@ -70,7 +70,7 @@ t.test('a frontend that uses drizzle on the same database has all its migrations
     t.strictSame(await migrateFrontend(sql, folder), ['f_new', 'f_old'])
   })
 
-  t.test('on one that an earlier version made', async (t) => {
+  t.test('on a database of an earlier version', async (t) => {
     const { db, sql } = await earlierDatabase(t)
     const folder = frontendMigrations(t, { f_old: 1_000 })
     t.strictSame(await migrateFrontend(sql, folder), [], 'which is what was wrong with that version')
@@ -85,7 +85,7 @@ t.test('a frontend that uses drizzle on the same database has all its migrations
 })
 
 for (const kind of KINDS) {
-  t.test(`the ${kind} database of an earlier version is taken over with its tasks`, async (t) => {
+  t.test(`the ${kind} database of an earlier version is migrated with its tasks`, async (t) => {
     const db = await open(
       t,
       kind === 'embedded' ? { DATA_DIR: emptyFolder(t) } : { DATABASE_URL: await emptyDatabase(t) }
@@ -97,7 +97,7 @@ for (const kind of KINDS) {
   })
 }
 
-t.test('rows of other applications stay as they are, and ours stay for earlier versions', async (t) => {
+t.test('rows of other applications do not change, and ours stay for earlier versions', async (t) => {
   const { db, sql } = await earlierDatabase(t)
   await sql`insert into drizzle.__drizzle_migrations (hash, created_at)
     values ('older', 5), ('newer', ${Date.now() + 1e9}), ('zero', 0), ('none', null)`
@@ -110,7 +110,7 @@ t.test('rows of other applications stay as they are, and ours stay for earlier v
   t.equal((await sharedRows(sql)).length, 2 + others.length, 'an earlier version finds nothing missing')
 })
 
-t.test('it is taken over once: what becomes of the shared journal later is of no concern', async (t) => {
+t.test('the shared journal is copied once: later changes have no effect', async (t) => {
   const { db, sql } = await earlierDatabase(t)
   await db.withAdminConnection(migrate)
   await sql`update drizzle.__drizzle_migrations set created_at = 7`
@@ -122,7 +122,7 @@ t.test('it is taken over once: what becomes of the shared journal later is of no
   t.equal((await sql`select from pg_namespace where nspname = 'drizzle'`).length, 0)
 })
 
-t.test('replicas of both versions that start at once all start, whoever is first', async (t) => {
+t.test('replicas of both versions start at the same time, in any order', async (t) => {
   for (let round = 0; round < 5; round++) {
     const { DATABASE_URL, sql } = await earlierDatabase(t)
     const replicas = await Promise.all(Array.from({ length: 8 }, () => open(t, { DATABASE_URL })))
@@ -137,7 +137,7 @@ t.test('replicas of both versions that start at once all start, whoever is first
   }
 })
 
-t.test('an earlier version that makes the database while this one starts is taken over', async (t) => {
+t.test('an earlier version creates the database while this one starts', async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
   const [earlier, now] = [await open(t, { DATABASE_URL }), await open(t, { DATABASE_URL })]
   let going: Promise<void> | undefined
@@ -154,7 +154,7 @@ t.test('an earlier version that makes the database while this one starts is take
   t.strictSame(await ownHashes(sqlClient(t, DATABASE_URL)), HASHES)
 })
 
-t.test('an earlier replica serves on while this version takes over, and starts again after it', async (t) => {
+t.test('an earlier replica continues while this version migrates, and can restart afterwards', async (t) => {
   const { DATABASE_URL, db: running } = await earlierDatabase(t)
   const tasks = taskRepository(running)
   const { id } = await tasks.create('alice', { title: 'Buy milk' })
@@ -168,7 +168,7 @@ t.test('an earlier replica serves on while this version takes over, and starts a
   t.match((await (await clientOf(app, 'alice'))('GET', `/${id}`)).json, { completed: true })
 })
 
-t.test("another application's journal that this role may not read is left alone", async (t) => {
+t.test('a journal of another application that this role may not read is ignored', async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
   const admin = sqlClient(t, DATABASE_URL)
   const role = `app_${randomUUID().replaceAll('-', '')}`
@@ -183,18 +183,15 @@ t.test("another application's journal that this role may not read is left alone"
   t.ok((await ownHashes(admin)).length >= HASHES.length)
 })
 
-t.test(
-  'a second installation, in a schema of its own, does not take the migrations of the first for its own',
-  async (t) => {
-    const { DATABASE_URL, sql } = await earlierDatabase(t)
-    const role = `second_${randomUUID().replaceAll('-', '')}`
-    await sql.unsafe(
-      `create role ${role} login superuser; create schema ${role}; alter role ${role} set search_path = ${role}`
-    )
-    t.teardown(() => sql.unsafe(`drop owned by ${role} cascade; drop role ${role}`))
-    const second = await open(t, { DATABASE_URL: DATABASE_URL.replace('postgres@', `${role}@`) })
-    await second.withAdminConnection(migrate)
-    t.match(await taskRepository(second).list('alice'), { length: 0 })
-    t.equal((await sql.unsafe(`select from ${role}.tasks`)).length, 0)
-  }
-)
+t.test('a second installation in another schema runs its own migrations', async (t) => {
+  const { DATABASE_URL, sql } = await earlierDatabase(t)
+  const role = `second_${randomUUID().replaceAll('-', '')}`
+  await sql.unsafe(
+    `create role ${role} login superuser; create schema ${role}; alter role ${role} set search_path = ${role}`
+  )
+  t.teardown(() => sql.unsafe(`drop owned by ${role} cascade; drop role ${role}`))
+  const second = await open(t, { DATABASE_URL: DATABASE_URL.replace('postgres@', `${role}@`) })
+  await second.withAdminConnection(migrate)
+  t.match(await taskRepository(second).list('alice'), { length: 0 })
+  t.equal((await sql.unsafe(`select from ${role}.tasks`)).length, 0)
+})

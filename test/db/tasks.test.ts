@@ -10,7 +10,7 @@ import t from '../support/tap.js'
 
 const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
-/** A task as it is in a list, where no version is needed. */
+/** A task as in a list, without its version. */
 const listed = ({ version, ...task }: VersionedTask) => task
 
 /** In milliseconds since 1970. */
@@ -23,7 +23,7 @@ for (const kind of KINDS) {
     t.teardown(() => db.close())
     await db.withAdminConnection(migrate)
     const repository = taskRepository(db)
-    // Without an expected version there is no stale one to report.
+    // Without expected versions the result is never a StaleVersion.
     type Changed = Promise<VersionedTask | undefined>
     const tasks = {
       ...repository,
@@ -33,10 +33,10 @@ for (const kind of KINDS) {
       update: (...change: [string, string, TaskChanges]) => repository.update(...change) as Changed,
       toggle: (...change: [string, string, boolean?]) => repository.toggle(...change) as Changed
     }
-    /** A user of whom there is nothing yet. */
+    /** A new user without tasks. */
     const newUser = () => randomUUID()
 
-    t.test('create returns what list and get return, with defaults and timestamps', async (t) => {
+    t.test('create returns the same as list and get, with defaults and timestamps', async (t) => {
       const user = newUser()
       const before = Date.now()
       const task = await tasks.create(user, { title: 'Buy milk' })
@@ -58,7 +58,7 @@ for (const kind of KINDS) {
       t.strictSame(done.completed_at, done.created_at)
     })
 
-    t.test('texts come back exactly as they went in', async (t) => {
+    t.test('texts are returned unchanged', async (t) => {
       const user = newUser()
       for (const text of [
         "'; drop table tasks; --",
@@ -70,7 +70,7 @@ for (const kind of KINDS) {
         const { id } = await tasks.create(user, { title: text, description: text })
         t.match(await tasks.get(user, id), { title: text, description: text })
       }
-      // A user is any text, too.
+      // A user id can be any text too.
       for (const odd of ["o'brien", 'a/b', ' ', 'ALICE', 'alice', '\u00e9', 'e\u0301', '🦄'.repeat(255)]) {
         await tasks.create(odd, { title: odd.slice(0, 50) })
         t.strictSame(
@@ -80,7 +80,7 @@ for (const kind of KINDS) {
       }
     })
 
-    t.test('list is newest first, whole or by state', async (t) => {
+    t.test('list is newest first, with or without a filter', async (t) => {
       const user = newUser()
       const all = []
       for (let i = 0; i < 30; i++)
@@ -91,7 +91,7 @@ for (const kind of KINDS) {
       t.strictSame(await tasks.list(newUser()), [])
     })
 
-    t.test('update changes what is given, and nothing else', async (t) => {
+    t.test('update changes only the given fields', async (t) => {
       const user = newUser()
       const cases = [
         { title: 'Bread' },
@@ -117,7 +117,7 @@ for (const kind of KINDS) {
       }
     })
 
-    t.test('completed_at is when completed last became true', async (t) => {
+    t.test('completed_at is the time when completed last became true', async (t) => {
       const user = newUser()
       const { id } = await tasks.create(user, { title: 'Run' })
       const done = await tasks.toggle(user, id)
@@ -136,7 +136,7 @@ for (const kind of KINDS) {
       t.ok(millisecondsOf(redone, 'completed_at') > millisecondsOf(done, 'completed_at'))
     })
 
-    t.test('updated_at never goes backwards, even after a clock that was ahead', async (t) => {
+    t.test('updated_at never decreases, even after the clock was set back', async (t) => {
       const user = newUser()
       const { id } = await tasks.create(user, { title: 'Wait' })
       await db.withAdminConnection((orm) =>
@@ -155,7 +155,7 @@ for (const kind of KINDS) {
       )
     })
 
-    t.test('a task of somebody else is no task, and stays as it is', async (t) => {
+    t.test("another user's task is not found, and does not change", async (t) => {
       const [alice, bob] = [newUser(), newUser()]
       const task = await tasks.create(alice, { title: 'Private' })
       await tasks.create(bob, { title: 'Own' })
@@ -173,7 +173,7 @@ for (const kind of KINDS) {
       t.equal((await tasks.list(bob)).length, 1)
     })
 
-    t.test('delete removes one task, once', async (t) => {
+    t.test('delete removes one task once', async (t) => {
       const user = newUser()
       const kept = await tasks.create(user, { title: 'Keep' })
       const { id } = await tasks.create(user, { title: 'Drop' })
@@ -182,7 +182,7 @@ for (const kind of KINDS) {
       t.strictSame(await tasks.list(user), [listed(kept)])
     })
 
-    t.test('nothing is lost between changes at the same time', async (t) => {
+    t.test('no concurrent change is lost', async (t) => {
       const user = newUser()
       const { id } = await tasks.create(user, { title: 'Count' })
       const answers = await Promise.all(Array.from({ length: 51 }, () => tasks.toggle(user, id)))
@@ -207,7 +207,7 @@ for (const kind of KINDS) {
   })
 }
 
-/** A database whose driver has mixed up answers: whatever is asked, the rows are bob's. */
+/** A database that mixes up answers: it always returns bob's rows. */
 function mixedUpDatabase(count: number): Database {
   const row = { user_id: 'bob', id: '', title: 'A secret', version: 1 }
   const rows = Array.from({ length: count }, () => row)
@@ -221,7 +221,7 @@ function mixedUpDatabase(count: number): Database {
   } as unknown as Database
 }
 
-t.test('rows of another user reach nobody, even if the driver has mixed up answers', async (t) => {
+t.test("another user's rows are never returned, even if the driver mixes up answers", async (t) => {
   const message = "the database answered with another user's row"
   const tasks = taskRepository(mixedUpDatabase(1))
   await t.rejects(tasks.get('alice', ''), { message })

@@ -8,12 +8,12 @@ import { SECURED } from '../support/postgres-server.js'
 import { aliceAt, type Service, startProcess, until } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
 
-// What any user can do, to a service of its own process that reaches PostgreSQL over TLS. A TLS socket lies on another
-// one, and whatever fails on either of them has to be heard: otherwise the process ends.
+// Failures that any user can cause, with a service in a process of its own that uses TLS to PostgreSQL. A TLS socket
+// has a TCP socket below it. An error of either without a listener would end the process.
 
-/** So many tasks of alice are a list that is streamed. */
+/** A list of this many tasks is streamed. */
 const TASKS = 210
-/** So many more make an answer that no buffer between here and the database holds. */
+/** With this many more, no buffer between the client and the database has room for the list. */
 const MORE = 3_000
 const DESCRIPTION = 'x'.repeat(9_000)
 
@@ -35,7 +35,7 @@ async function start(t: Test) {
   return { service, sql, role, alice: await aliceAt(service) }
 }
 
-/** Asks for the list and reads no more of it than its beginning. */
+/** Requests the list, and reads only its beginning. */
 async function beginList({ api }: Service): Promise<IncomingMessage> {
   const headers = { authorization: `Bearer ${await sign({ sub: 'alice' })}` }
   const request = get(`${api}/api/alice/tasks`, { headers, agent: false })
@@ -45,7 +45,7 @@ async function beginList({ api }: Service): Promise<IncomingMessage> {
   return response
 }
 
-/** The service is there, with all of alice's tasks, and ends as it should. */
+/** Checks that the service answers with all of alice's tasks, and stops normally. */
 async function lives(
   t: Test,
   service: Service,
@@ -80,13 +80,13 @@ t.test('a long list while the role has no connection left', async (t) => {
     await body?.cancel()
     t.ok(status === 200 || status === 503, `${status}`)
   }
-  // A failure that nobody waits for comes later.
+  // An unhandled failure would come later.
   await sleep(500)
   await sql.unsafe(`alter role ${role} connection limit -1`)
   await lives(t, service, alice)
 })
 
-t.test('a client that stops to read a long list until that is broken off', async (t) => {
+t.test('a client that stops reading a long list until the service aborts it', async (t) => {
   const { service, sql, role, alice } = await start(t)
   await fill(sql, MORE)
   const streaming = async () =>
@@ -100,7 +100,7 @@ t.test('a client that stops to read a long list until that is broken off', async
   await lives(t, service, alice, TASKS + MORE)
 })
 
-t.test('a database that stands still under load for a while', async (t) => {
+t.test('a database that pauses for a while under load', async (t) => {
   const { service, sql, role, alice } = await start(t)
   const { id } = (await (await alice('POST', '', { title: 'Buy milk' })).json()) as { id: string }
   let stopped = false

@@ -14,11 +14,11 @@ async function inMetrics(t: Test): Promise<Set<string>> {
   const server = await startKeyServer(t, [await exportJWK(publicKey)])
   const app = await startApp(t, 'postgres', { JWT_SECRET: '', JWKS_URL: server.url })
   await app.inject('/api/alice/tasks')
-  // Histograms without labels have their samples from the start; the others after a request.
+  // Histograms without labels have samples from the start, the others after a request.
   return new Set([...(await scrape(app)).keys()].map((sample) => sample.replace(/\{.*/, '')))
 }
 
-t.test('every metric that the dashboard and the alert rules name is there', async (t) => {
+t.test('every metric in the dashboard and the alert rules exists', async (t) => {
   const there = await inMetrics(t)
   for (const [file, least] of [
     ['deploy/grafana/dashboard.json', 20],

@@ -3,7 +3,7 @@ import { dirname, join, normalize } from 'node:path'
 import { ROOT } from '../support/root.js'
 import t from '../support/tap.js'
 
-/** The inner ones first. */
+/** Inner folders first. */
 const ROOMS = ['db/postgres', 'db/embedded', 'db', 'plugins', 'routes', 'src']
 const roomOf = (file: string) => ROOMS.find((room) => file.startsWith(`${room}/`))
 
@@ -24,14 +24,14 @@ function importsBetweenRooms(): string[] {
   return [...arrows].sort()
 }
 
-t.test("the picture of the rooms has the code's imports, all of them and no others", async (t) => {
+t.test('the picture has exactly the imports of the code', async (t) => {
   const page = readFileSync(join(ROOT, 'ARCHITECTURE.md'), 'utf8')
   const [, picture = ''] = /```mermaid\nflowchart TD\n([^`]*)```/.exec(page) ?? []
   const drawn = picture.split('\n').flatMap((line) => line.trim() || [])
   t.strictSame(drawn.sort(), importsBetweenRooms())
 })
 
-t.test('every file that the page names is there', async (t) => {
+t.test('every file on the page exists', async (t) => {
   const page = readFileSync(join(ROOT, 'ARCHITECTURE.md'), 'utf8')
   const named = [...page.matchAll(/`((?:src|routes|plugins|db)\/[\w/-]+\.ts)`/g)].map(
     ([, file]) => file as string

@@ -12,17 +12,17 @@ import { emptyFolder, startProcess, until } from '../support/process.js'
 import { SECRET, sign } from '../support/sign.js'
 import t, { type Test } from '../support/tap.js'
 
-// Follows docs/data.md with the programs of a real PostgreSQL, while the service is used.
+// Follows docs/data.md with the programs of a real PostgreSQL, while users change their tasks.
 
 const blocks = blocksOf('docs/data.md').map(({ code }) => code)
 const block = (mark: string) => blocks.find((code) => code.includes(mark)) ?? `no block has ${mark}`
 
 const USERS = ['alice', 'bob', 'carol', 'dave', 'erin', 'frank']
-/** Changes by each user between two steps. */
+/** Number of changes by each user between two steps. */
 const CHANGES = 25
 
 if (hasProgram(t, 'pg_basebackup', 'postgresql')) {
-  t.test('a service in use, restored as the guide says', async (t) => {
+  t.test('a restore of a service in use, by the guide', async (t) => {
     const server = await startServer(t)
     const DATABASE_URL = server.url('tasks')
     const service = await (await startProcess(t, { JWT_SECRET: SECRET, DATABASE_URL })).ready()
@@ -50,12 +50,12 @@ if (hasProgram(t, 'pg_basebackup', 'postgresql')) {
     for (const user of users) await user.stop()
     await service.stop()
 
-    t.test('a dump has all users as they were at one moment of it', async (t) => {
+    t.test('a dump has the tasks of all users from one snapshot', async (t) => {
       await isRestored(t, server.url('tasks_restored'), users, dumping.from, dumping.until)
     })
 
     t.test(
-      'point-in-time recovery has what was acknowledged before the moment, and nothing later',
+      'point-in-time recovery has every change that was acknowledged before that time, and no later one',
       async (t) => {
         await server.kill()
         const shown = block('recovery_target_time')
@@ -72,7 +72,7 @@ if (hasProgram(t, 'pg_basebackup', 'postgresql')) {
   })
 }
 
-/** A server of its own, with the guide's settings, and its paths below a folder of this test. */
+/** Starts a server with the guide's settings. The guide's paths are below a folder of this test. */
 async function startServer(t: Test) {
   const home = realpathSync(emptyFolder(t))
   const user = unprivileged()
@@ -93,7 +93,7 @@ async function startServer(t: Test) {
     await promisify(execFile)('sh', ['-ec', here], options)
   }
 
-  /** @param data the folder's name */
+  /** @param data name of the folder */
   async function start(data: string): Promise<void> {
     const flags = Object.entries({ port, listen_addresses: '127.0.0.1', unix_socket_directories: '' })
     const child = spawn(
@@ -113,7 +113,7 @@ async function startServer(t: Test) {
     if (child.exitCode !== null) throw new Error(`PostgreSQL did not start:\n${log}`)
   }
 
-  /** As a loss of power would, but that what was written stays. */
+  /** Ends all processes at once, like a crash. Written files stay. */
   async function kill(): Promise<void> {
     if (server === undefined || server.exitCode !== null || server.signalCode !== null) return
     server.kill('SIGQUIT')
@@ -136,13 +136,13 @@ async function startServer(t: Test) {
 interface Change {
   sentAt: number
   answeredAt: number
-  /** The user's list after it, oldest first. */
+  /** The user's list after the change, oldest first. */
   list: Task[]
 }
 
 type User = Awaited<ReturnType<typeof startUser>>
 
-/** One user, who makes one change after the other. */
+/** One user, who makes one change after another. */
 async function startUser(api: string, name: string) {
   const authorization = `Bearer ${await sign({ sub: name })}`
   const call = async (method: string, path: string, body?: object) => {
@@ -188,8 +188,8 @@ async function startUser(api: string, name: string) {
 }
 
 /**
- * A service on the database answers each user's list as it was after one of the user's changes: after each that was
- * answered before `from`, and before each that was sent after `until`.
+ * Starts a service on the database. Each user's list must be a state between two changes. It has all changes that
+ * were answered before `from`, and none that was sent after `until`.
  */
 async function isRestored(t: Test, DATABASE_URL: string, users: User[], from: number, until: number) {
   const service = await (await startProcess(t, { JWT_SECRET: SECRET, DATABASE_URL })).ready()

@@ -10,8 +10,8 @@ import { ROOT } from '../support/root.js'
 import { sign } from '../support/sign.js'
 import t, { type Test } from '../support/tap.js'
 
-// docs/issuers.md followed literally, for the issuers that can run here. Better Auth's section is followed by the
-// browser tests, which have that package.
+// Follows docs/issuers.md for the issuers that can run here. The browser tests follow the section on Better Auth,
+// because they have that package.
 
 const PAGE = readFileSync(join(ROOT, 'docs/issuers.md'), 'utf8')
 
@@ -41,7 +41,7 @@ async function listen(t: Test, env: Record<string, string>) {
   }
 }
 
-/** The settings on the page, with this issuer in the place of the page's. */
+/** The page's settings, with the URL of this issuer. */
 const settingsFor = (issuer: string) =>
   parseEnv(blockOf('oidc-provider').replaceAll('https://sso.example.com', issuer)) as Record<string, string>
 
@@ -60,7 +60,7 @@ for (const alg of ['RS256', 'ES256', 'EdDSA']) {
     t.equal((await list(await issuer.token())).status, 401, 'an opaque token')
     t.match(lines.at(-1), /"reason":"malformed"/)
 
-    // Each rotation right after the fetch that found the key before.
+    // Each rotation comes directly after the fetch of the previous key.
     for (const next of ['EdDSA', 'RS256', 'ES256']) {
       await issuer.rotate(next)
       const rotated = await issuer.token(AUDIENCE)
@@ -70,7 +70,7 @@ for (const alg of ['RS256', 'ES256', 'EdDSA']) {
   })
 }
 
-t.test('the answer in each second after a rotation, under load', async (t) => {
+t.test('the first answer in each second after a rotation, under load', async (t) => {
   const issuer = await startOidcIssuer(t, 'ES256')
   const { list } = await listen(t, settingsFor(issuer.url))
   const statuses = new Set<number>()
@@ -83,7 +83,7 @@ t.test('the answer in each second after a rotation, under load', async (t) => {
   t.strictSame([...statuses], [200])
 })
 
-t.test('localhost and 127.0.0.1 are two issuers', async (t) => {
+t.test('localhost and 127.0.0.1 are different issuers', async (t) => {
   const issuer = await startOidcIssuer(t, 'ES256')
   const { list, lines } = await listen(t, {
     ...settingsFor(issuer.url),
@@ -101,7 +101,7 @@ t.test('a shared secret', async (t) => {
   t.equal((await list(await sign({ sub: 'alice' }))).status, 401, 'another secret')
 })
 
-t.test('every block on the page is a configuration that the service accepts', async (t) => {
+t.test('the service accepts every configuration on the page', async (t) => {
   const blocks = [...PAGE.matchAll(/^```ini\n(.*?)^```$/gms)].map(([, code]) => parseEnv(code as string))
   t.ok(blocks.length >= 9)
   for (const block of blocks) {

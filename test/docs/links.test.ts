@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path'
 import { ROOT } from '../support/root.js'
 import t from '../support/tap.js'
 
-/** As GitHub makes them from headings. */
+/** Makes an anchor as GitHub does. */
 const anchorOf = (heading: string) =>
   heading
     .toLowerCase()
@@ -16,7 +16,7 @@ const anchorOf = (heading: string) =>
 const pages = execFileSync('git', ['ls-files', '*.md'], { cwd: ROOT, encoding: 'utf8' }).trim().split('\n')
 const textOf = (page: string) => readFileSync(join(ROOT, page), 'utf8').replaceAll(/```.*?```/gs, '')
 
-t.test('every link of a page to another, or to a part of one, leads somewhere', async (t) => {
+t.test('every link to a page or a heading has a target', async (t) => {
   for (const page of pages) {
     for (const [, link = ''] of textOf(page).matchAll(/\]\(([^)\s]+)\)/g)) {
       if (/^[a-z]+:/.test(link)) continue

@@ -5,7 +5,7 @@ import { codeOf, rowsOf } from '../support/markdown.js'
 import { scrape } from '../support/metrics.js'
 import t from '../support/tap.js'
 
-t.test('the table of metrics has those of /metrics, with their types and labels', async (t) => {
+t.test('the table has the metrics of /metrics, with their types and labels', async (t) => {
   const { publicKey } = generateKeyPairSync('ed25519')
   const server = await startKeyServer(t, [publicKey.export({ format: 'jwk' })])
   const app = await startApp(t, 'postgres', { JWT_SECRET: '', JWKS_URL: server.url })
@@ -26,7 +26,7 @@ t.test('the table of metrics has those of /metrics, with their types and labels'
   t.strictSame(documented.sort(), there.sort())
 })
 
-t.test('the reasons for 503 are those of the metric', async (t) => {
+t.test("the table has the metric's reasons of a 503", async (t) => {
   const app = await startApp(t)
   const inMetric = [...(await scrape(app)).keys()].flatMap(
     (sample) => /^http_requests_shed_total\{reason="(\w+)"\}$/.exec(sample)?.[1] ?? []

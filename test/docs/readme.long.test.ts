@@ -13,7 +13,7 @@ import t from '../support/tap.js'
 const CURL_SHIM = fileURLToPath(new URL('../support/curl.js', import.meta.url))
 const END = '--- end of block ---'
 
-/** What differs each time in answers: ids and times. */
+/** Replaces ids and times, which differ in each run. */
 const normal = (text: string) =>
   text
     .replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, '<id>')
@@ -22,12 +22,12 @@ const normal = (text: string) =>
 
 onEachDatabase(async (t, app) => {
   const url = await app.listen({ port: 0, host: '127.0.0.1' })
-  // In this order: the walk through begins and ends with an empty list.
+  // In this order: the walk-through begins and ends with an empty list.
   for (const [page, least] of [
     ['docs/walkthrough.md', 8],
     ['README.md', 1]
   ] as const) {
-    t.test(`the commands of ${page} answer what it shows`, async (t) => {
+    t.test(`the commands of ${page} print the output on the page`, async (t) => {
       const blocks = blocksOf(page)
       const commands = blocks.filter(({ language }) => language === 'sh')
       const shown = blocks.filter(({ language }) => language === 'json')
@@ -36,7 +36,7 @@ onEachDatabase(async (t, app) => {
 
       const script = [
         'set -e',
-        // Without curl on the machine, what stands in for it.
+        // A replacement for curl, if the machine has none.
         `command -v curl >/dev/null || curl() { "${process.execPath}" "${CURL_SHIM}" "$@"; }`,
         ...commands.map(({ code }) => `${code}\necho; echo '${END}'`)
       ]
@@ -56,7 +56,7 @@ onEachDatabase(async (t, app) => {
   }
 })
 
-t.test('the commands to start and to test are the ones that are checked', async (t) => {
+t.test('these commands to start and to test are checked elsewhere', async (t) => {
   const consoles = blocksOf('README.md').filter(({ language }) => language === 'console')
   t.strictSame(
     consoles.map(({ code }) => code),
@@ -64,29 +64,26 @@ t.test('the commands to start and to test are the ones that are checked', async 
   )
 })
 
-t.test(
-  'the table of variables has those of the code, with their defaults, and so has .env.example',
-  async (t) => {
-    const documented = rowsOf('docs/configuration.md', ['variable', 'default', 'meaning']).flatMap(
-      ([names, defaults]) => codeOf(names).map((name, index) => [name, codeOf(defaults)[index]])
-    )
-    const { properties } = Environment
-    const inCode = Object.entries(properties).map(([name, schema]) => [name, schema.default])
-    t.strictSame(documented.sort(), inCode.sort())
+t.test('the table of variables and .env.example have the variables and defaults of the code', async (t) => {
+  const documented = rowsOf('docs/configuration.md', ['variable', 'default', 'meaning']).flatMap(
+    ([names, defaults]) => codeOf(names).map((name, index) => [name, codeOf(defaults)[index]])
+  )
+  const { properties } = Environment
+  const inCode = Object.entries(properties).map(([name, schema]) => [name, schema.default])
+  t.strictSame(documented.sort(), inCode.sort())
 
-    const example = readFileSync(join(ROOT, '.env.example'), 'utf8')
-    const lines = [...example.matchAll(/^#([A-Z_]+)=(.*)$/gm)] as unknown as [string, string, string][]
-    // NODE_ENV cannot be set there.
-    const settable = Object.keys(properties).filter((name) => name !== 'NODE_ENV')
-    t.strictSame(lines.map(([, name]) => name).sort(), settable.sort())
-    for (const [, name, value] of lines) {
-      const { default: standard } = properties[name as keyof typeof properties]
-      if (standard !== undefined) t.equal(value, standard, name)
-    }
+  const example = readFileSync(join(ROOT, '.env.example'), 'utf8')
+  const lines = [...example.matchAll(/^#([A-Z_]+)=(.*)$/gm)] as unknown as [string, string, string][]
+  // NODE_ENV cannot be set there.
+  const settable = Object.keys(properties).filter((name) => name !== 'NODE_ENV')
+  t.strictSame(lines.map(([, name]) => name).sort(), settable.sort())
+  for (const [, name, value] of lines) {
+    const { default: standard } = properties[name as keyof typeof properties]
+    if (standard !== undefined) t.equal(value, standard, name)
   }
-)
+})
 
-t.test('the table of errors has those of the code', async (t) => {
+t.test('the table of errors has the errors of the code', async (t) => {
   const documented = rowsOf('docs/api.md', ['status', '`code`', 'when']).map(([status, code]) => [
     codeOf(code)[0] as string,
     Number(status)

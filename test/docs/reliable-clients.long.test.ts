@@ -15,7 +15,7 @@ interface Code {
 /**
  * The functions on the page, as a reader would paste them.
  *
- * @param timer what they find as `setTimeout`
+ * @param timer their `setTimeout`
  */
 function load(token: string, tasks: string, timer: object = setTimeout): Code {
   const code = blocksOf('docs/reliable-clients.md')
@@ -25,7 +25,7 @@ function load(token: string, tasks: string, timer: object = setTimeout): Code {
   return new Function('token', 'tasks', 'setTimeout', source)(token, tasks, timer)
 }
 
-/** A server on a port of its own, which ends with the test. */
+/** Starts a server on a port of its own. It ends with the test. */
 async function serve(t: Test, answer: RequestListener): Promise<string> {
   const server = createServer(answer)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -36,7 +36,7 @@ async function serve(t: Test, answer: RequestListener): Promise<string> {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
-/** A proxy that rewrites every ETag, as one does that compresses. */
+/** A proxy that rewrites every ETag, like one that compresses. */
 const rewritingProxy = (t: Test, target: string, rewrite: (tag: string) => string) =>
   serve(t, (incoming, outgoing) => {
     const { method, url, headers } = incoming
@@ -60,7 +60,7 @@ onEachDatabase(async (t, app) => {
   const titleOf = async (id: string) => (await alice('GET', `/${id}`)).json.title
 
   t.test(
-    'with every third answer lost, a client that retries with keys ends with exactly the tasks it meant',
+    'with every third answer lost, a client that retries with keys creates exactly its tasks',
     async (t) => {
       const proxy = await lossyProxy(t, url, 3)
       const client = load(token, `${proxy.url}/api/alice/tasks`)
@@ -81,7 +81,7 @@ onEachDatabase(async (t, app) => {
     }
   )
 
-  t.test('the edit that the page shows overwrites nobody', async (t) => {
+  t.test("the page's edit function overwrites no other change", async (t) => {
     const id = await newTask('0')
     const increment = ({ title }: { title: string }) => ({ title: String(Number(title) + 1) })
     const answers = await Promise.all(Array.from({ length: 10 }, () => here.edit(id, increment)))
@@ -93,7 +93,7 @@ onEachDatabase(async (t, app) => {
     ['nginx', (tag: string) => `W/${tag}`],
     ['Apache', (tag: string) => tag.replace(/"$/, '-gzip"')]
   ] as const) {
-    t.test(`behind ${proxy}, which compresses, they do the same`, async (t) => {
+    t.test(`behind ${proxy}, which compresses, both do the same`, async (t) => {
       const there = load(token, `${await rewritingProxy(t, url, rewrite)}/api/alice/tasks`)
       const id = await newTask('0')
       const increment = ({ title }: { title: string }) => ({ title: String(Number(title) + 1) })
@@ -108,7 +108,7 @@ onEachDatabase(async (t, app) => {
     })
   }
 
-  t.test('the refresh that the page shows keeps what it knows until the task changes', async (t) => {
+  t.test("the page's refresh function keeps its copy until the task changes", async (t) => {
     const id = await newTask('old')
     const known = { etag: '"1"', task: { title: 'old' } }
     t.equal(await here.refresh(id, known), known)
@@ -117,7 +117,7 @@ onEachDatabase(async (t, app) => {
   })
 })
 
-t.test('the functions on the page end, whatever the service answers', async (t) => {
+t.test("the page's functions end with any answer of the service", async (t) => {
   const waits: number[] = []
   const timer = (resolve: () => void, milliseconds: number) => {
     waits.push(milliseconds)

@@ -8,7 +8,7 @@ import t, { type Test } from '../support/tap.js'
 
 const [ROLES, ...others] = blocksOf('docs/roles.md').filter(({ language }) => language === 'sql')
 
-/** A new database with the page's roles, by names of this test's own because roles belong to the whole server. */
+/** A new database with the page's roles. They have other names, because roles belong to the whole server. */
 async function withRoles(t: Test) {
   const url = await emptyDatabase(t)
   const admin = sqlClient(t, url)
@@ -26,7 +26,7 @@ async function withRoles(t: Test) {
   return { admin, owner, service, ownerUrl: urlOf(owner), serviceUrl: urlOf(service) }
 }
 
-/** As the page says: once, before the service starts. */
+/** As the page says, once, before the service starts. */
 async function migrated(t: Test) {
   const roles = await withRoles(t)
   await migrateWith({ DATABASE_URL: roles.serviceUrl, MIGRATION_DATABASE_URL: roles.ownerUrl })
@@ -41,7 +41,7 @@ t.test('the page shows the roles in one block', async (t) => {
 t.test('the role of the service', async (t) => {
   const { admin, owner, service, ownerUrl, serviceUrl } = await migrated(t)
 
-  t.test('serves all six operations', async (t) => {
+  t.test('can run all six operations', async (t) => {
     const app = await startApp(t, 'postgres', { DATABASE_URL: serviceUrl })
     const alice = await clientOf(app, 'alice')
     const { status, json } = await alice('POST', '', { title: 'a' })
@@ -92,7 +92,7 @@ t.test('the role of the service', async (t) => {
     )
   })
 
-  t.test('is refused everything else', async (t) => {
+  t.test('may do nothing else', async (t) => {
     const asOwner = sqlClient(t, ownerUrl)
     await asOwner`create table secrets (id int)`
     await asOwner`create function answer() returns int language sql as 'select 42'`
@@ -130,7 +130,7 @@ t.test('the role of the service', async (t) => {
     t.equal((await sql`select from tasks`).length, 1, 'the table is as it was')
   })
 
-  t.test('starts the service as a process, also several at once that may migrate', async (t) => {
+  t.test('starts the service as a process, also several at the same time', async (t) => {
     const env = { JWT_SECRET: SECRET, DATABASE_URL: serviceUrl }
     await (await startProcess(t, { ...env, NODE_ENV: 'production' })).ready()
     const both = { ...env, MIGRATION_DATABASE_URL: ownerUrl }
@@ -138,33 +138,30 @@ t.test('the role of the service', async (t) => {
   })
 })
 
-t.test(
-  'without MIGRATION_DATABASE_URL, a migration that is missing stops the start in one line',
-  async (t) => {
-    const { admin, ownerUrl, serviceUrl } = await withRoles(t)
-    const refused = async (t: Test, what: RegExp) => {
-      const env = { JWT_SECRET: SECRET, DATABASE_URL: serviceUrl, NODE_ENV: 'production' }
-      const line = await startRefusal(env)
-      t.match(line, /^DATABASE_URL: [^\n]*run npm run db:migrate as the owner[^\n]*$/)
-      t.match(line, what)
-      t.notMatch(line, 's3cretpassword')
-    }
-    t.test('on an empty database', (t) => refused(t, /permission denied for schema public/))
-
-    t.test('when the migrations cannot be seen', async (t) => {
-      await migrateWith({ DATABASE_URL: ownerUrl })
-      await refused(t, /permission denied for table tasks_migrations/)
-    })
-
-    t.test('when some are missing', async (t) => {
-      await startApp(t, 'postgres', { DATABASE_URL: serviceUrl, MIGRATION_DATABASE_URL: ownerUrl })
-      await admin`delete from tasks_migrations`
-      await refused(t, /permission denied for schema public/)
-    })
+t.test('without MIGRATION_DATABASE_URL, a missing migration stops the start in one line', async (t) => {
+  const { admin, ownerUrl, serviceUrl } = await withRoles(t)
+  const refused = async (t: Test, what: RegExp) => {
+    const env = { JWT_SECRET: SECRET, DATABASE_URL: serviceUrl, NODE_ENV: 'production' }
+    const line = await startRefusal(env)
+    t.match(line, /^DATABASE_URL: [^\n]*run npm run db:migrate as the owner[^\n]*$/)
+    t.match(line, what)
+    t.notMatch(line, 's3cretpassword')
   }
-)
+  t.test('on an empty database', (t) => refused(t, /permission denied for schema public/))
 
-t.test('what is wrong with the role that migrates names its variable, and no password', async (t) => {
+  t.test('when the role may not read the journal', async (t) => {
+    await migrateWith({ DATABASE_URL: ownerUrl })
+    await refused(t, /permission denied for table tasks_migrations/)
+  })
+
+  t.test('when some are missing', async (t) => {
+    await startApp(t, 'postgres', { DATABASE_URL: serviceUrl, MIGRATION_DATABASE_URL: ownerUrl })
+    await admin`delete from tasks_migrations`
+    await refused(t, /permission denied for schema public/)
+  })
+})
+
+t.test('an error of the role that migrates has its variable, and no password', async (t) => {
   const { serviceUrl } = await withRoles(t)
   for (const [what, MIGRATION_DATABASE_URL, line] of [
     ['no right to migrate', serviceUrl, /the database cannot be used: .*permission denied/],

@@ -11,7 +11,7 @@ import t, { type Test } from '../../support/tap.js'
 
 const TAKER = fileURLToPath(new URL('../../support/lock-taker.js', import.meta.url))
 
-/** The lock that this process would leave, to be changed into that of another holder. */
+/** The lock file of this process, which tests change into another holder's. */
 function ownLock(t: Test): Record<string, unknown> {
   const directory = emptyFolder(t)
   lockDirectory(directory)
@@ -24,7 +24,7 @@ async function deadPid(): Promise<number> {
   return child.pid as number
 }
 
-t.test('one holder at a time, and the folder is free after it', async (t) => {
+t.test('one process at a time holds the lock, and releases it', async (t) => {
   const directory = emptyFolder(t)
   const release = lockDirectory(directory)
   t.throws(() => lockDirectory(directory), StartError)
@@ -38,7 +38,7 @@ t.test('one holder at a time, and the folder is free after it', async (t) => {
   t.strictSame(readdirSync(directory), ['lock-2'], 'and only the newest file is kept')
 })
 
-t.test('who comes too late to release does not take the lock of the next holder away', async (t) => {
+t.test('a late release does not remove the lock of the next holder', async (t) => {
   const directory = emptyFolder(t)
   const release = lockDirectory(directory)
   release()
@@ -48,7 +48,7 @@ t.test('who comes too late to release does not take the lock of the next holder 
   next()
 })
 
-t.test('a lock that is found', async (t) => {
+t.test('an existing lock', async (t) => {
   const mine = ownLock(t)
   const linux = process.platform === 'linux'
   const cases: [what: string, content: string, holds: boolean][] = [
@@ -59,7 +59,7 @@ t.test('a lock that is found', async (t) => {
       true
     ],
     ['of a dead process does not hold', JSON.stringify({ ...mine, pid: await deadPid() }), false],
-    // Only Linux tells when a process began.
+    // Only Linux has the start time of a process.
     ['of an earlier process with our own id does not hold', JSON.stringify({ ...mine, began: '1' }), !linux],
     [
       'of an earlier process with an id that is used again does not hold',
@@ -90,7 +90,7 @@ t.test('a lock that is found', async (t) => {
   }
 })
 
-t.test('the line about a lock of another host tells the way', async (t) => {
+t.test('the error about a lock of another host says how to remove it', async (t) => {
   const directory = emptyFolder(t)
   const holder = { ...ownLock(t), host: 'replaced-container', pid: 7 }
   writeFileSync(join(directory, 'lock-1'), JSON.stringify(holder))
@@ -106,7 +106,7 @@ t.test('the line about a lock of another host tells the way', async (t) => {
   lockDirectory(directory)()
 })
 
-t.test('of many processes that find a stale lock at once exactly one wins', async (t) => {
+t.test('exactly one of many processes takes over a stale lock', async (t) => {
   const dead = JSON.stringify({ ...ownLock(t), pid: await deadPid() })
   const takers = Array.from({ length: 8 }, () => {
     const child = spawn(process.execPath, [TAKER], {

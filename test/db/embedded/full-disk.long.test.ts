@@ -6,10 +6,10 @@ import { emptyFolder, startProcess, until } from '../../support/process.js'
 import { SECRET, sign } from '../../support/sign.js'
 import t from '../../support/tap.js'
 
-/** A new database takes about half of it. */
+/** A new database uses about half of it. */
 const SIZE_MIB = 100
 
-/** Runs what follows with a small file system of its own in the given folder, which nobody else sees. */
+/** Runs a command with a small file system mounted at the folder, in a mount namespace of its own. */
 const withSmallDisk = (directory: string) => [
   'unshare',
   '--user',
@@ -25,7 +25,7 @@ const [command = '', ...args] = withSmallDisk('/tmp')
 const skip =
   spawnSync(command, [...args, 'true']).status !== 0 && 'this system lets nobody mount a file system'
 
-t.test('a full disk refuses writes only, and when there is room again all goes on', { skip }, async (t) => {
+t.test('a full disk refuses only writes, and they succeed again when there is space', { skip }, async (t) => {
   const directory = emptyFolder(t)
   const service = await startProcess(
     t,
@@ -41,7 +41,7 @@ t.test('a full disk refuses writes only, and when there is room again all goes o
   const acknowledged = new Set<string>()
   let refused = 0
   const create = async () => {
-    // Cannot be compressed, so that each takes room.
+    // Random text cannot be compressed.
     const body = JSON.stringify({ title: 'Keep', description: randomBytes(6_000).toString('base64') })
     const response = await fetch(url, { method: 'POST', headers, body })
     const answer = (await response.json()) as { id: string }
@@ -77,7 +77,7 @@ t.test('a full disk refuses writes only, and when there is room again all goes o
   t.match(await service.stop(), { code: 0 })
 })
 
-/** Takes all the room that is left; the code of the error that ends it. */
+/** Fills the disk. Returns the code of the error at its end. */
 function fill(file: string): string | undefined {
   const descriptor = openSync(file, 'w')
   let code: string | undefined

@@ -9,7 +9,7 @@ import t, { type Test } from '../../support/tap.js'
 const USER = 'alice'
 const { fsyncSync } = fs
 
-/** Takes the place of the system's fsync until the test ends. */
+/** Replaces the system's fsync until the test ends. */
 function replaceFsync(t: Test, fsync: typeof fsyncSync): void {
   const replace = (by: typeof fsyncSync) => {
     fs.fsyncSync = by
@@ -25,7 +25,7 @@ async function open(directory: string) {
   return { db, tasks: taskRepository(db) }
 }
 
-t.test('every write is on the disk before it is acknowledged, and a read waits for none', async (t) => {
+t.test('every write is on the disk before it is acknowledged, and a read waits for no fsync', async (t) => {
   let synced = 0
   replaceFsync(t, (file) => {
     fsyncSync(file)
@@ -57,7 +57,7 @@ t.test('every write is on the disk before it is acknowledged, and a read waits f
   await again.db.close()
 })
 
-t.test('a disk that fails is said, and what was acknowledged is there after a new start', async (t) => {
+t.test('a failed fsync is an error, and acknowledged tasks are there after a restart', async (t) => {
   let fails = false
   replaceFsync(t, (file) => {
     if (fails) throw Object.assign(new Error('EIO: i/o error, fsync'), { code: 'EIO' })
@@ -69,7 +69,7 @@ t.test('a disk that fails is said, and what was acknowledged is there after a ne
   fails = true
   await t.rejects(tasks.create(USER, { title: 'Buy bread' }), DatabaseUnavailable)
   fails = false
-  // It may have taken the failed one for done.
+  // PGlite may have reported success for the failed one.
   await t.rejects(tasks.get(USER, id), DatabaseUnavailable)
   await t.rejects(tasks.create(USER, { title: 'Buy salt' }), DatabaseUnavailable)
   await db.close()

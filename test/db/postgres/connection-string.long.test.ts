@@ -30,7 +30,7 @@ interface Session {
   timeout: string
 }
 
-/** What the server says of a connection by this URL. */
+/** Connects with this URL, and returns what the server knows about the connection. */
 async function connected(url: string): Promise<Session> {
   const db = await openDatabase({ kind: 'postgres', url })
   try {
@@ -46,7 +46,7 @@ async function connected(url: string): Promise<Session> {
   }
 }
 
-/** Whether a connection is encrypted, or the code of the error that it fails with. */
+/** Returns true if the connection uses TLS, or the code of the error. */
 async function transport(url: string): Promise<string> {
   try {
     return (await connected(url)).ssl ? 'TLS' : 'plain text'
@@ -65,7 +65,7 @@ async function configure(name: string, value: string): Promise<void> {
 }
 
 const WRONG_HOST = 'ERR_TLS_CERT_ALTNAME_INVALID'
-// The second one where it has the name of one that is known.
+// The second authority has the name of the first, which is trusted.
 const UNKNOWN_ISSUER = /^(UNABLE_TO_VERIFY_LEAF_SIGNATURE|CERT_SIGNATURE_FAILURE)$/
 const EXPIRED = 'CERT_HAS_EXPIRED'
 
@@ -137,7 +137,7 @@ t.test('a server without TLS', async (t) => {
   }
 })
 
-t.test('a Unix socket, whatever sslmode says', async (t) => {
+t.test('a Unix socket, with any sslmode', async (t) => {
   const encoded = encodeURIComponent(directory)
   for (const url of [
     `postgres://postgres@/postgres?host=${directory}&port=${port}`,
@@ -163,7 +163,7 @@ t.test('versions of TLS', async (t) => {
   t.match(await transport(at('localhost', query)), /PROTOCOL_VERSION/)
 })
 
-t.test('a certificate of the client', async (t) => {
+t.test('a client certificate', async (t) => {
   const authority = makeAuthority()
   const { certificate, key } = authority.issue()
   const files = t.testdir({ 'client.crt': certificate, 'client.key': key })
@@ -174,7 +174,7 @@ t.test('a certificate of the client', async (t) => {
   t.match(await connected(at('127.0.0.1', 'sslmode=require')), { ssl: true, dn: null })
 })
 
-t.test('names and passwords with characters that mean something in a URL', async (t) => {
+t.test('names and passwords with special characters', async (t) => {
   const [file] = await admin`show hba_file`
   const hba = file?.hba_file as string
   const before = readFileSync(hba, 'utf8')
@@ -188,7 +188,7 @@ t.test('names and passwords with characters that mean something in a URL', async
     `postgres://${encodeURIComponent(name)}:${encodeURIComponent(secret)}@127.0.0.1:${port}/postgres`
   while ((await transport(url('wrong'))) !== '28P01') await setTimeout(20)
   t.match(await connected(url(password)), { user: name })
-  // psql would take the password from here. This service is configured by its own variables only.
+  // psql reads its password from this variable. The service must not.
   process.env.PGPASSWORD = password
   t.teardown(() => {
     delete process.env.PGPASSWORD
@@ -198,7 +198,7 @@ t.test('names and passwords with characters that mean something in a URL', async
   t.match(await connected(`postgres://127.0.0.1:${port}/postgres?${inQuery}`), { user: name })
 })
 
-t.test('what the server is told', async (t) => {
+t.test('start-up parameters', async (t) => {
   t.match(await connected(at('127.0.0.1')), { name: 'tasks-api', timeout: '0' })
   const query = 'application_name=mine&options=-c%20statement_timeout%3D7s'
   t.match(await connected(at('127.0.0.1', query)), { name: 'mine', timeout: '7s' })

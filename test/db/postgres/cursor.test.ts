@@ -8,10 +8,10 @@ import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url
 import { emptyDatabase } from '../../support/databases.js'
 import t from '../../support/tap.js'
 
-t.test('the wait for a turn, for a connection and for the first batch has one deadline', async (t) => {
+t.test('the queue, the connection and the first batch share one deadline', async (t) => {
   const target = parseDatabaseUrl(await emptyDatabase(t))
   const [address] = target.addresses as [DatabaseAddress]
-  // Half of the connections may stream: one.
+  // Half of the connections may stream, here one.
   const pool = new Pool((events) => openClient(target, address, events), 2)
   t.teardown(() => pool.end(100))
   const { stream } = openCursors(pool)
@@ -21,7 +21,7 @@ t.test('the wait for a turn, for a connection and for the first batch has one de
   const order: string[] = []
   const second = stream('select pg_sleep(60)', []).next()
   const answered = t.rejects(second, DatabaseUnavailable).then(() => order.push('answered'))
-  // Timers fire in their order, however busy the machine is.
+  // Timers fire in order, even on a busy machine.
   const late = sleep(STATEMENT_MS + 500).then(() => order.push('late'))
   await sleep(STATEMENT_MS / 2)
   await first.return(undefined)

@@ -6,7 +6,7 @@ import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { freePort, type PostgresServer, startPostgres } from '../../support/postgres-server.js'
 import t, { type Test } from '../../support/tap.js'
 
-/** A URL with several hosts, which are ports of 127.0.0.1. */
+/** A URL whose hosts are ports of 127.0.0.1. */
 const urlOf = (ports: (string | number)[], database = 'postgres') =>
   `postgres://postgres@${ports.map((port) => `127.0.0.1:${port}`).join(',')}/${database}?sslmode=disable&target_session_attrs=read-write`
 
@@ -18,7 +18,7 @@ async function serving(t: Test, url: string) {
   return alice
 }
 
-t.test('a host that refuses is passed over, wherever it stands', async (t) => {
+t.test('a host that refuses is skipped, at any position', async (t) => {
   const { port, pathname } = new URL(await emptyDatabase(t))
   const dead = await freePort()
   for (const ports of [
@@ -33,7 +33,7 @@ t.test('a host that refuses is passed over, wherever it stands', async (t) => {
   })
 })
 
-/** Starts the server again as a standby. */
+/** Restarts the server as a standby. */
 async function makeStandby(t: Test, server: PostgresServer): Promise<void> {
   const sql = sqlClient(t, server.url('postgres'))
   const directory = (await sql`show data_directory`)[0]?.data_directory as string
@@ -42,10 +42,10 @@ async function makeStandby(t: Test, server: PostgresServer): Promise<void> {
   await server.restart()
 }
 
-t.test('of several servers, the primary serves, also after another one has become it', async (t) => {
+t.test('the service uses the primary of several servers, also after a failover', async (t) => {
   const [first, second] = await Promise.all([startPostgres(), startPostgres()])
   t.teardown(() => Promise.all([first.stop(), second.stop()]))
-  // Both have the schema: the one is the other's standby, as far as the service can tell.
+  // Both servers have the schema, so to the service one looks like the standby of the other.
   await serving(t, first.url('postgres'))
   await makeStandby(t, first)
 

@@ -9,7 +9,7 @@ import {
 } from '../../../db/postgres/pacing.js'
 import t from '../../support/tap.js'
 
-/** A connection with so many statements of so many milliseconds each. */
+/** A connection with this many statements, each of this duration in milliseconds. */
 const connection = (name: string, pending = 0, ms = 0, rest: Partial<Candidate> = {}) => ({
   name,
   isOpen: true,
@@ -25,7 +25,7 @@ const choose = (connections: ReturnType<typeof connection>[], costMs: number, is
   return [candidate?.name, wantsMore]
 }
 
-t.test('quick statements share the first connection as long as it answers them soon', async (t) => {
+t.test('quick statements share the first connection while it answers quickly', async (t) => {
   t.strictSame(choose([connection('a', 5, 0.02), connection('b')], 0.02), ['a', false])
   t.strictSame(choose([connection('a', 5, 0.1), connection('b')], 0.1), ['b', false])
   t.strictSame(choose([connection('a', 16), connection('b')], 0), ['b', false], 'and not without end')
@@ -45,13 +45,13 @@ t.test('while none is idle, a few milliseconds of work are queued on each connec
   t.strictSame(choose([connection('a', 4, 1), connection('b', 4, 1)], 1), [undefined, true])
 })
 
-t.test('nothing is queued behind a write while another connection is idle', async (t) => {
+t.test('nothing is queued behind a write if another connection is idle', async (t) => {
   const writing = connection('a', 1, 0.1, { isWriting: true })
   t.strictSame(choose([writing, connection('b')], 0.02), ['b', false])
   t.strictSame(choose([writing], 0.02), ['a', true])
 })
 
-t.test('of two, the one with less to do gets the statement', async (t) => {
+t.test('the connection with less work gets the statement', async (t) => {
   t.strictSame(choose([connection('a', 1, 20), connection('b', 1, 5)], 5), ['b', true])
 })
 
@@ -61,29 +61,26 @@ t.test('nothing is queued behind a statement that takes unusually long', async (
   t.strictSame(choose([slow], 0.02), [undefined, true])
 })
 
-t.test('an isolated statement waits for a connection that has nothing else to do', async (t) => {
+t.test('an isolated statement waits for an idle connection', async (t) => {
   t.strictSame(choose([connection('a', 1, 0.02), connection('b')], 0.02, true), ['b', false])
   t.strictSame(choose([connection('a', 1, 0.02)], 0.02, true), [undefined, true])
 })
 
-t.test('a connection that is not open gets nothing', async (t) => {
+t.test('a connection that is not open gets no statement', async (t) => {
   t.strictSame(choose([connection('a', 0, 0, { isOpen: false })], 0.02), [undefined, true])
 })
 
-t.test(
-  'more writes share a transaction the longer its commit takes, and fewer the longer they run',
-  async (t) => {
-    t.equal(batchSize(0, 0), MAX_BATCH_SIZE, 'an instant database')
-    t.equal(batchSize(0.05, 1), 21)
-    t.equal(batchSize(0.05, 5), MAX_BATCH_SIZE, 'a synchronous standby')
-    t.equal(batchSize(1, 3), 4)
-    t.equal(batchSize(1, 2.9), 1, 'fewer than 4 cost more than they save')
-    t.equal(batchSize(5, 1), 1)
-    t.equal(batchSize(20, 30), 1)
-  }
-)
+t.test('batches are larger if commits are slow, and smaller if writes are slow', async (t) => {
+  t.equal(batchSize(0, 0), MAX_BATCH_SIZE, 'an instant database')
+  t.equal(batchSize(0.05, 1), 21)
+  t.equal(batchSize(0.05, 5), MAX_BATCH_SIZE, 'a synchronous standby')
+  t.equal(batchSize(1, 3), 4)
+  t.equal(batchSize(1, 2.9), 1, 'fewer than 4 cost more than they save')
+  t.equal(batchSize(5, 1), 1)
+  t.equal(batchSize(20, 30), 1)
+})
 
-t.test('few large batches are under way, or many small ones', async (t) => {
+t.test('few large batches or many small ones run at the same time', async (t) => {
   t.equal(maxBatches(32, 1, 0, 10), 3)
   t.equal(maxBatches(2, 1, 0, 10), 10)
   t.ok(maxBatches(32, 1, 20, 10) >= 30, 'the network takes most of the time')
@@ -95,7 +92,7 @@ const measured = (...runs: number[]) => {
   return pace.ms
 }
 
-t.test('a pace is the median of what the server lately took', async (t) => {
+t.test("a pace is the median of the server's recent times", async (t) => {
   t.equal(new Pace().ms, 0, 'at first it is taken for instant')
   t.equal(measured(3), 3)
   t.equal(measured(0.1, 0.1, 7, 0.1, 0.1, 0.1, 9, 0.1, 0.1), 0.1, 'a busy machine makes a few of them longer')
@@ -111,7 +108,7 @@ t.test('a statement is measured from time to time', async (t) => {
   )
 })
 
-t.test('a pace remembers that one in a hundred is slow, and forgets it when there are none', async (t) => {
+t.test('a pace remembers a slow statement among a hundred, until there are none', async (t) => {
   const pace = new Pace()
   for (let i = 0; i < 400; i++) pace.answered(i % 100 === 50 ? 200 : 0)
   t.ok(pace.ms > 0.5 && pace.ms < 10, `${pace.ms}`)
@@ -119,7 +116,7 @@ t.test('a pace remembers that one in a hundred is slow, and forgets it when ther
   t.ok(pace.ms < 0.01)
 })
 
-t.test('an answer that was read late says nothing', async (t) => {
+t.test('an answer that was read late is not measured', async (t) => {
   const pace = new Pace()
   for (let i = 0; i < 400; i++) pace.answered(20)
   t.equal(pace.ms, 0)
@@ -128,7 +125,7 @@ t.test('an answer that was read late says nothing', async (t) => {
   t.equal(pace.ms, 60, 'nor one that takes as long as usual')
 })
 
-t.test('the shortest, or longest, of what was lately measured', async (t) => {
+t.test('the shortest and the longest of recent values', async (t) => {
   const roundTrip = new Recent(Math.min)
   t.equal(roundTrip.ms, 0, 'as long as none is known')
   for (const [now, ms] of [3, 0.2, 7].entries()) roundTrip.measured(ms, now)

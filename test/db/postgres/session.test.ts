@@ -25,7 +25,7 @@ async function openSession(t: Test) {
   const session = new Session(client, EVENTS, new Delays())
   t.teardown(() => session.close('closing'))
   const observer = sqlClient(t, url)
-  /** Cancels what the session is running, as a cancel request does that was meant for the statement before. */
+  /** Cancels the session's current statement, like a late cancel request for the previous one. */
   const cancel = () =>
     until(async () => {
       const cancelled = await observer`
@@ -35,9 +35,9 @@ async function openSession(t: Test) {
   return { session, cancel }
 }
 
-t.test('a cancel request that hits the next statement costs nobody an answer', async (t) => {
+t.test('a statement that is hit by a late cancel request is retried', async (t) => {
   const { session, cancel } = await openSession(t)
-  // In the future of this test, so that the time in which a cancel request may be on its way does not end meanwhile.
+  // In the future, so that the time in which a late cancel request is expected does not end during this test.
   const now = performance.now() + 600_000
   const late = session.send({ text: 'select pg_sleep(600)', parameters: [] }, now, { ...SENDING, until: now })
   session.tick(now)
@@ -48,7 +48,7 @@ t.test('a cancel request that hits the next statement costs nobody an answer', a
   t.match(await next, [{ n: 7 }])
 })
 
-t.test('a statement that an administrator cancels is not sent again', async (t) => {
+t.test('a statement that an administrator cancels is not retried', async (t) => {
   const { session, cancel } = await openSession(t)
   const answer = session.send(SLOW, performance.now(), SENDING)
   answer.catch(() => {})
@@ -56,7 +56,7 @@ t.test('a statement that an administrator cancels is not sent again', async (t) 
   await t.rejects(answer, DatabaseUnavailable)
 })
 
-t.test("the server's clock tells how long it worked", async (t) => {
+t.test("the server's clock gives the duration of a statement", async (t) => {
   const { session } = await openSession(t)
   const now = performance.now()
   const before = session.clock(now, Number.POSITIVE_INFINITY)

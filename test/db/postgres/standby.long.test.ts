@@ -40,7 +40,7 @@ async function startPair(t: Test) {
 const urlOf = (...servers: PostgresServer[]) =>
   `postgres://postgres@${servers.map(({ port }) => `127.0.0.1:${port}`).join(',')}/postgres?sslmode=disable`
 
-/** Sends the same create again until it is acknowledged. Other answers must be 503. */
+/** Repeats a create until it is acknowledged. All other answers must be 503. */
 async function create(t: Test, alice: Client, title: string): Promise<void> {
   const key = { 'idempotency-key': randomUUID() }
   let answer: Answer
@@ -50,10 +50,10 @@ async function create(t: Test, alice: Client, title: string): Promise<void> {
   } while (answer.status === 503)
 }
 
-t.test('a switchover: the service leaves the old primary, which is a standby now', async (t) => {
+t.test('after a switchover the service leaves the old primary, which is now a standby', async (t) => {
   const { primary, standby, sqls, directories } = await startPair(t)
   const [first, second] = sqls
-  // The standby comes first, so that its place in the list does not help.
+  // The standby is first in the list, so that the order does not help.
   const app = await startApp(t, 'postgres', { DATABASE_URL: urlOf(standby, primary) })
   const alice = await clientOf(app, 'alice')
   await create(t, alice, 'before')
@@ -76,7 +76,7 @@ t.test('a switchover: the service leaves the old primary, which is a standby now
   t.equal(count, 0, 'nothing asks the standby for tasks')
 })
 
-t.test('a standby alone is refused, and reads do not come from it either', async (t) => {
+t.test('a standby alone is refused, for reads too', async (t) => {
   const { primary, standby, sqls, directories } = await startPair(t)
   const alice = await clientOf(await startApp(t, 'postgres', { DATABASE_URL: urlOf(primary) }), 'alice')
   await create(t, alice, 'Buy milk')
@@ -85,7 +85,7 @@ t.test('a standby alone is refused, and reads do not come from it either', async
     message: /^DATABASE_URL: .*the server is a standby/
   })
 
-  // The address is the same, and the server behind it has become a standby.
+  // The server at this address has become a standby.
   await primary.kill('SIGINT')
   await sqls[1]`select pg_promote()`
   await follow(primary, directories[0], standby)
@@ -95,7 +95,7 @@ t.test('a standby alone is refused, and reads do not come from it either', async
   }
 })
 
-t.test('while the synchronous standby is away, nobody sees what it does not have', async (t) => {
+t.test('while the synchronous standby is away, no client sees a task that it does not have', async (t) => {
   const { primary, standby, sqls, directories } = await startPair(t)
   const [first] = sqls
   const app = await startApp(t, 'postgres', { DATABASE_URL: urlOf(primary, standby) })

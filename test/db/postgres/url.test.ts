@@ -18,7 +18,7 @@ const [CA, CERT, KEY] = [authorityFile(), join(files, 'client.crt'), join(files,
 writeFileSync(CERT, client.certificate)
 writeFileSync(KEY, client.key)
 
-/** What a URL means, in a form that can be compared. */
+/** The result of parsing a URL, in a form that can be compared. */
 function read(url: string) {
   const { tls, ...rest } = parseDatabaseUrl(url)
   if (tls === undefined) return { ...rest, tls: 'no' }
@@ -53,7 +53,7 @@ const TASKS = {
   tls: 'preferred, unchecked'
 }
 
-t.test('the connection string of every provider on the page', async (t) => {
+t.test("the page's connection string of every provider", async (t) => {
   const [REQUIRED, VERIFIED] = ['required, unchecked', 'required, issuer and host']
   const at = (host: string, port = 5432) => ({ addresses: [{ host, port }] })
   const app = { ...TASKS, password: 'secret' }
@@ -140,7 +140,7 @@ t.test('the connection string of every provider on the page', async (t) => {
   }
 })
 
-t.test('every row of the table of parameters on the page', async (t) => {
+t.test("every row of the page's table of parameters", async (t) => {
   const VERIFIED = 'required, issuer and host'
   // The rows that are neither ignored nor refused.
   const effects: Record<string, [also: string, meaning: object]> = {
@@ -198,7 +198,7 @@ t.test('every row of the table of parameters on the page', async (t) => {
   t.strictSame(codeOf(rows[0]?.[0]), ['host', 'port', 'user', 'password', 'dbname'])
 })
 
-t.test('the page names every parameter of libpq 18', async (t) => {
+t.test('the page has every parameter of libpq 18', async (t) => {
   const named = new Set(rowsOf(PAGE, ['parameter', 'value', 'here']).flatMap(([names]) => codeOf(names)))
   // https://www.postgresql.org/docs/18/libpq-connect.html#LIBPQ-PARAMKEYWORDS
   const libpq = `host hostaddr port dbname user password passfile require_auth channel_binding connect_timeout
@@ -225,7 +225,7 @@ t.test('the parts of a URL', async (t) => {
       'postgres://us%3Aer%40a%2Fb:p%40ss%2Fw%3Frd%23%25%3A+%C3%A9%20@db.example.com/my%2Ftasks',
       { user: 'us:er@a/b', password: 'p@ss/w?rd#%:+é ', database: 'my/tasks' }
     ],
-    // Characters that were not encoded, where they can only mean one thing.
+    // Characters that are not encoded, but unambiguous.
     [
       'postgres://app@server:p@ss:w?rd#1[2]@db.example.com/tasks',
       { user: 'app@server', password: 'p@ss:w?rd#1[2]' }
@@ -272,7 +272,7 @@ t.test('the parts of a URL', async (t) => {
       'postgres://app:s3cretpassword@%2Frun,db.example.com/tasks',
       { addresses: [{ path: '/run/.s.PGSQL.5432' }, ...at(HOST).addresses] }
     ],
-    // Parameters: the last one counts, an empty one does not, and + is no space.
+    // The last of several equal parameters counts, an empty one does not, and + is not a space.
     [`${URL}?user=a&user=b&dbname=c&password=d%26e`, { user: 'b', database: 'c', password: 'd&e' }],
     [`${URL}?application_name=&&user=&password=&`, {}],
     [
@@ -289,7 +289,7 @@ t.test('the parts of a URL', async (t) => {
   for (const [url, meaning] of cases) t.strictSame(read(url), { ...TASKS, ...meaning }, url)
 })
 
-t.test('what cannot be used is refused in one sentence, which shows no password', async (t) => {
+t.test('an invalid URL is refused in one sentence without the password', async (t) => {
   const cases: [url: string, message: RegExp][] = [
     ['postgres://app:s3cret%password@h/d', /^the password has a % that begins no escape/],
     ['postgres://a%pp:s3cretpassword@h/d', /^the user name has a %/],
@@ -335,7 +335,7 @@ t.test('what cannot be used is refused in one sentence, which shows no password'
     [`${URL}?connect_timeout=1.5`, /^connect_timeout must be a whole number of seconds/],
     [`${URL}?channel_binding=yes`, /^channel_binding must be/],
     [`${URL}?ssl_min_protocol_version=1.2`, /^ssl_min_protocol_version must be/],
-    // Combinations that libpq refuses, or that would be weaker than they look.
+    // Combinations that libpq refuses, or that are weaker than they look.
     [`${URL}?sslmode=verify-ca`, /^sslmode=verify-ca needs sslrootcert/],
     [`${URL}?sslmode=verify-ca&sslrootcert=system`, /^sslrootcert=system needs sslmode=verify-full/],
     [`${URL}?sslmode=require&sslrootcert=system`, /^sslrootcert=system needs sslmode=verify-full/],
@@ -366,7 +366,7 @@ t.test('what cannot be used is refused in one sentence, which shows no password'
   for (const [url, message] of cases) t.match(refusal(url), message, url)
 })
 
-t.test('the name that a certificate must be for', async (t) => {
+t.test('the host name in a certificate', async (t) => {
   const tls = parseDatabaseUrl(`${URL}?sslmode=verify-full`).tls
   const isFor = (host: string, certificate: object) =>
     tls?.optionsFor(host).checkServerIdentity?.('', certificate as PeerCertificate) === undefined

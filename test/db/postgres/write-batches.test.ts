@@ -16,7 +16,7 @@ const USER = 'alice'
 const MANY = 100
 
 async function open(t: Test) {
-  // Other tests of the database are over TLS.
+  // Other tests of the database use TLS.
   const url = await emptyDatabase(t, 'plain')
   const proxy = await startProxy(t, url)
   const db = await openDatabase({ kind: 'postgres', url: proxy.url })
@@ -24,21 +24,21 @@ async function open(t: Test) {
   await db.withAdminConnection(migrate)
   const tasks = taskRepository(db)
   const observer = sqlClient(t, url)
-  // As on a disk, or with a standby: only then do writes share transactions for certain.
+  // A slow commit, as on a disk or with a standby. Only then do writes always share transactions.
   await observer.unsafe(`
     create function slow_commit() returns trigger language plpgsql as $$ begin perform pg_sleep(0.005); return null; end $$;
     create constraint trigger slow_commit after insert or update or delete on tasks
       deferrable initially deferred for each row execute function slow_commit()`)
-  // Each connection has been used, and knows the statement.
+  // Every connection has prepared the statement.
   await burst(100, (n) => tasks.create('warm', { title: `${n}` }))
   return { db, tasks, proxy, observer }
 }
 
-/** So many calls at the same time. */
+/** Makes this many calls at the same time. */
 const burst = <T>(count: number, call: (n: number) => Promise<T>) =>
   Promise.allSettled(Array.from({ length: count }, (_, n) => call(n)))
 
-/** The titles of what was acknowledged, and of what was answered with something else than "not now". */
+/** The titles of acknowledged creates, and of those with an error other than "unavailable". */
 function outcomes(answers: PromiseSettledResult<{ title: string }>[]) {
   const acknowledged: string[] = []
   const wrong: unknown[] = []
@@ -56,7 +56,7 @@ async function stored(observer: Observer): Promise<string[]> {
   return rows.map(({ title }) => title).sort()
 }
 
-/** How many the service has. */
+/** The number of the service's connections. */
 async function connections(observer: Observer): Promise<number> {
   const [row] = await observer`
     select count(*)::int from pg_stat_activity
@@ -64,7 +64,7 @@ async function connections(observer: Observer): Promise<number> {
   return row?.count as number
 }
 
-/** Keeps a row from being changed, until it is let go. */
+/** Locks a row until the returned function is called. */
 async function lockRow(observer: Observer, id: string) {
   const holder = await observer.reserve()
   await holder`begin`
@@ -75,9 +75,9 @@ async function lockRow(observer: Observer, id: string) {
   }
 }
 
-t.test('writes that come together have each its own answer', async (t) => {
+t.test('each write of a batch gets its own answer', async (t) => {
   const { tasks, observer } = await open(t)
-  // In another order than that in which they take locks.
+  // Not in the order in which they lock rows.
   const user = (n: number) => `user-${(n * 37) % MANY}`
   const answers = await burst(MANY, (n) => tasks.create(user(n), { title: `${n}` }))
   for (const [n, answer] of answers.entries()) {
@@ -89,7 +89,7 @@ t.test('writes that come together have each its own answer', async (t) => {
   for (const { user_id, title } of rows) t.equal(user_id, user(title))
 })
 
-t.test('a write that is wrong fails alone, and the others are done once', async (t) => {
+t.test('an invalid write fails alone, and the others happen once', async (t) => {
   const { tasks, observer } = await open(t)
   const bad = [3, 40, 41]
   const answers = await burst(MANY, (n) => tasks.create(USER, { title: bad.includes(n) ? '\0' : `${n}` }))
@@ -100,7 +100,7 @@ t.test('a write that is wrong fails alone, and the others are done once', async 
   t.strictSame(await stored(observer), acknowledged)
 })
 
-t.test('a write that waits for a lock holds up nothing but itself', async (t) => {
+t.test('a write that waits for a lock delays no other', async (t) => {
   const { tasks, observer } = await open(t)
   const locked = await tasks.create('bob', { title: 'Locked' })
   const unlock = await lockRow(observer, locked.id)
@@ -113,7 +113,7 @@ t.test('a write that waits for a lock holds up nothing but itself', async (t) =>
   await unlock()
 })
 
-t.test('nor what was queued behind it where every connection is in use', async (t) => {
+t.test('not even those queued behind it while every connection is busy', async (t) => {
   const url = await emptyDatabase(t)
   const db = await openDatabase({ kind: 'postgres', url, poolMax: 2 })
   t.teardown(() => db.close())
@@ -139,29 +139,26 @@ t.test('nor what was queued behind it where every connection is in use', async (
   t.match(await waiting, { title: 'Changed' }, 'and it is done when the lock is gone')
 })
 
-t.test(
-  'a commit of which it is not known whether it waited for the standby is not acknowledged',
-  async (t) => {
-    const { tasks, proxy, observer } = await open(t)
-    const locked = await tasks.create(USER, { title: 'Locked' })
-    const unlock = await lockRow(observer, locked.id)
-    // To stop the transaction takes a connection, on which nobody listens.
-    proxy.mode = 'silent'
-    const before = proxy.accepted
-    const writes = [
-      tasks.update(USER, locked.id, { title: 'Changed' }),
-      tasks.update(USER, locked.id, { completed: true })
-    ]
-    for (const write of writes) write.catch(() => {})
-    await until(() => proxy.accepted > before)
-    await unlock()
-    for (const write of writes) await t.rejects(write, DatabaseUnavailable)
-    t.strictSame(await stored(observer), ['Changed'], 'and yet it was carried out')
-  }
-)
+t.test('a commit is not acknowledged if it is unknown whether it waited for the standby', async (t) => {
+  const { tasks, proxy, observer } = await open(t)
+  const locked = await tasks.create(USER, { title: 'Locked' })
+  const unlock = await lockRow(observer, locked.id)
+  // The check before a cancel request needs a connection, and no server listens at this address.
+  proxy.mode = 'silent'
+  const before = proxy.accepted
+  const writes = [
+    tasks.update(USER, locked.id, { title: 'Changed' }),
+    tasks.update(USER, locked.id, { completed: true })
+  ]
+  for (const write of writes) write.catch(() => {})
+  await until(() => proxy.accepted > before)
+  await unlock()
+  for (const write of writes) await t.rejects(write, DatabaseUnavailable)
+  t.strictSame(await stored(observer), ['Changed'], 'and yet it was carried out')
+})
 
 t.test(
-  'what did not reach the standby is not acknowledged, whoever stopped the waiting for it',
+  'a write that did not reach the standby is not acknowledged, even if another client cancels the wait',
   async (t) => {
     const server = await startPostgres()
     t.teardown(() => server.stop())
@@ -178,7 +175,7 @@ t.test(
     for (const titles of [['Alone'], ['Shared', 'Too']]) {
       const writes = titles.map((title) => tasks.create(USER, { title }))
       for (const write of writes) write.catch(() => {})
-      // An administrator, while it waits for a standby that never comes.
+      // An administrator cancels the wait for a standby that never comes.
       await until(async () => {
         const stopped = await observer`
         select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'`
@@ -190,11 +187,11 @@ t.test(
   }
 )
 
-t.test('nothing is acknowledged that was undone because its statement had to be planned anew', async (t) => {
+t.test('a write that was rolled back because of a stale plan is not acknowledged', async (t) => {
   const { tasks, observer } = await open(t)
   const all: string[] = []
   for (let round = 0; round < 6; round++) {
-    // The driver tries a statement once more whose result has another type than before.
+    // The driver retries a statement if its result has another type than before.
     await observer.unsafe(`alter table tasks alter title type ${round % 2 ? 'text' : 'varchar(300)'}`)
     const answers = await burst(40, (n) => tasks.create(USER, { title: `${round} ${n}` }))
     const { acknowledged, wrong } = outcomes(answers)
@@ -214,13 +211,13 @@ t.test('nothing is acknowledged that was undone because its statement had to be 
   )
 })
 
-/** A write as the queue holds it, named by what it locks: `user/task`, or `user/*` for any of the user's tasks. */
+/** A queued write, with its lock as name: `user/task`, or `user/*` for any of the user's tasks. */
 const write = (name: string, isolated = false) => {
   const [user, task] = name.split('/') as [string, string]
   return { name, isolated, target: { user, task: task === '*' ? undefined : task } }
 }
 
-/** The names of the writes in each batch, until nothing waits. */
+/** The names of the writes in each batch, until the queue is empty. */
 function batchesOf(names: string[], size = 32): string[] {
   const batches: string[] = []
   for (let queue = names.map((name) => write(name)); queue.length > 0; ) {
@@ -231,15 +228,15 @@ function batchesOf(names: string[], size = 32): string[] {
   return batches
 }
 
-t.test('a batch locks rows in one order, by user and then by task', async (t) => {
+t.test('a batch locks rows in order of user and task', async (t) => {
   t.strictSame(batchesOf(['dave/1', 'bob/2', 'alice/1', 'bob/1']), ['alice/1 bob/1 bob/2 dave/1'])
 })
 
-t.test('a batch holds at most as many writes as it may, the oldest first', async (t) => {
+t.test('a batch has at most the given number of writes, the oldest first', async (t) => {
   t.strictSame(batchesOf(['c/1', 'b/1', 'a/1'], 2), ['b/1 c/1', 'a/1'])
 })
 
-t.test("a write that may lock any task of its user shares only with other users' writes", async (t) => {
+t.test("a write that may lock any of its user's tasks shares only with other users' writes", async (t) => {
   t.strictSame(batchesOf(['alice/1', 'alice/2', 'alice/*', 'bob/*', 'bob/1', 'bob/*', 'carol/*']), [
     'alice/1 alice/2 bob/* carol/*',
     'alice/* bob/1',
@@ -247,20 +244,20 @@ t.test("a write that may lock any task of its user shares only with other users'
   ])
 })
 
-t.test('a write whose batch has failed is in no other batch', async (t) => {
+t.test('after a failed batch each of its writes runs alone', async (t) => {
   const { batch, rest } = takeBatch([write('a/1', true), write('b/1')], 32)
   t.strictSame([batch.length, rest.length], [1, 1])
 })
 
-t.test('upper and lower case of an id are the same task', async (t) => {
+t.test('an id in upper case and in lower case is the same task', async (t) => {
   t.strictSame(oneTask({ user_id: 'alice', id: 'AB' }), { user: 'alice', task: 'ab' })
 })
 
-t.test('what is tried once more for a new plan means the same', async (t) => {
+t.test('a retry after a stale plan has the same effect', async (t) => {
   const { tasks, observer } = await open(t)
   const { id } = await tasks.create(USER, { title: 'Buy milk' })
   for (let round = 0; round < 6; round++) {
-    // On each of the connections for writes, which take turns.
+    // Once on each connection for writes, because they take turns.
     for (let i = 0; i < 6; i++) await tasks.toggle(USER, id, false)
     await observer.unsafe(`alter table tasks alter title type ${round % 2 ? 'text' : 'varchar(300)'}`)
     t.match(await tasks.toggle(USER, id, true), { completed: true })
@@ -268,13 +265,13 @@ t.test('what is tried once more for a new plan means the same', async (t) => {
   }
 })
 
-t.test('nothing is done twice when only the last statement had to be planned anew', async (t) => {
+t.test('nothing happens twice if only the last statement had a stale plan', async (t) => {
   const { tasks, observer } = await open(t)
   const { id } = await tasks.create('zoe', { title: 'Buy milk' })
   await burst(MANY, () => tasks.update('zoe', id, { title: 'Buy bread' }))
   for (let round = 0; round < 6; round++) {
     await observer.unsafe(`alter table tasks alter title type ${round % 2 ? 'text' : 'varchar(300)'}`)
-    // Every connection knows how to create again, and none how to update.
+    // Every connection has prepared create again, and none has prepared update.
     await until(async () => {
       const answers = await burst(MANY, (n) => tasks.create('carol', { title: `${n}` }))
       return outcomes(answers).acknowledged.length === MANY
@@ -294,7 +291,7 @@ t.test('nothing is done twice when only the last statement had to be planned ane
   }
 })
 
-t.test('what could not be sent in time never is', async (t) => {
+t.test('a write that was not sent before its deadline is never sent', async (t) => {
   const { db, tasks, observer } = await open(t)
   const rolledBack = async () => {
     const [row] = await observer`
@@ -307,7 +304,7 @@ t.test('what could not be sent in time never is', async (t) => {
   await holder`lock table tasks`
   const { acknowledged, wrong } = outcomes(await burst(900, (n) => tasks.create(USER, { title: `${n}` })))
   t.strictSame([acknowledged, wrong], [[], []])
-  // What was sent is cancelled.
+  // Statements that were sent are cancelled.
   await until(async () => {
     const active = await observer`
       select from pg_stat_activity
@@ -316,17 +313,17 @@ t.test('what could not be sent in time never is', async (t) => {
   })
   await holder`rollback`
   holder.release()
-  // The server counts when a connection ends.
+  // The server updates its counters when a connection ends.
   await db.close()
   await until(async () => (await connections(observer)) === 0)
   t.strictSame(await stored(observer), [])
   const count = (await rolledBack()) - before
   t.comment(`${count} transactions rolled back`)
-  // Some on each of ten connections; if late ones were sent, there would be one for each.
+  // Some for each of ten connections. If late writes were sent, there would be one more for each.
   t.ok(count < 300, 'no transaction for those that were late')
 })
 
-t.test('what was not sent when the database is closed is refused', async (t) => {
+t.test('closing the database refuses queued writes', async (t) => {
   const { db, tasks, observer } = await open(t)
   const answers = burst(10, (n) => tasks.create(USER, { title: `${n}` }))
   await db.close()
@@ -335,18 +332,18 @@ t.test('what was not sent when the database is closed is refused', async (t) => 
   t.strictSame(await stored(observer), acknowledged)
 })
 
-t.test('nothing is sent after the database was closed', async (t) => {
+t.test('no write is sent after the database was closed', async (t) => {
   const url = await emptyDatabase(t)
   const db = await openDatabase({ kind: 'postgres', url })
   const write = taskRepository(db).create(USER, { title: 'Buy milk' })
   write.catch(() => {})
   await db.close()
-  // Not that there is no such table.
+  // The error is not that the table is missing.
   await t.rejects(write, DatabaseUnavailable)
   t.equal(await connections(sqlClient(t, url)), 0)
 })
 
-t.test('a write whose time is over before its batch has committed is answered 503', async (t) => {
+t.test('a write whose deadline passes before the commit is answered 503', async (t) => {
   const target = parseDatabaseUrl(await emptyDatabase(t))
   const [address] = target.addresses as [DatabaseAddress]
   const pool = new Pool((events) => openClient(target, address, events), 2)
@@ -356,7 +353,7 @@ t.test('a write whose time is over before its batch has committed is answered 50
     batcher.run({ text, parameters: [] }, { user, task: '' }, until)
   const never = Number.POSITIVE_INFINITY
   await write('select 1', USER, never)
-  // Sent together, in the order of the users.
+  // Sent in one batch, in the order of the users.
   const slow = write('select pg_current_xact_id() from pg_sleep(0.3)', 'alice', never)
   const late = write('select pg_current_xact_id()', 'bob', performance.now() + 100)
   const other = write('select pg_current_xact_id()', 'carol', never)
