@@ -11,24 +11,21 @@ import { reportOn } from './support/report.js'
 import { ROOT } from './support/root.js'
 import type { Assignment } from './worker.js'
 
-// npm test [-- <test file …>]: runs these test files, or all but the long ones, compiled. npm run test:long runs the long
-// ones. Workers take one file after the other (worker.ts).
-//
-// tap's command starts a process for each file, and loads hooks into it, for mocks and for TypeScript. To import tap and
-// the app then takes several seconds of processor for each file.
+// npm test [-- <test file …>]: runs these compiled test files, or all except the long ones. npm run test:long runs
+// the long ones. Workers run one file after another (worker.ts).
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    /** How many files run at the same time. */
+    /** Number of files that run at the same time. */
     jobs: { type: 'string', short: 'j', default: String(availableParallelism()) },
-    /** How long a file may take, in seconds. */
+    /** Timeout of each file, in seconds. */
     timeout: { type: 'string', default: '180' },
     long: { type: 'boolean', default: false }
   }
 })
 
-/** Makes more requests when it is long. */
+/** The long tests include this file with more requests. */
 const FUZZ = 'test/routes/tasks/validation.test.ts'
 if (values.long) process.env.FUZZ_REQUESTS ??= '1000'
 
@@ -44,10 +41,10 @@ const files =
         .sort()
 const WORKER = fileURLToPath(new URL('worker.js', import.meta.url))
 
-// Each file has its own.
+// Each file has a timeout of its own.
 t.setTimeout(0)
 
-/** The PostgreSQL server of this run ends when the channel to its process closes, however this process ends. */
+/** The run's PostgreSQL server stops when the channel to its process closes, even if this process is killed. */
 const server = fork(fileURLToPath(new URL('support/server.js', import.meta.url)))
 const notStarted = once(server, 'exit').then(() => {
   throw new Error('the PostgreSQL server for the tests did not start')
@@ -72,7 +69,7 @@ const report = reportOn(t)
 
 let workers = 0
 function startWorker(): void {
-  // tap would have Node load its hooks by NODE_OPTIONS.
+  // tap sets NODE_OPTIONS to make Node load its hooks.
   const command = ['-u', 'NODE_OPTIONS', process.execPath, '--enable-source-maps', WORKER]
   void t.spawn('env', command, {
     name: `worker ${++workers}`,
@@ -91,7 +88,7 @@ t.on('subtestAdd', (worker) => {
       if (file !== undefined) report.began(file)
       child.send(next ?? 'end')
     })
-    // One that crashes takes only its file with it.
+    // If a worker crashes, only its current file is lost.
     child.once('close', (code, signal) => {
       if (file === undefined) return
       report.broke(file, signal ?? `exit code ${code}`)

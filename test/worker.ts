@@ -3,21 +3,21 @@ import { pathToFileURL } from 'node:url'
 import t from 'tap'
 import { runWithin } from './support/tap.js'
 
-// Runs test files one after the other, each as a test of that name, until run.ts has no more of them. To import the app
-// takes a second of processor, which each worker pays once.
+// Runs test files one after another, each as a test with the file's name, until run.ts has no more. Importing the app
+// takes a second, which each worker pays once.
 
-/** A file that run.ts hands out. */
+/** A file that run.ts assigns. */
 export interface Assignment {
   name: string
   compiled: string
   timeoutMs: number
 }
 
-// The files have a time limit each.
+// Each file has a timeout of its own.
 t.setTimeout(0)
 
 for (;;) {
-  // tap lets a process end although the channel to its parent is open.
+  // tap would let the process end although the channel to its parent is open.
   process.channel?.ref()
   process.send?.('ready')
   const [assignment] = (await once(process, 'message')) as [Assignment | 'end']

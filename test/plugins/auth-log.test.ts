@@ -12,7 +12,7 @@ const INFO = 30
 const DEBUG = 20
 const ISSUER = 'https://tenant.example'
 
-/** An app, and what it has logged about tokens. */
+/** An app, and its log lines about tokens. */
 async function start(t: Test, env: Record<string, string> = {}) {
   let text = ''
   const logStream = {
@@ -37,7 +37,7 @@ const good = { sub: 'alice', iss: ISSUER, aud: 'tasks' }
 const signed = (claims: object, header: object = {}) =>
   compact({ alg: 'HS256', ...header }, { exp: past + 7200, ...good, ...claims }, hmac(SECRET))
 
-/** What is refused, with the reason and what the line says of it. */
+/** Refused requests, with the reason and the text in the log. */
 const REFUSED: Record<string, [authorization: string, reason: string, message: RegExp]> = {
   expired: [`Bearer ${signed({ exp: past })}`, 'expired', /expired at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z$/],
   'expired before any date': [`Bearer ${signed({ exp: -1e300 })}`, 'expired', /expired at second -1e\+300$/],
@@ -80,7 +80,7 @@ const REFUSED: Record<string, [authorization: string, reason: string, message: R
 
 const env = { JWT_ISSUER: ISSUER, JWT_AUDIENCE: 'tasks' }
 
-t.test('at debug one line says why each token was refused, and the answer does not', async (t) => {
+t.test('at debug one line has the reason of each refusal, and the answer does not', async (t) => {
   const { app, lines, text } = await start(t, { ...env, LOG_LEVEL: 'debug' })
   let before = 0
   for (const [name, [authorization, reason, message]] of Object.entries(REFUSED)) {
@@ -106,7 +106,7 @@ t.test('at debug one line says why each token was refused, and the answer does n
   t.equal(lines().length, before, 'nothing about a good one')
 })
 
-t.test('a request without a token is a line at debug only', async (t) => {
+t.test('a request without a token is logged at debug only', async (t) => {
   for (const [level, expected] of [
     ['debug', 3],
     ['info', 0]
@@ -119,7 +119,7 @@ t.test('a request without a token is a line at debug only', async (t) => {
   }
 })
 
-t.test('at info the first of each kind in a minute is logged', async (t) => {
+t.test('at info the first refusal for each reason in a minute is logged', async (t) => {
   const { app, lines } = await start(t, env)
   const clock = stopClock(t)
   const refused = Object.values(REFUSED)
@@ -144,12 +144,12 @@ t.test('at info the first of each kind in a minute is logged', async (t) => {
   t.strictSame(logged(), [...kinds, ...kinds].sort(), 'and again after it')
   const count = (kind: string) => refused.filter(([, reason]) => reason === kind).length
   for (const { reason, refusals } of lines().slice(kinds.length)) {
-    // The rest of the first round, two rounds in between, and the first of the last.
+    // The rest of the first round, two more rounds, and the first of the last round.
     t.equal(refusals, 3 * count(String(reason)), `${reason}: how many there were since`)
   }
 })
 
-t.test('nothing in a token can forge, flood or colour the log', async (t) => {
+t.test('a token cannot forge, flood or colour the log', async (t) => {
   const { app, lines, text } = await start(t, { ...env, LOG_LEVEL: 'debug' })
   const hostile = [
     'a\n{"level":60,"msg":"forged token"}',
@@ -257,7 +257,7 @@ t.test('with keys from a URL', async (t) => {
   )
 })
 
-t.test('a good token is logged nowhere', async (t) => {
+t.test('a valid token is not logged', async (t) => {
   const { app, text } = await start(t, { LOG_LEVEL: 'trace' })
   const token = await sign({ sub: 'alice' })
   t.equal((await list(app, `Bearer ${token}`)).status, 200)

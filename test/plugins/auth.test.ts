@@ -23,7 +23,7 @@ const inAnHour = () => Math.floor(Date.now() / 1000) + 3600
 const base64url = (part: unknown) =>
   Buffer.from(typeof part === 'string' ? part : JSON.stringify(part)).toString('base64url')
 
-/** A token of exactly these parts (a string is taken as the JSON text) with an HMAC, whatever the header says. */
+/** Signs exactly these parts with an HMAC, whatever the header says. A string is used as JSON text. */
 function forge(payload: unknown, header: unknown = { alg: 'HS256' }, secret = SECRET, hash = 'sha256') {
   const input = `${base64url(header)}.${base64url(payload)}`
   return `${input}.${createHmac(hash, secret).update(input).digest('base64url')}`
@@ -34,7 +34,7 @@ const list = (app: FastifyInstance, token: string, user = 'alice') =>
     authorization: `Bearer ${token}`
   })
 
-/** Sends one request through a socket, with the path exactly as given: `inject` and fetch would tidy it. */
+/** Sends one request through a socket, with exactly this path: `inject` and fetch would normalise it. */
 function send(port: number, method: string, path: string, headers: Record<string, string> = {}) {
   return new Promise<{ status: number | undefined; challenge: string | undefined; text: string }>(
     (resolve, reject) => {
@@ -88,7 +88,7 @@ t.test('with a secret', async (t) => {
       new RegExp(`^${BAD_TOKEN}$`)
     )
 
-  t.test('200 with a good token', async (t) => {
+  t.test('200 with a valid token', async (t) => {
     t.equal((await list(app, good)).status, 200)
     t.equal((await list(app, forge(claims))).status, 200, 'and with one that these tests put together')
   })
@@ -244,7 +244,7 @@ t.test('with a secret', async (t) => {
     'sub inherited': forge(`{"exp":${inAnHour()},"__proto__":{"sub":"alice"}}`)
   })
 
-  t.test('what a token may also be', async (t) => {
+  t.test('other valid tokens', async (t) => {
     const accepted = {
       'exp far beyond any date': exp('1e300'),
       'exp fractional': exp(`${inAnHour()}.25`),
@@ -262,13 +262,13 @@ t.test('with a secret', async (t) => {
     for (const [name, token] of Object.entries(accepted)) t.equal((await list(app, token)).status, 200, name)
   })
 
-  t.test('a token is for one user: of two subs the last counts, and alone', async (t) => {
+  t.test('of two sub claims in one token only the last counts', async (t) => {
     const token = forge(`{"exp":${inAnHour()},"sub":"alice","sub":"bob"}`)
     t.equal((await list(app, token, 'bob')).status, 200)
     t.equal((await list(app, token, 'alice')).status, 403)
   })
 
-  t.test('exp and nbf are taken with 5 s of tolerance', async (t) => {
+  t.test('exp and nbf have a tolerance of 5 s', async (t) => {
     const clock = stopClock(t)
     const status = async (times: { exp?: number; nbf?: number }) =>
       (await list(app, forge({ ...claims, ...times }))).status
@@ -279,7 +279,7 @@ t.test('with a secret', async (t) => {
     t.equal(await status({ nbf: clock.now() + 5.25 }), 401, 'valid in 5.25 s')
   })
 
-  t.test('a token that was accepted before is refused when it has expired', async (t) => {
+  t.test('an accepted token is refused after it has expired', async (t) => {
     const clock = stopClock(t)
     const token = await sign({ sub: 'alice', exp: clock.now() + 60 })
     t.equal((await list(app, token)).status, 200)
@@ -287,7 +287,7 @@ t.test('with a secret', async (t) => {
     t.equal((await list(app, token)).status, 401)
   })
 
-  t.test('the scheme is taken in any case, and several spaces after it', async (t) => {
+  t.test('the scheme may have any case, and several spaces after it', async (t) => {
     for (const scheme of ['bearer ', 'BEARER ', 'bEaReR ', 'Bearer    ']) {
       const { status } = await request(app, 'GET', PATH, undefined, { authorization: scheme + good })
       t.equal(status, 200, JSON.stringify(scheme))
@@ -299,7 +299,7 @@ t.test('with a secret', async (t) => {
     )
   })
 
-  t.test('a token anywhere but in the Authorization header is no token', async (t) => {
+  t.test('only a token in the Authorization header counts', async (t) => {
     const elsewhere: [path: string, headers: Record<string, string>][] = [
       ...['token', 'access_token', 'jwt', 'authorization', 'bearer'].flatMap(
         (name): [string, Record<string, string>][] => [
@@ -322,7 +322,7 @@ t.test('with a secret', async (t) => {
     t.equal(form.status, 401, 'nor in a form')
   })
 
-  t.test('a request without a token learns nothing else, whatever is wrong with it', async (t) => {
+  t.test('a request without a token gets 401, even if it is also invalid', async (t) => {
     const json = { 'content-type': 'application/json' }
     for (const [body, headers] of [
       ['{', json],
@@ -355,7 +355,7 @@ t.test('401 without a token for every method on every path, known or not', async
     `${PATH}/%`,
     `/api/${'a'.repeat(5_000)}/tasks`
   ]
-  // Node answers no CONNECT unless a server asks for it.
+  // Node closes the connection on CONNECT.
   for (const method of METHODS.filter((name) => name !== 'CONNECT')) {
     const text = method === 'HEAD' ? '' : JSON.stringify(REFUSED)
     const expected = paths.map((path) => ({ path, status: 401, challenge: NO_TOKEN, text }))
@@ -372,7 +372,7 @@ t.test('with JWT_ISSUER and JWT_AUDIENCE', async (t) => {
   const iss = 'https://issuer.example'
   const aud = 'tasks'
 
-  t.test('tokens whose iss and aud are those pass', async (t) => {
+  t.test('tokens with this iss and aud are accepted', async (t) => {
     t.equal((await list(app, await sign({ sub: 'alice', iss, aud }))).status, 200)
     t.equal(
       (await list(app, await sign({ sub: 'alice', iss, aud: ['other', aud] }))).status,
@@ -381,7 +381,7 @@ t.test('with JWT_ISSUER and JWT_AUDIENCE', async (t) => {
     )
   })
 
-  t.test('all others get the same 401', async (t) => {
+  t.test('all other tokens get the same 401', async (t) => {
     const others: Record<string, Record<string, unknown>> = {
       neither: {},
       'no iss': { aud },
@@ -415,7 +415,7 @@ t.test('user ids', async (t) => {
   const app = await startApp(t)
   const port = await listen(app)
 
-  t.test('any text of 1 to 255 characters is one', async (t) => {
+  t.test('any text of 1 to 255 characters is valid', async (t) => {
     const ids = [
       'a',
       'a/b',
@@ -448,7 +448,7 @@ t.test('user ids', async (t) => {
       const authorization = `Bearer ${await sign({ sub: id })}`
       const path = `/api/${encodeURIComponent(id)}/tasks`
       const client = await clientOf(app, id)
-      // A client that tidies paths, as inject does, cannot say these two.
+      // A client that normalises paths, like inject, cannot send these two.
       if (!['.', '..'].includes(id)) {
         t.equal((await client('POST', '', { title: 'mine' })).json.user_id, id, name)
       }
@@ -462,7 +462,7 @@ t.test('user ids', async (t) => {
     }
   })
 
-  t.test('ids that only look alike are different users', async (t) => {
+  t.test('ids that look alike are different users', async (t) => {
     const pairs: [sub: string, path: string][] = [
       ['alice', 'Alice'],
       ['alice', 'alice%20'],

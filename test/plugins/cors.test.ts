@@ -31,7 +31,7 @@ const RESPONSE_HEADERS = [
   'x-request-id'
 ]
 
-/** No header that tells a browser that a page may read the answer. */
+/** Checks that no header allows a page to read the answer. */
 function isHidden(t: Test, headers: Record<string, string | undefined>, name: string) {
   t.equal(headers['access-control-allow-origin'], undefined, name)
 }
@@ -41,7 +41,7 @@ t.test('with a list of origins', async (t) => {
   const alice = await clientOf(app, 'alice')
   const origin = { origin: APP }
 
-  t.test('a preflight needs no token and allows all six methods and the request headers', async (t) => {
+  t.test('a preflight needs no token, and allows all methods and request headers of the API', async (t) => {
     for (const path of [PATH, `${PATH}/0199aa00-0000-7000-8000-000000000000/complete`, '/nowhere']) {
       for (const method of METHODS) {
         const { status, headers, text } = await request(
@@ -62,7 +62,7 @@ t.test('with a list of origins', async (t) => {
     }
   })
 
-  t.test('a preflight allows whatever else the tooling of a page adds', async (t) => {
+  t.test("a preflight allows other headers that a page's libraries add", async (t) => {
     const tooling = [
       'baggage',
       'sentry-trace',
@@ -88,7 +88,7 @@ t.test('with a list of origins', async (t) => {
     }
   })
 
-  t.test('a request with such headers is answered as one without', async (t) => {
+  t.test('other headers do not change the answer', async (t) => {
     const headers = { ...origin, baggage: 'a=b', traceparent: '00-1-1-01', 'x-request-id': 'mine' }
     const answer = await alice('GET', '', undefined, headers)
     t.equal(answer.status, 200)
@@ -96,7 +96,7 @@ t.test('with a list of origins', async (t) => {
     t.equal(answer.headers['x-request-id'], 'mine')
   })
 
-  t.test('a page from any other origin may not read anything', async (t) => {
+  t.test('a page from any other origin may read nothing', async (t) => {
     const others = [
       'https://evil.example',
       'http://app.example.com',
@@ -114,7 +114,7 @@ t.test('with a list of origins', async (t) => {
     }
   })
 
-  t.test('the answer to a page holds its origin and shows it the headers it needs', async (t) => {
+  t.test("the answer allows the page's origin to read its headers", async (t) => {
     const { status, headers } = await alice('POST', '', { title: 'Buy milk' }, origin)
     t.equal(status, 201)
     t.equal(headers['access-control-allow-origin'], APP)
@@ -124,7 +124,7 @@ t.test('with a list of origins', async (t) => {
     t.ok(words((await alice('GET')).headers.vary).includes('origin'), 'not even without an origin')
   })
 
-  t.test('an error shows its real status to a page', async (t) => {
+  t.test('a page can read the status of an error', async (t) => {
     const json = { 'content-type': 'application/json' }
     const errors: [status: number, method: string, path: string, body?: unknown, headers?: object][] = [
       [400, 'GET', '/api/%zz/tasks'],
@@ -149,7 +149,7 @@ t.test('with a list of origins', async (t) => {
     }
   })
 
-  t.test('an OPTIONS that is no preflight is a request like all others', async (t) => {
+  t.test('an OPTIONS request that is no preflight needs a token', async (t) => {
     const none: Record<string, string>[] = [
       {},
       origin,
@@ -169,7 +169,7 @@ t.test('with a list of origins', async (t) => {
   })
 })
 
-t.test('apps and browser extensions have origins of their own', async (t) => {
+t.test('apps and browser extensions have their own schemes', async (t) => {
   const apps = [
     'capacitor://localhost',
     'tauri://localhost',
@@ -195,7 +195,7 @@ t.test('apps and browser extensions have origins of their own', async (t) => {
   }
 })
 
-t.test('with * every page may ask, but none with credentials', async (t) => {
+t.test('* allows every page, without credentials', async (t) => {
   const app = await startApp(t, 'postgres', { CORS_ORIGIN: '*', NODE_ENV: 'production' })
   const alice = await clientOf(app, 'alice')
   const answers = {
@@ -214,7 +214,7 @@ t.test('with * every page may ask, but none with credentials', async (t) => {
   t.strictSame(words(answers.preflight.headers['access-control-allow-methods']), words(METHODS.join()))
 })
 
-t.test('in production no page may ask unless configured, and a preflight is refused as such', async (t) => {
+t.test('in production no page is allowed by default, and preflights get 401', async (t) => {
   const app = await startApp(t, 'postgres', { NODE_ENV: 'production' })
   const alice = await clientOf(app, 'alice')
   for (const origin of [APP, 'http://localhost:3000']) {
@@ -233,7 +233,7 @@ t.test('in production no page may ask unless configured, and a preflight is refu
   }
 })
 
-t.test('outside production pages on this machine may ask, on any port, and no others', async (t) => {
+t.test('outside production pages on this machine are allowed, on any port', async (t) => {
   const app = await startApp(t)
   const local = [
     'http://localhost',

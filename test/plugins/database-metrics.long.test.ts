@@ -9,82 +9,76 @@ import { startProxy } from '../support/tcp-proxy.js'
 const POOL = 'database_connections'
 const CLOSED = 'database_connections_closed_total'
 
-t.test(
-  'an idle service tells of one connection, and of every kind of failure that there was none',
-  async (t) => {
-    const app = await startApp(t)
-    await app.db.ping(5_000)
-    // The pool may still read the server's clock.
-    await until(async () => (await scrape(app)).get(`${POOL}{state="busy"}`) === 0)
-    const samples = await scrape(app)
-    t.equal(samples.get(`${POOL}{state="idle"}`), 1)
-    t.equal(samples.get(`${POOL}{state="opening"}`), 0)
-    t.equal(samples.get('database_connections_max'), 10)
-    for (const zero of [
-      'database_statements{state="waiting"}',
-      'database_statements{state="sent"}',
-      'database_connection_failures_total',
-      ...['lost', 'unresponsive', 'read_only', 'idle', 'list', 'closing'].map(
-        (reason) => `${CLOSED}{reason="${reason}"}`
-      ),
-      ...['waiting', 'sent'].map((state) => `database_statement_timeouts_total{state="${state}"}`),
-      ...['timeout', 'lock'].map((reason) => `database_statement_cancellations_total{reason="${reason}"}`),
-      ...['committed', 'rolled_back', 'unknown'].map(
-        (outcome) => `database_shared_transactions_total{outcome="${outcome}"}`
-      ),
-      ...['connection', 'timeout', 'overload', 'standby', 'closing', 'keys'].map(
-        (reason) => `http_requests_shed_total{reason="${reason}"}`
-      )
-    ]) {
-      t.equal(samples.get(zero), 0, zero)
-    }
+t.test('an idle service has one connection, and zero for every kind of failure', async (t) => {
+  const app = await startApp(t)
+  await app.db.ping(5_000)
+  // The pool may still read the server's clock.
+  await until(async () => (await scrape(app)).get(`${POOL}{state="busy"}`) === 0)
+  const samples = await scrape(app)
+  t.equal(samples.get(`${POOL}{state="idle"}`), 1)
+  t.equal(samples.get(`${POOL}{state="opening"}`), 0)
+  t.equal(samples.get('database_connections_max'), 10)
+  for (const zero of [
+    'database_statements{state="waiting"}',
+    'database_statements{state="sent"}',
+    'database_connection_failures_total',
+    ...['lost', 'unresponsive', 'read_only', 'idle', 'list', 'closing'].map(
+      (reason) => `${CLOSED}{reason="${reason}"}`
+    ),
+    ...['waiting', 'sent'].map((state) => `database_statement_timeouts_total{state="${state}"}`),
+    ...['timeout', 'lock'].map((reason) => `database_statement_cancellations_total{reason="${reason}"}`),
+    ...['committed', 'rolled_back', 'unknown'].map(
+      (outcome) => `database_shared_transactions_total{outcome="${outcome}"}`
+    ),
+    ...['connection', 'timeout', 'overload', 'standby', 'closing', 'keys'].map(
+      (reason) => `http_requests_shed_total{reason="${reason}"}`
+    )
+  ]) {
+    t.equal(samples.get(zero), 0, zero)
   }
-)
+})
 
-t.test(
-  'statements that wait, time out and are cancelled, and the requests that are shed for it',
-  async (t) => {
-    const url = await migratedDatabase(t)
-    const app = await startApp(t, 'postgres', { DATABASE_URL: url, DATABASE_POOL_MAX: '2' })
-    const alice = await clientOf(app, 'alice')
-    await alice('GET')
-    const holder = await sqlClient(t, url).reserve()
-    await holder`begin`
-    await holder`lock table tasks`
+t.test('statements that wait, time out and are cancelled, and their 503 answers', async (t) => {
+  const url = await migratedDatabase(t)
+  const app = await startApp(t, 'postgres', { DATABASE_URL: url, DATABASE_POOL_MAX: '2' })
+  const alice = await clientOf(app, 'alice')
+  await alice('GET')
+  const holder = await sqlClient(t, url).reserve()
+  await holder`begin`
+  await holder`lock table tasks`
 
-    const answers = Array.from({ length: 1_010 }, () => alice('GET'))
-    let isAnswered = false
-    const statuses = Promise.all(answers).then((all) => {
-      isAnswered = true
-      return all.map(({ status }) => status)
-    })
-    const most = new Map<string, number>()
-    while (!isAnswered) {
-      for (const [name, value] of await scrape(app)) most.set(name, Math.max(value, most.get(name) ?? 0))
-      await sleep(20)
-    }
-    t.ok((await statuses).every((status) => status === 503))
-    t.ok((most.get('database_statements{state="waiting"}') ?? 0) > 0)
-    t.ok((most.get('database_statements{state="sent"}') ?? 0) > 0)
-    t.ok([1, 2].includes(most.get(`${POOL}{state="busy"}`) ?? 0))
-
-    await until(async () => (await scrape(app)).get('database_statements{state="sent"}') === 0)
-    const after = await scrape(app)
-    const late = after.get('http_requests_shed_total{reason="timeout"}') ?? 0
-    const refused = after.get('http_requests_shed_total{reason="overload"}') ?? 0
-    t.equal(late + refused, answers.length)
-    t.ok(refused > 0)
-    const waiting = after.get('database_statement_timeouts_total{state="waiting"}') ?? 0
-    const sent = after.get('database_statement_timeouts_total{state="sent"}') ?? 0
-    t.ok(sent > 0)
-    t.equal(waiting + sent, late)
-    t.ok((after.get('database_statement_cancellations_total{reason="timeout"}') ?? 0) > 0)
-    await holder`rollback`
-    holder.release()
+  const answers = Array.from({ length: 1_010 }, () => alice('GET'))
+  let isAnswered = false
+  const statuses = Promise.all(answers).then((all) => {
+    isAnswered = true
+    return all.map(({ status }) => status)
+  })
+  const most = new Map<string, number>()
+  while (!isAnswered) {
+    for (const [name, value] of await scrape(app)) most.set(name, Math.max(value, most.get(name) ?? 0))
+    await sleep(20)
   }
-)
+  t.ok((await statuses).every((status) => status === 503))
+  t.ok((most.get('database_statements{state="waiting"}') ?? 0) > 0)
+  t.ok((most.get('database_statements{state="sent"}') ?? 0) > 0)
+  t.ok([1, 2].includes(most.get(`${POOL}{state="busy"}`) ?? 0))
 
-t.test('how long a statement waited for a connection, in seconds', async (t) => {
+  await until(async () => (await scrape(app)).get('database_statements{state="sent"}') === 0)
+  const after = await scrape(app)
+  const late = after.get('http_requests_shed_total{reason="timeout"}') ?? 0
+  const refused = after.get('http_requests_shed_total{reason="overload"}') ?? 0
+  t.equal(late + refused, answers.length)
+  t.ok(refused > 0)
+  const waiting = after.get('database_statement_timeouts_total{state="waiting"}') ?? 0
+  const sent = after.get('database_statement_timeouts_total{state="sent"}') ?? 0
+  t.ok(sent > 0)
+  t.equal(waiting + sent, late)
+  t.ok((after.get('database_statement_cancellations_total{reason="timeout"}') ?? 0) > 0)
+  await holder`rollback`
+  holder.release()
+})
+
+t.test('the time that a statement waited for a connection, in seconds', async (t) => {
   const url = await migratedDatabase(t)
   const app = await startApp(t, 'postgres', { DATABASE_URL: url, DATABASE_POOL_MAX: '2' })
   const alice = await clientOf(app, 'alice')
@@ -109,38 +103,35 @@ t.test('how long a statement waited for a connection, in seconds', async (t) => 
   t.ok(rise('database_statement_wait_seconds_count') - rise(bucket('0.1')) >= 4, 'four had to wait')
 })
 
-t.test(
-  'a connection that is lost is counted and logged, one line for each, and so is the next one',
-  async (t) => {
-    const proxy = await startProxy(t, await migratedDatabase(t))
-    const lines: string[] = []
-    const logStream = { write: (line: string) => lines.push(line) }
-    const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url, LOG_LEVEL: 'warn' }, { logStream })
-    await app.db.ping(5_000)
-    proxy.cut()
-    await until(async () => (await scrape(app)).get(`${CLOSED}{reason="lost"}`) === 1)
-    t.match(
-      lines.map((line) => JSON.parse(line)),
-      [{ level: 40, reason: 'lost', msg: 'a connection to the database was lost' }]
-    )
-    t.equal(lines.length, 1)
+t.test('each lost connection is counted, and logged in one line', async (t) => {
+  const proxy = await startProxy(t, await migratedDatabase(t))
+  const lines: string[] = []
+  const logStream = { write: (line: string) => lines.push(line) }
+  const app = await startApp(t, 'postgres', { DATABASE_URL: proxy.url, LOG_LEVEL: 'warn' }, { logStream })
+  await app.db.ping(5_000)
+  proxy.cut()
+  await until(async () => (await scrape(app)).get(`${CLOSED}{reason="lost"}`) === 1)
+  t.match(
+    lines.map((line) => JSON.parse(line)),
+    [{ level: 40, reason: 'lost', msg: 'a connection to the database was lost' }]
+  )
+  t.equal(lines.length, 1)
 
-    await proxy.refuse()
-    await t.rejects(app.db.ping(5_000))
-    t.ok(((await scrape(app)).get('database_connection_failures_total') ?? 0) > 0)
-    await proxy.listen()
-    await until(() =>
-      app.db.ping(5_000).then(
-        () => true,
-        () => false
-      )
+  await proxy.refuse()
+  await t.rejects(app.db.ping(5_000))
+  t.ok(((await scrape(app)).get('database_connection_failures_total') ?? 0) > 0)
+  await proxy.listen()
+  await until(() =>
+    app.db.ping(5_000).then(
+      () => true,
+      () => false
     )
-    t.equal((await scrape(app)).get('database_connections_opened_total'), 2)
-    t.equal(lines.length, 1, 'a connection that cannot be made is no lost one')
-  }
-)
+  )
+  t.equal((await scrape(app)).get('database_connections_opened_total'), 2)
+  t.equal(lines.length, 1, 'a connection that cannot be made is no lost one')
+})
 
-t.test('how many writes share a transaction', async (t) => {
+t.test('the number of writes that share a transaction', async (t) => {
   const app = await startApp(t)
   const alice = await clientOf(app, 'alice')
   const create = () => alice('POST', '', { title: 'a' })
@@ -157,7 +148,7 @@ t.test('how many writes share a transaction', async (t) => {
   t.ok((samples.get('database_shared_transaction_writes_sum') ?? 0) / count > 1)
 })
 
-t.test('the embedded database is one connection', async (t) => {
+t.test('the embedded database counts as one connection', async (t) => {
   const app = await startApp(t, 'embedded')
   const samples = await scrape(app)
   t.equal(samples.get(`${POOL}{state="idle"}`), 1)

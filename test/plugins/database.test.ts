@@ -17,7 +17,7 @@ async function start(t: Test, config: DatabaseConfig) {
 const connections = (sql: ReturnType<typeof sqlClient>) => sql`
   select from pg_stat_activity where application_name = 'tasks-api' and datname = current_database()`
 
-t.test('opens the database, brings it up to date and closes it with the app', async (t) => {
+t.test('opens and migrates the database, and closes it with the app', async (t) => {
   const url = await emptyDatabase(t)
   const sql = sqlClient(t, url)
   const app = await start(t, { kind: 'postgres', url })
@@ -32,7 +32,7 @@ t.test('opens the database, brings it up to date and closes it with the app', as
 
 t.test('closes the database only after the last request', async (t) => {
   const url = await emptyDatabase(t)
-  // A connection kept alive would hold the close.
+  // A keep-alive connection would delay the close.
   const app = Fastify({ keepAliveTimeout: 1 })
   await app.register(database, { database: { kind: 'postgres', url } })
   let release = () => {}
@@ -58,7 +58,7 @@ t.test('closes the database only after the last request', async (t) => {
   await closed
 })
 
-t.test('refuses to start with a reason, without a password and without waiting for ever', async (t) => {
+t.test('the start fails in time with a reason that has no password', async (t) => {
   const url = (await emptyDatabase(t)).replace('postgres@', 'tasks:s3cretpassword@')
   const refusing = await startProxy(t, url)
   await refusing.refuse()

@@ -9,7 +9,7 @@ import { ROOT } from '../support/root.js'
 import { SECRET, sign } from '../support/sign.js'
 import t, { type Test } from '../support/tap.js'
 
-/** What a browser loads for the page at this address: the page itself, and each file that it names. */
+/** The files that a browser loads for the page at this address. */
 async function loaded(url: string) {
   const page = await fetch(url)
   const html = await page.text()
@@ -43,7 +43,7 @@ t.test('the page', async (t) => {
   ).ready()
 
   for (const path of ['/docs', '/docs/', '/docs?x=/', '/docs/?x']) {
-    t.test(`at ${path} has all that it names, from here`, async (t) => {
+    t.test(`at ${path} loads all its files from this server`, async (t) => {
       const { page, html, answers } = await loaded(`${ops}${path}`)
       t.equal(page.status, 200)
       t.match(page.headers.get('content-type'), /^text\/html/)
@@ -57,12 +57,12 @@ t.test('the page', async (t) => {
   }
 
   const { html, policy, answers } = await loaded(`${ops}/docs`)
-  t.test('is titled, and laid out for the width of a phone', async (t) => {
+  t.test('has a title, and fits the width of a phone', async (t) => {
     t.match(html, '<title>Tasks API</title>')
     t.match(html, /<meta name="viewport" content="width=device-width, initial-scale=1">/)
   })
 
-  t.test('may load nothing from elsewhere, and call nothing but the API', async (t) => {
+  t.test('may load nothing from other servers, and call only the API', async (t) => {
     const { port } = new URL(api)
     t.strictSame(policy['connect-src'], ["'self'", `http://*:${port}`])
     const { 'connect-src': _, ...others } = policy
@@ -76,7 +76,7 @@ t.test('the page', async (t) => {
     for (const answer of answers) t.strictSame(answer.policy, policy, answer.file)
   })
 
-  t.test('is Swagger UI without the bar that explores other documents', async (t) => {
+  t.test('is Swagger UI without its top bar', async (t) => {
     const scripts = answers.filter(({ file }) => file.endsWith('.js'))
     t.notOk(scripts.some(({ file }) => file.includes('standalone')))
     const own = scripts.find(({ file }) => file.endsWith('/page.js'))?.text
@@ -85,7 +85,7 @@ t.test('the page', async (t) => {
     t.notMatch(own, /localStorage[.[]|persistAuthorization:/, 'the token lasts as long as the tab')
   })
 
-  t.test('leads to the guides, whose links work', async (t) => {
+  t.test('links to the guides, whose links work', async (t) => {
     const seen = new Set<string>()
     const visit = async (url: string): Promise<void> => {
       if (seen.has(url)) return
@@ -113,7 +113,7 @@ t.test('the page', async (t) => {
     }
   })
 
-  t.test('shows no other file of the project', async (t) => {
+  t.test('serves no other file of the project', async (t) => {
     for (const path of [
       'package.json',
       '.env',
@@ -127,12 +127,12 @@ t.test('the page', async (t) => {
   })
 })
 
-t.test('the server in the document is reached by the name that reached the document', async (t) => {
+t.test("the server in the document has the client's host name", async (t) => {
   const own = Object.values(networkInterfaces())
     .flat()
     .find((address) => address?.family === 'IPv4' && !address.internal)?.address
   const skip = own ? false : 'this machine has no other address'
-  /** The server that the document names to who reaches the operations listener at `through`, and the API's port. */
+  /** The server in the document for a client that uses the operations listener at `through`, and the API's port. */
   const serverOf = async (t: Test, host: string, opsHost: string, through: string) => {
     const api = await startApp(t)
     await api.listenOnAll({ host, port: 0 })
@@ -151,12 +151,12 @@ t.test('the server in the document is reached by the name that reached the docum
     }
   })
 
-  t.test('where both listen everywhere', { skip }, async (t) => {
+  t.test('where both listen on all addresses', { skip }, async (t) => {
     const { url, port } = await serverOf(t, '0.0.0.0', '0.0.0.0', String(own))
     t.equal(url, `http://${own}:${port}`)
   })
 
-  t.test('but where the API listens on another address, on that', { skip }, async (t) => {
+  t.test("the API's own address, if that is another", { skip }, async (t) => {
     const { url, port } = await serverOf(t, '127.0.0.1', '0.0.0.0', String(own))
     t.equal(url, `http://127.0.0.1:${port}`)
   })
@@ -164,7 +164,7 @@ t.test('the server in the document is reached by the name that reached the docum
 
 t.test('the page may call the API', async (t) => {
   const authorization = `Bearer ${await sign({ sub: 'alice' })}`
-  /** Whether a browser shows the answer to a page of this origin. */
+  /** True if a browser lets a page of this origin read the answer. */
   const isShown = async (api: string, origin: string) => {
     const url = `${api}/api/alice/tasks`
     const preflight = await fetch(url, {
@@ -184,7 +184,7 @@ t.test('the page may call the API', async (t) => {
     return allowed[0]
   }
 
-  t.test('outside production, also where CORS_ORIGIN lists others', async (t) => {
+  t.test('outside production, even if CORS_ORIGIN lists others', async (t) => {
     const env = { JWT_SECRET: SECRET, DATABASE_URL: await emptyDatabase(t) }
     const { api, ops } = await (
       await startProcess(t, { ...env, CORS_ORIGIN: 'https://app.example.com' })
@@ -198,7 +198,7 @@ t.test('the page may call the API', async (t) => {
     t.equal(await isShown(api, ops.replace('http:', 'https:')), false, 'another scheme')
   })
 
-  t.test('in production only where CORS_ORIGIN lists it', async (t) => {
+  t.test('in production only if CORS_ORIGIN lists it', async (t) => {
     const env = { NODE_ENV: 'production', JWT_SECRET: SECRET, DATABASE_URL: await emptyDatabase(t) }
     const { api, ops } = await (
       await startProcess(t, { ...env, CORS_ORIGIN: 'https://app.example.com' })

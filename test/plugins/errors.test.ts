@@ -17,7 +17,7 @@ import { until } from '../support/process.js'
 import { JSON_TYPE, UNKNOWN_ID } from '../support/refusals.js'
 import t from '../support/tap.js'
 
-/** What nothing may tell, wherever it came from. */
+/** Texts that no answer and no log line may contain. */
 const SECRET = 'correct horse battery staple'
 
 const logger = () => {
@@ -25,7 +25,7 @@ const logger = () => {
   return {
     lines,
     logStream: { write: (line: string) => void lines.push(line) },
-    /** The lines from a level on, as objects; 50 is error. */
+    /** The log lines from a level on, as objects. 50 is error. */
     from: (level: number) => lines.map((line) => JSON.parse(line)).filter((line) => line.level >= level)
   }
 }
@@ -45,7 +45,7 @@ const THROWN: Record<string, () => unknown> = {
   undefined: () => undefined
 }
 
-t.test('whatever is thrown becomes a 500 that tells nothing, and one line in the log', async (t) => {
+t.test('any thrown value becomes a 500 without details, and one line in the log', async (t) => {
   const log = logger()
   const thrown = ({ params }: FastifyRequest) => THROWN[(params as { kind: string }).kind]?.()
   addToNextApp((app) => {
@@ -87,7 +87,7 @@ t.test('whatever is thrown becomes a 500 that tells nothing, and one line in the
 })
 
 for (const kind of KINDS) {
-  t.test(`a failing statement tells nothing of it, neither the client nor the log (${kind})`, async (t) => {
+  t.test(`neither the client nor the log sees the values of a failed statement (${kind})`, async (t) => {
     const log = logger()
     const app = await startApp(t, kind, { LOG_LEVEL: 'trace' }, log)
     const user = 'user-of-the-path'
@@ -132,7 +132,7 @@ for (const kind of KINDS) {
   })
 }
 
-t.test('503 with Retry-After while something does not answer, and a warning', async (t) => {
+t.test('an unavailable database or key server is 503 with Retry-After, and a warning', async (t) => {
   const log = logger()
   addToNextApp((app) => {
     app.get('/api/unavailable', () => {
@@ -154,7 +154,7 @@ t.test('503 with Retry-After while something does not answer, and a warning', as
   ])
 })
 
-t.test('one line for many requests that are refused in a moment, and the next one counts them', async (t) => {
+t.test('many refused requests are one log line, and the next line has their number', async (t) => {
   const log = logger()
   addToNextApp((app) => {
     app.get('/api/unavailable', () => {
@@ -178,7 +178,7 @@ t.test('one line for many requests that are refused in a moment, and the next on
 onEachDatabase(async (t, app, kind) => {
   const alice = await clientOf(app, 'alice')
 
-  t.test('a refusal is no line in the log', async (t) => {
+  t.test('a 4xx is not logged', async (t) => {
     const log = logger()
     const quiet = await startApp(t, kind, { LOG_LEVEL: 'info' }, log)
     const client = await clientOf(quiet, 'alice')
@@ -192,7 +192,7 @@ onEachDatabase(async (t, app, kind) => {
     t.strictSame(log.lines, [])
   })
 
-  t.test('a 422 lists each error with its path, and its detail is a sentence about them', async (t) => {
+  t.test('a 422 lists each error with its path, and its detail joins their messages', async (t) => {
     for (const [body, detail, errors] of [
       [{}, 'title is required.', [{ path: '/title', message: 'title is required' }]],
       [
@@ -217,33 +217,30 @@ onEachDatabase(async (t, app, kind) => {
     })
   })
 
-  t.test(
-    'every kind of refusal is valid against the documented schema, and has the code of its status',
-    async (t) => {
-      const document = app.swagger() as unknown as { components: { schemas: { Problem: SchemaObject } } }
-      const { Problem } = document.components.schemas
-      const isValid = new Ajv2020.default().compile({ ...Problem, additionalProperties: false })
-      const [first, second] = ['Buy milk', 'Buy bread'].map((title) => JSON.stringify({ title }))
-      const once = { ...JSON_TYPE, 'idempotency-key': 'one' }
-      const { json: task } = await alice('POST', '', first, once)
-      const answers: [keyof typeof STATUS_OF, Answer][] = [
-        ['bad_request', await alice('POST', '', '{', JSON_TYPE)],
-        ['unauthorized', await alice('GET', '', undefined, { authorization: 'Bearer x' })],
-        ['forbidden', await alice('GET', '/api/bob/tasks')],
-        ['not_found', await alice('GET', '/no-uuid')],
-        ['method_not_allowed', await alice('DELETE')],
-        ['body_too_large', await alice('POST', '', Buffer.alloc(65_537), JSON_TYPE)],
-        ['unsupported_media_type', await alice('POST', '', 'x', { 'content-type': 'text/plain' })],
-        ['validation_failed', await alice('POST', '', {})],
-        ['idempotency_key_reused', await alice('POST', '', second, once)],
-        ['precondition_failed', await alice('DELETE', `/${task.id}`, undefined, { 'if-match': '"9"' })]
-      ]
-      for (const [code, answer] of answers) {
-        expectProblem(t, answer, code)
-        t.ok(isValid(answer.json), JSON.stringify(isValid.errors))
-        t.match(answer.json.detail, /^\w.*\.$/, 'a sentence')
-      }
-      t.strictSame(Problem.properties?.code?.enum, Object.keys(STATUS_OF))
+  t.test('every error is valid against the documented schema, and has the status of its code', async (t) => {
+    const document = app.swagger() as unknown as { components: { schemas: { Problem: SchemaObject } } }
+    const { Problem } = document.components.schemas
+    const isValid = new Ajv2020.default().compile({ ...Problem, additionalProperties: false })
+    const [first, second] = ['Buy milk', 'Buy bread'].map((title) => JSON.stringify({ title }))
+    const once = { ...JSON_TYPE, 'idempotency-key': 'one' }
+    const { json: task } = await alice('POST', '', first, once)
+    const answers: [keyof typeof STATUS_OF, Answer][] = [
+      ['bad_request', await alice('POST', '', '{', JSON_TYPE)],
+      ['unauthorized', await alice('GET', '', undefined, { authorization: 'Bearer x' })],
+      ['forbidden', await alice('GET', '/api/bob/tasks')],
+      ['not_found', await alice('GET', '/no-uuid')],
+      ['method_not_allowed', await alice('DELETE')],
+      ['body_too_large', await alice('POST', '', Buffer.alloc(65_537), JSON_TYPE)],
+      ['unsupported_media_type', await alice('POST', '', 'x', { 'content-type': 'text/plain' })],
+      ['validation_failed', await alice('POST', '', {})],
+      ['idempotency_key_reused', await alice('POST', '', second, once)],
+      ['precondition_failed', await alice('DELETE', `/${task.id}`, undefined, { 'if-match': '"9"' })]
+    ]
+    for (const [code, answer] of answers) {
+      expectProblem(t, answer, code)
+      t.ok(isValid(answer.json), JSON.stringify(isValid.errors))
+      t.match(answer.json.detail, /^\w.*\.$/, 'a sentence')
     }
-  )
+    t.strictSame(Problem.properties?.code?.enum, Object.keys(STATUS_OF))
+  })
 })

@@ -9,7 +9,7 @@ t.test('a body with a content coding', async (t) => {
   const { json: task } = await alice('POST', '', { title: 'a' })
   const body = '{"title":"b","completed":true}'
 
-  t.test('is 415 and told what is accepted, whatever the coding and whether it is there', async (t) => {
+  t.test('is 415 with Accept-Encoding, for any coding, with or without a body', async (t) => {
     const before = await rowsOf(app)
     for (const [coding, bytes] of [
       ['gzip', gzipSync(body)],
@@ -40,14 +40,14 @@ t.test('a body with a content coding', async (t) => {
     t.strictSame(await rowsOf(app), before)
   })
 
-  t.test('is read when the coding changes nothing', async (t) => {
+  t.test('is read if the coding is identity', async (t) => {
     for (const coding of ['identity', 'Identity', '', ' ', 'identity, identity']) {
       const { status } = await alice('POST', '', body, { ...JSON_TYPE, 'content-encoding': coding })
       t.equal(status, 201, JSON.stringify(coding))
     }
   })
 
-  t.test('is none when it is empty', async (t) => {
+  t.test('is no body if it is empty', async (t) => {
     const { status } = await alice('PATCH', `/${task.id}/complete`, '', {
       ...JSON_TYPE,
       'content-encoding': 'gzip'
@@ -55,7 +55,7 @@ t.test('a body with a content coding', async (t) => {
     t.equal(status, 200)
   })
 
-  t.test('is not what a 415 is about when only the media type is wrong', async (t) => {
+  t.test('a 415 for the media type has no Accept-Encoding', async (t) => {
     const answer = await alice('POST', '', body, { 'content-type': 'text/plain' })
     expectProblem(t, answer, 'unsupported_media_type')
     t.equal(answer.headers['accept-encoding'], undefined, 'RFC 9110, section 12.5.3')

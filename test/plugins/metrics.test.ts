@@ -26,7 +26,7 @@ async function values(app: App, name: string) {
   return all.filter(({ metricName }) => metricName === `http_request_duration_seconds_${name}`)
 }
 
-t.test('counts requests by pattern, method and status, whatever the URL', async (t) => {
+t.test('counts requests by route, method and status, not by URL', async (t) => {
   const app = await start()
   t.teardown(() => app.close())
   for (const url of ['/users/alice', '/users/bob?x=1', '/broken', '/nowhere', '/elsewhere'])
@@ -48,7 +48,7 @@ t.test('counts requests by pattern, method and status, whatever the URL', async 
   )
 })
 
-t.test('measures in seconds how long a request took', async (t) => {
+t.test('measures the duration of a request in seconds', async (t) => {
   const app = await start()
   t.teardown(() => app.close())
   await app.inject('/slow')
@@ -59,7 +59,7 @@ t.test('measures in seconds how long a request took', async (t) => {
   t.equal(buckets.find(({ labels }) => labels.le === '+Inf')?.value, 1)
 })
 
-t.test('two apps in one process count for themselves', async (t) => {
+t.test('two apps in one process have separate counters', async (t) => {
   const [one, other] = [await start(), await start()]
   t.teardown(() => Promise.all([one.close(), other.close()]))
   await one.inject('/users/alice')

@@ -10,14 +10,14 @@ interface Response {
 }
 type Paths = Record<string, Record<string, { operationId: string; responses: Record<string, Response> }>>
 
-/** A method that the path of an operation does not have. */
+/** A method that the operation's path does not have. */
 const OTHER_METHODS: Record<string, string> = {
   '/api/{userId}/tasks': 'DELETE',
   '/api/{userId}/tasks/{taskId}': 'POST',
   '/api/{userId}/tasks/{taskId}/complete': 'GET'
 }
 
-/** What breaks the schema of each operation. */
+/** A request that breaks the schema of each operation. */
 const INVALID: Record<string, (send: Send) => Promise<Answer>> = {
   listTasks: (send) => send({ query: '?status=done' }),
   createTask: (send) => send({ body: { title: '' } }),
@@ -26,7 +26,7 @@ const INVALID: Record<string, (send: Send) => Promise<Answer>> = {
   toggleTaskCompletion: (send) => send({ body: { completed: 'yes' } })
 }
 
-/** What is a right request but for what is given here. */
+/** A valid request, except for the given parts. */
 type Send = (wrong: {
   query?: string
   path?: string
@@ -34,7 +34,7 @@ type Send = (wrong: {
   headers?: Record<string, string>
 }) => Promise<Answer>
 
-t.test('every example of an error is what the service really answers', async (t) => {
+t.test('every example of an error is a real answer of the service', async (t) => {
   const app = await startApp(t)
   await app.listen({ host: '127.0.0.1', port: 0 })
   const { port } = app.server.address() as AddressInfo
@@ -48,7 +48,7 @@ t.test('every example of an error is what the service really answers', async (t)
       ...operation
     }))
   )
-  // All at the same time, because each takes ten seconds.
+  // At the same time, because each takes ten seconds.
   const late = new Map(
     operations.map(({ operationId, method, template }) => [
       operationId,
@@ -74,7 +74,7 @@ t.test('every example of an error is what the service really answers', async (t)
         return answer
       }
 
-      /** How each example comes about, by its status and its name. */
+      /** A request that causes each example, by status and name. */
       const provoke: Record<string, () => Promise<Answer>> = {
         '400 undecodable_path': () => alice(method, '/api/%zz/tasks'),
         '400 invalid_json': () => send({ body: '{', headers: JSON_TYPE }),

@@ -45,7 +45,7 @@ interface Schema {
   items?: Schema
 }
 
-/** The JSON pointers to every schema of the document that is not below another. */
+/** The JSON pointers to every outermost schema in the document. */
 function schemasIn(value: unknown, pointer = ''): string[] {
   if (typeof value !== 'object' || value === null) return []
   return Object.entries(value).flatMap(([name, member]) => {
@@ -62,7 +62,7 @@ const EVERYWHERE = [400, 401, 403, 405, 408, 431, 500, 503]
 const BODY = [413, 415]
 const ref = (name: string) => ({ $ref: `#/components/schemas/${name}` })
 
-/** What the service promises: the id, the success with its schema, the body, and every other status. */
+/** Each operation: its id, its success with the schema, its body, and its other statuses. */
 const OPERATIONS = [
   [
     'get',
@@ -89,7 +89,7 @@ const OPERATIONS = [
   ]
 ] as const
 
-/** What can be sent besides the path and the body. */
+/** The query parameters and headers of each operation. */
 const PARAMETERS = {
   listTasks: ['status'],
   createTask: ['Idempotency-Key'],
@@ -105,7 +105,7 @@ t.test('the OpenAPI document', async (t) => {
   const document = JSON.parse(JSON.stringify(app.swagger())) as Document
   const operations = Object.values(document.paths).flatMap((item) => Object.values(item))
 
-  t.test('is OpenAPI 3.1 with what a reader has to know first', async (t) => {
+  t.test('is OpenAPI 3.1 with a title, a version and a description', async (t) => {
     t.match(document, {
       openapi: /^3\.1\.\d+$/,
       info: {
@@ -126,7 +126,7 @@ t.test('the OpenAPI document', async (t) => {
     })
   })
 
-  t.test('has the operations of the service, and no others', async (t) => {
+  t.test('has exactly the operations of the service', async (t) => {
     const documented = Object.entries(document.paths).flatMap(([path, item]) =>
       Object.entries(item).map(([method, { operationId }]) => [method, path, operationId].join(' '))
     )
@@ -137,7 +137,7 @@ t.test('the OpenAPI document', async (t) => {
   })
 
   for (const [method, path, operationId, success, answer, body, others] of OPERATIONS) {
-    t.test(`${operationId}: says what to send and every answer there is`, async (t) => {
+    t.test(`${operationId}: has the body, and every answer`, async (t) => {
       const operation = document.paths[path]?.[method] as Operation
       t.ok(operation.summary)
       t.strictSame(operation.tags, ['tasks'])
@@ -191,7 +191,7 @@ t.test('the OpenAPI document', async (t) => {
     })
   }
 
-  t.test('names its schemas, and every reference leads to one', async (t) => {
+  t.test('names its schemas, and every reference is valid', async (t) => {
     const { schemas } = document.components
     t.strictSame(Object.keys(schemas).sort(), [
       'CreateTask',
@@ -211,7 +211,7 @@ t.test('the OpenAPI document', async (t) => {
     t.notMatch(text, /"nullable"/, 'OpenAPI 3.0 said it so')
   })
 
-  t.test('describes what is sent and what comes back', async (t) => {
+  t.test('describes the fields of requests and answers', async (t) => {
     const { Task, CreateTask, UpdateTask, SetCompletion, Problem } = document.components.schemas
     const fields = [
       'id',
@@ -243,7 +243,7 @@ t.test('the OpenAPI document', async (t) => {
     t.match(Problem, { properties: { code: { enum: Object.keys(STATUS_OF) } } })
   })
 
-  t.test('says of a field what its operation does with it', async (t) => {
+  t.test('describes a field as its operation uses it', async (t) => {
     const { CreateTask, UpdateTask } = document.components.schemas
     t.match(CreateTask, { properties: { completed: { description: 'false when left out.' } } })
     t.match(UpdateTask, { properties: { completed: { description: 'Stays as it is when left out.' } } })
@@ -282,11 +282,11 @@ t.test('the OpenAPI document', async (t) => {
     t.ok(count.schemas > 30, `${count.schemas} schemas`)
   })
 
-  t.test('is plain text where readers show titles', async (t) => {
+  t.test('has plain text in titles and summaries', async (t) => {
     for (const { summary } of operations) t.notMatch(summary, /`/)
   })
 
-  t.test('has an example of all that a tester needs, and none that spoils a try', async (t) => {
+  t.test('has examples for required values, and none for optional headers', async (t) => {
     const { Task, CreateTask, UpdateTask } = document.components.schemas
     const [task] = Task?.examples as Record<string, unknown>[]
     t.strictSame(Object.keys(task as object), Task?.required)
@@ -314,7 +314,7 @@ t.test('the OpenAPI document', async (t) => {
       const ajv = make()
       ajv.logger = { log: warn, warn, error: warn }
       addFormats.default(ajv)
-      // OpenAPI's own keyword for a document as a whole, so that its references lead somewhere.
+      // A keyword of OpenAPI for a whole document. With it, references are resolved.
       ajv.addVocabulary(Object.keys(document))
       ajv.addSchema(document, 'document')
       const pointers = schemasIn(document)
@@ -333,12 +333,12 @@ t.test('the OpenAPI document', async (t) => {
     t.equal(document.components.schemas.UpdateTask?.minProperties, 1)
   })
 
-  t.test('does not demand a body where none is needed', async (t) => {
+  t.test('marks an optional body as not required', async (t) => {
     t.notOk(document.paths[`${TASK}/complete`]?.patch?.requestBody?.required)
     t.ok(document.paths[USER]?.post?.requestBody?.required, 'but where it is')
   })
 
-  t.test('is the committed openapi.json', async (t) => {
+  t.test('equals the committed openapi.json', async (t) => {
     const committed = readFileSync(join(ROOT, 'openapi.json'), 'utf8')
     t.strictSame(JSON.parse(committed), document, 'npm run openapi writes it')
   })

@@ -7,11 +7,11 @@ import { aliceAt, emptyFolder, startProcess } from '../support/process.js'
 import { ROOT } from '../support/root.js'
 import t from '../support/tap.js'
 
-t.test('the built tree serves from any folder, without a TypeScript loader or the sources', async (t) => {
+t.test('the built tree serves from any folder, without the sources or a TypeScript loader', async (t) => {
   const app = join(emptyFolder(t), 'app')
   const tsc = join(ROOT, 'node_modules/typescript/bin/tsc')
   execFileSync(process.execPath, [tsc, '-b', 'tsconfig.build.json'], { cwd: ROOT })
-  // What an image holds.
+  // The files in an image.
   for (const path of ['dist', 'package.json', 'db/migrations']) {
     cpSync(join(ROOT, path), join(app, path), { recursive: true })
   }

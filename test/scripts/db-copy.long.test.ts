@@ -7,18 +7,18 @@ import { emptyFolder, runScript, until } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
 
 const SCRIPT = fileURLToPath(new URL('../../scripts/db-copy.js', import.meta.url))
-/** More than are copied at a time, and so many that a kill comes in between. */
+/** Several batches, so that the kill comes between two of them. */
 const MANY = 3_000
 
 const copy = (t: Test, env: Record<string, string>) => runScript(emptyFolder(t), 'db-copy', env)
 
-/** All that the database holds of tasks, as its own text of it. */
+/** Every column of every task, as the database's own text. */
 const rowsIn = async (t: Test, url: string) =>
   (await sqlClient(t, url)`select t::text as row from tasks t order by user_id collate "C", id`).map(
     ({ row }) => row
   )
 
-/** An embedded database, filled through the API, and what the API answers about it. */
+/** Fills an embedded database through the API. Returns the API's answers. */
 async function source(t: Test) {
   const env = (await databaseEnv(t, 'embedded')) as { DATA_DIR: string }
   const app = await startApp(t, 'embedded', env)
@@ -52,7 +52,7 @@ t.test('an embedded database', async (t) => {
   const { env, users, before, answers, count } = await source(t)
   const DATABASE_URL = await emptyDatabase(t)
 
-  t.test('is copied whole after a copy that was killed, and is answered for as before', async (t) => {
+  t.test('is copied completely after a copy that was killed, with the same answers', async (t) => {
     const child = spawn(process.execPath, [SCRIPT], {
       cwd: emptyFolder(t),
       env: { PATH: process.env.PATH, ...env, DATABASE_URL },
@@ -86,7 +86,7 @@ t.test('an embedded database', async (t) => {
     t.equal(other.json.code, 'idempotency_key_reused')
   })
 
-  t.test('is not copied over tasks that are there', async (t) => {
+  t.test('is not copied into a database that has tasks', async (t) => {
     const rows = await rowsIn(t, DATABASE_URL)
     t.strictSame(await copy(t, { ...env, DATABASE_URL }), {
       code: 1,
@@ -96,7 +96,7 @@ t.test('an embedded database', async (t) => {
     t.strictSame(await rowsIn(t, DATABASE_URL), rows)
   })
 
-  t.test('is copied by the two roles of a production database', async (t) => {
+  t.test('is copied with the two roles of a production database', async (t) => {
     const url = await emptyDatabase(t)
     const admin = sqlClient(t, url)
     const role = `copies_${process.pid}`
@@ -119,7 +119,7 @@ t.test('an embedded database', async (t) => {
     ['drops a mark', `new.description := ltrim(new.description, U&'\\FEFF');`],
     ['loses a row', `if new.title = 'Task 7' then return null; end if;`]
   ] as const) {
-    t.test(`is not copied when the other database ${what}`, async (t) => {
+    t.test(`is not copied if the other database ${what}`, async (t) => {
       const url = await emptyDatabase(t)
       await (await startApp(t, 'postgres', { DATABASE_URL: url })).close()
       await sqlClient(t, url).unsafe(`
@@ -132,7 +132,7 @@ t.test('an embedded database', async (t) => {
     })
   }
 
-  t.test('keeps the lock of its folder while it is copied, and is as it was', async (t) => {
+  t.test('is locked while it is copied, and does not change', async (t) => {
     const app = await startApp(t, 'embedded', env)
     const { code, out, err } = await copy(t, { ...env, DATABASE_URL: await emptyDatabase(t) })
     t.strictSame({ code, out }, { code: 1, out: '' })
@@ -142,7 +142,7 @@ t.test('an embedded database', async (t) => {
   })
 })
 
-t.test('a mistake is one line and code 1', async (t) => {
+t.test('a wrong setting prints one line, with code 1', async (t) => {
   const { DATA_DIR } = (await databaseEnv(t, 'embedded')) as { DATA_DIR: string }
   const DATABASE_URL = await emptyDatabase(t)
   for (const [what, env, line] of [

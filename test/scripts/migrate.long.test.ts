@@ -8,7 +8,7 @@ import { startProxy } from '../support/tcp-proxy.js'
 
 const DONE = { code: 0, out: '', err: '' }
 
-t.test('brings a database up to date, and may be repeated', async (t) => {
+t.test('migrates a database, and can be repeated', async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
   for (let times = 0; times < 2; times++) {
     t.strictSame(
@@ -23,14 +23,14 @@ t.test('brings a database up to date, and may be repeated', async (t) => {
   t.equal((await sqlClient(t, DATABASE_URL)`select * from tasks`).length, 0)
 })
 
-t.test('works on the embedded database, and reads .env', async (t) => {
+t.test('migrates the embedded database, and reads .env', async (t) => {
   const cwd = emptyFolder(t)
   const { DATA_DIR } = await databaseEnv(t, 'embedded')
   writeFileSync(join(cwd, '.env'), `\ufeff   \r\nDATA_DIR=${DATA_DIR}\r\n`)
   t.strictSame(await runScript(cwd, 'migrate', {}), DONE)
 })
 
-t.test('a failure is one line without a password', async (t) => {
+t.test('a failure prints one line without a password', async (t) => {
   const url = (await emptyDatabase(t)).replace('postgres@', 'tasks:s3cretpassword@')
   const refusing = await startProxy(t, url)
   await refusing.refuse()
@@ -50,7 +50,7 @@ t.test('a failure is one line without a password', async (t) => {
     t.notMatch(refusal, 's3cretpassword')
   }
 
-  t.test('which the program writes, and ends with code 1', async (t) => {
+  t.test('the program prints it, and ends with code 1', async (t) => {
     const { code, out, err } = await runScript(emptyFolder(t), 'migrate', { DATABASE_URL: url })
     t.strictSame({ code, out }, { code: 1, out: '' })
     t.match(err, noRole)

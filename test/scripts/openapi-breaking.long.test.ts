@@ -11,7 +11,7 @@ type Document = any
 
 const read = (file: string) => JSON.parse(readFileSync(join(ROOT, file), 'utf8'))
 
-/** Runs `npm run openapi:breaking` with a document made from the committed one, which counts as released. */
+/** Runs `npm run openapi:breaking`. The released document is made from the committed one. */
 async function compare(
   t: Test,
   change: (document: Document) => void
@@ -50,18 +50,18 @@ const nextVersion = ({ info }: Document) => {
   info.version = major === 0 ? `0.${minor + 1}.0` : `${major + 1}.0.0`
 }
 
-t.test('a field more breaks nothing', async (t) => {
+t.test('a new optional field breaks no client', async (t) => {
   t.match(await compare(t, addField), { code: 0 })
 })
 
-t.test('a field more that is required breaks clients, and is refused in the same version', async (t) => {
+t.test('a new required field breaks clients, and is refused in the same version', async (t) => {
   const { code, out } = await compare(t, requireDescription)
   t.equal(code, 1)
   t.match(out, /description/)
   t.match(out, /info\.version stayed .* but these changes require/)
 })
 
-t.test('in the next version that may break clients it is not refused', async (t) => {
+t.test('the next breaking version may break clients', async (t) => {
   const { code, out } = await compare(t, (document) => {
     requireDescription(document)
     nextVersion(document)

@@ -4,7 +4,7 @@ import { startApp } from '../support/api.js'
 import { emptyFolder, runScript } from '../support/process.js'
 import t from '../support/tap.js'
 
-t.test('writes the document that the service shows, and leaves nothing else', async (t) => {
+t.test('writes the document of the service, and no other file', async (t) => {
   const cwd = emptyFolder(t)
   const temporary = emptyFolder(t)
   const { code, out, err } = await runScript(cwd, 'openapi', { TMPDIR: temporary })

@@ -10,9 +10,9 @@ const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+\n$/
 
 interface Run {
   args: string[]
-  /** Nothing else of this process's environment is passed on. */
+  /** The only environment variables of the process. */
   env?: Record<string, string>
-  /** A new, empty folder unless given. */
+  /** The working folder; a new empty one by default. */
   cwd?: string
 }
 
@@ -27,7 +27,7 @@ async function run(t: Test, { args, env = {}, cwd = t.testdir() }: Run) {
   return { stdout, stderr, code: await code }
 }
 
-t.test('prints a token that the running app accepts, and nothing else', async (t) => {
+t.test('prints only a token, and the running app accepts it', async (t) => {
   const env = { JWT_SECRET: SECRET, JWT_ISSUER: 'https://issuer.example', JWT_AUDIENCE: 'tasks' }
   const app = await startApp(t, 'postgres', env)
   for (const [user, ...ttl] of [['alice'], ['auth0|ä b', '--ttl', '15m']] as [string, ...string[]][]) {
@@ -41,7 +41,7 @@ t.test('prints a token that the running app accepts, and nothing else', async (t
   }
 })
 
-t.test('without any setting it uses the secret that the app made for itself', async (t) => {
+t.test("without settings it uses the app's development secret", async (t) => {
   const env: Record<string, string> = { ...(await databaseEnv(t, 'embedded')), JWT_SECRET: '' }
   const app = await startApp(t, 'embedded', env)
   const { stdout, stderr } = await run(t, { args: ['alice'], env, cwd: env.DATA_DIR as string })
@@ -54,7 +54,7 @@ t.test('without any setting it uses the secret that the app made for itself', as
 
 t.test('.env is read, in development only', async (t) => {
   const cwd = t.testdir({
-    // As an editor on Windows may leave it.
+    // With the line endings and the byte order mark of an editor on Windows.
     '.env': `\ufeffJWT_SECRET=${SECRET}\r\n   \r\nDATABASE_URL=postgres://127.0.0.1/none\r\n`
   })
   const app = await startApp(t)
@@ -70,7 +70,7 @@ t.test('.env is read, in development only', async (t) => {
   })
 })
 
-t.test('what it cannot do it says in one line, with exit code 1 and no token', async (t) => {
+t.test('a failure prints one line and no token, with code 1', async (t) => {
   const env = { JWT_SECRET: SECRET }
   const cwd = t.testdir()
   const refused: [name: string, run: Run, stderr: RegExp][] = [
@@ -97,7 +97,7 @@ t.test('what it cannot do it says in one line, with exit code 1 and no token', a
   }
 })
 
-t.test('a user id that starts with a dash comes after --', async (t) => {
+t.test('a user id that begins with a dash follows --', async (t) => {
   const { stdout } = await run(t, { args: ['--', '-alice'], env: { JWT_SECRET: SECRET } })
   const [, payload = ''] = stdout.split('.')
   t.equal(JSON.parse(Buffer.from(payload, 'base64url').toString()).sub, '-alice')

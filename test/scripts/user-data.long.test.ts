@@ -7,10 +7,10 @@ import t, { type Test } from '../support/tap.js'
 
 const ROWS = 10_000
 
-t.test('an export is byte for byte the list that the API answers', async (t) => {
+t.test("an export equals the API's list byte for byte", async (t) => {
   for (const kind of KINDS) {
     const env = await databaseEnv(t, kind)
-    // A user id is opaque, and must reach the statement as it is.
+    // A user id is opaque, and must reach the statement unchanged.
     const users = kind === 'embedded' ? ["o'hara|ä b"] : ['alice', '--help']
     const lists = await used(t, kind, env, async (client) => {
       const lists: Record<string, string> = {}
@@ -32,56 +32,56 @@ t.test('an export is byte for byte the list that the API answers', async (t) => 
   }
 })
 
-t.test(
-  'an export of many tasks is streamed, and ends early with an error when nobody reads it',
-  async (t) => {
-    const env = await databaseEnv(t, 'postgres')
-    const sql = sqlClient(t, env.DATABASE_URL as string)
-    await sql`
+t.test('an export of many tasks is streamed, and fails if its reader ends early', async (t) => {
+  const env = await databaseEnv(t, 'postgres')
+  const sql = sqlClient(t, env.DATABASE_URL as string)
+  await sql`
     insert into tasks (user_id, id, title, description, completed)
     select 'alice', gen_random_uuid(), 'one of many', repeat('x', 10000), false from generate_series(1, ${ROWS}::int)`
-    // Their text is 100 MB.
-    const heap = { ...env, NODE_OPTIONS: '--max-old-space-size=64' }
-    const { code, out, err } = await exported(t, heap, 'alice')
-    t.strictSame({ code, err }, { code: 0, err: `${ROWS} tasks of "alice"\n` })
-    const ids = (JSON.parse(out) as { id: string }[]).map(({ id }) => id)
-    t.equal(new Set(ids).size, ROWS)
-    t.strictSame(ids, ids.toSorted().reverse())
+  // They have 100 MB of text.
+  const heap = { ...env, NODE_OPTIONS: '--max-old-space-size=64' }
+  const { code, out, err } = await exported(t, heap, 'alice')
+  t.strictSame({ code, err }, { code: 0, err: `${ROWS} tasks of "alice"\n` })
+  const ids = (JSON.parse(out) as { id: string }[]).map(({ id }) => id)
+  t.equal(new Set(ids).size, ROWS)
+  t.strictSame(ids, ids.toSorted().reverse())
+})
+
+t.test(
+  "a deletion removes everything of the user, prints the counts, and keeps other users' tasks",
+  async (t) => {
+    for (const kind of KINDS) {
+      const env = await databaseEnv(t, kind)
+      await used(t, kind, env, async (client) => {
+        const [alice, bob] = [await client('alice'), await client('bob')]
+        await alice('POST', '', { title: 'a' }, { 'idempotency-key': 'once' })
+        await alice('POST', '', { title: 'b' })
+        await bob('POST', '', { title: 'of bob' }, { 'idempotency-key': 'once' })
+      })
+      const deleted = (count: string) => ({ code: 0, out: `deleted ${count}\n`, err: '' })
+      t.strictSame(
+        await runScript(emptyFolder(t), 'user-delete', env, ['alice']),
+        deleted('2 tasks of "alice", 1 with an idempotency key')
+      )
+      t.strictSame(
+        await runScript(emptyFolder(t), 'user-delete', env, ['alice']),
+        deleted('0 tasks of "alice", 0 with an idempotency key'),
+        'and may be repeated'
+      )
+      await used(t, kind, env, async (client) => {
+        const [alice, bob] = [await client('alice'), await client('bob')]
+        t.equal((await alice('GET')).text, '[]')
+        t.match((await bob('GET')).json, [{ title: 'of bob' }])
+        // As the guide says: the key is free, and a valid token can create tasks again.
+        const again = await alice('POST', '', { title: 'other' }, { 'idempotency-key': 'once' })
+        t.equal(again.status, 201)
+        t.equal(again.headers['idempotency-replayed'], undefined)
+      })
+    }
   }
 )
 
-t.test('a deletion takes everything of the user, tells how much, and nothing of others', async (t) => {
-  for (const kind of KINDS) {
-    const env = await databaseEnv(t, kind)
-    await used(t, kind, env, async (client) => {
-      const [alice, bob] = [await client('alice'), await client('bob')]
-      await alice('POST', '', { title: 'a' }, { 'idempotency-key': 'once' })
-      await alice('POST', '', { title: 'b' })
-      await bob('POST', '', { title: 'of bob' }, { 'idempotency-key': 'once' })
-    })
-    const deleted = (count: string) => ({ code: 0, out: `deleted ${count}\n`, err: '' })
-    t.strictSame(
-      await runScript(emptyFolder(t), 'user-delete', env, ['alice']),
-      deleted('2 tasks of "alice", 1 with an idempotency key')
-    )
-    t.strictSame(
-      await runScript(emptyFolder(t), 'user-delete', env, ['alice']),
-      deleted('0 tasks of "alice", 0 with an idempotency key'),
-      'and may be repeated'
-    )
-    await used(t, kind, env, async (client) => {
-      const [alice, bob] = [await client('alice'), await client('bob')]
-      t.equal((await alice('GET')).text, '[]')
-      t.match((await bob('GET')).json, [{ title: 'of bob' }])
-      // As the guide says: the key is gone with the task, and a token that is still valid creates anew.
-      const again = await alice('POST', '', { title: 'other' }, { 'idempotency-key': 'once' })
-      t.equal(again.status, 201)
-      t.equal(again.headers['idempotency-replayed'], undefined)
-    })
-  }
-})
-
-t.test('a mistake is one line, code 1, and nothing is made or changed', async (t) => {
+t.test('a wrong call prints one line, with code 1, and changes nothing', async (t) => {
   const cwd = emptyFolder(t)
   const running = await databaseEnv(t, 'embedded')
   await startApp(t, 'embedded', running)
@@ -105,7 +105,7 @@ t.test('a mistake is one line, code 1, and nothing is made or changed', async (t
     ]
   ]
   for (const [at, [what, env, args, line]] of cases.entries()) {
-    // Both share all of this code, so the second shows only that.
+    // Both commands share this code, so one case is enough for the second.
     for (const script of at === 0 ? ['user-export', 'user-delete'] : ['user-export']) {
       const { code, out, err } = await runScript(cwd, script, env, args)
       t.strictSame({ code, out }, { code: 1, out: '' }, `${what}: ${script}`)
@@ -113,7 +113,7 @@ t.test('a mistake is one line, code 1, and nothing is made or changed', async (t
       t.notMatch(err, 's3cret')
     }
   }
-  t.test('.env is read, and a user who is not known has no tasks', async (t) => {
+  t.test('.env is read, and an unknown user has no tasks', async (t) => {
     writeFileSync(join(cwd, '.env'), `DATA_DIR=${(await databaseEnv(t, 'embedded')).DATA_DIR}\n`)
     t.strictSame(await runScript(cwd, 'user-export', {}, ['alice']), {
       code: 0,
@@ -126,7 +126,7 @@ t.test('a mistake is one line, code 1, and nothing is made or changed', async (t
 const exported = (t: Test, env: Record<string, string>, ...args: string[]) =>
   runScript(emptyFolder(t), 'user-export', env, args)
 
-/** Uses a database through the API, which is stopped afterwards. */
+/** Starts the API on a database, uses it, and stops it. */
 async function used<T>(
   t: Test,
   kind: (typeof KINDS)[number],

@@ -20,7 +20,7 @@ import t from '../support/tap.js'
 const sendTo = (app: FastifyInstance, bytes: string | Buffer) =>
   sendRaw('127.0.0.1', (app.server.address() as AddressInfo).port, bytes)
 
-/** On every answer, whatever it is. */
+/** The headers of every answer. */
 const SECURITY_HEADERS = {
   'cache-control': 'no-store',
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
@@ -35,7 +35,7 @@ t.test('routing', async (t) => {
   const alice = await clientOf(app, 'alice')
   const { json: task } = await alice('POST', '', { title: 'a' })
 
-  t.test('a trailing slash changes nothing', async (t) => {
+  t.test('a trailing slash is ignored', async (t) => {
     t.strictSame((await alice('GET', '/')).json, (await alice('GET')).json)
     t.strictSame((await alice('GET', '/?status=completed')).json, [])
     t.strictSame((await alice('GET', `/${task.id}/`)).json, task)
@@ -47,7 +47,7 @@ t.test('routing', async (t) => {
     t.equal((await alice('DELETE', `/${created.json.id}/`)).status, 204)
   })
 
-  t.test('HEAD answers as GET, without a body', async (t) => {
+  t.test('HEAD gets the answer of GET without a body', async (t) => {
     const bob = await clientOf(app, 'bob')
     for (const [client, path, status] of [
       [alice, '', 200],
@@ -83,9 +83,9 @@ t.test('routing', async (t) => {
     [`${COLLECTION}/${UNKNOWN_ID}/complete/`, ['PATCH']]
   ]
   for (const [path, allowed] of PATHS) {
-    t.test(`405 with Allow for every other method on ${path}, whatever the body`, async (t) => {
+    t.test(`405 with Allow for every other method on ${path}, with any body`, async (t) => {
       for (const method of METHODS) {
-        // CONNECT is no request to a path.
+        // Node emits CONNECT as another event, not as a request.
         if (method === 'CONNECT' || allowed.includes(method)) continue
         const answers = [
           await alice(method, path),
@@ -102,7 +102,7 @@ t.test('routing', async (t) => {
     })
   }
 
-  t.test('404 for a path that does not exist, with every method, and 401 without a token', async (t) => {
+  t.test('404 for an unknown path with every method, and 401 without a token', async (t) => {
     for (const path of [
       '/',
       '/api',
@@ -148,7 +148,7 @@ t.test('routing', async (t) => {
     t.equal(headers['access-control-allow-origin'], 'http://localhost:5173', 'a browser can read it')
   })
 
-  t.test('the user in the path is decoded exactly once, and compared as it is', async (t) => {
+  t.test('the user in the path is decoded exactly once, and compared exactly', async (t) => {
     for (const [user, path, status] of [
       ['alice', 'alice', 200],
       ['alice', '%61lice', 200],
@@ -191,32 +191,29 @@ t.test('routing', async (t) => {
     }
   })
 
-  t.test('404 for an id however long', async (t) => {
+  t.test('404 for an id of any length', async (t) => {
     for (const length of [100, 101, 500, 8_000]) {
       expectProblem(t, await alice('GET', `/${'a'.repeat(length)}`), 'not_found', `${length}`)
     }
   })
 
-  t.test(
-    'unknown query parameters are ignored by every operation, also when repeated or broken',
-    async (t) => {
-      const query = '?x=1&x=2&__proto__=3&constructor=4&y=%zz&&=&Status=completed'
-      const { json } = await alice('POST', query, { title: 'a' })
-      for (const [method, path, status, body] of [
-        ['GET', '', 200],
-        ['GET', `/${json.id}`, 200],
-        ['PATCH', `/${json.id}`, 200, { title: 'b' }],
-        ['PUT', `/${json.id}`, 200, { title: 'b' }],
-        ['PATCH', `/${json.id}/complete`, 200],
-        ['DELETE', `/${json.id}`, 204]
-      ] as const) {
-        t.equal((await alice(method, path + query, body)).status, status)
-      }
+  t.test('every operation ignores unknown query parameters, also repeated or malformed ones', async (t) => {
+    const query = '?x=1&x=2&__proto__=3&constructor=4&y=%zz&&=&Status=completed'
+    const { json } = await alice('POST', query, { title: 'a' })
+    for (const [method, path, status, body] of [
+      ['GET', '', 200],
+      ['GET', `/${json.id}`, 200],
+      ['PATCH', `/${json.id}`, 200, { title: 'b' }],
+      ['PUT', `/${json.id}`, 200, { title: 'b' }],
+      ['PATCH', `/${json.id}/complete`, 200],
+      ['DELETE', `/${json.id}`, 204]
+    ] as const) {
+      t.equal((await alice(method, path + query, body)).status, status)
     }
-  )
+  })
 })
 
-t.test('every answer has the security headers, and the id of the request', async (t) => {
+t.test('every answer has the security headers and the request id', async (t) => {
   addToNextApp((app) => {
     app.get('/api/bug', async () => {
       throw new Error('a bug')
@@ -260,7 +257,7 @@ t.test('every answer has the security headers, and the id of the request', async
   t.equal(new Set(ids).size, ids.length)
 })
 
-t.test('X-Request-Id is taken from the request when it is sane, and is returned and logged', async (t) => {
+t.test('a safe X-Request-Id of the request is used, returned and logged', async (t) => {
   const lines: string[] = []
   const logStream = { write: (line: string) => lines.push(line) }
   const app = await startApp(t, 'postgres', { LOG_LEVEL: 'debug' }, { logStream })
@@ -312,7 +309,7 @@ t.test('X-Request-Id is taken from the request when it is sane, and is returned 
   }
 })
 
-t.test('LOG_REQUESTS adds one JSON line for each request, whatever its answer', async (t) => {
+t.test('LOG_REQUESTS logs one JSON line for each request, with any answer', async (t) => {
   for (const [LOG_REQUESTS, expected] of [
     ['true', 4],
     ['false', 0]
@@ -341,32 +338,29 @@ t.test('LOG_REQUESTS adds one JSON line for each request, whatever its answer', 
 onEachDatabase(async (t, app) => {
   const alice = await clientOf(app, 'alice')
 
-  t.test('a body of exactly 64 KiB is read, and one byte more is 413', async (t) => {
+  t.test('a body of exactly 64 KiB is read, and one more byte is 413', async (t) => {
     const body = (size: number) => `{"title":"a"}`.padEnd(size)
     t.equal((await alice('POST', '', body(65_536), JSON_TYPE)).status, 201)
     expectProblem(t, await alice('POST', '', body(65_537), JSON_TYPE), 'body_too_large')
   })
 
-  t.test(
-    'JSON is read with a byte order mark, and whatever the case and parameters of its type',
-    async (t) => {
-      for (const type of [
-        'application/json',
-        'application/json; charset=utf-8',
-        'APPLICATION/JSON;charset="UTF-8"'
-      ]) {
-        for (const mark of ['', '\ufeff']) {
-          const { status, json } = await alice('POST', '', `${mark}{"title":"\ufeffa"}`, {
-            'content-type': type
-          })
-          t.equal(status, 201, type)
-          t.equal(json.title, '\ufeffa')
-        }
+  t.test('JSON may have a byte order mark, and its type may have any case and parameters', async (t) => {
+    for (const type of [
+      'application/json',
+      'application/json; charset=utf-8',
+      'APPLICATION/JSON;charset="UTF-8"'
+    ]) {
+      for (const mark of ['', '\ufeff']) {
+        const { status, json } = await alice('POST', '', `${mark}{"title":"\ufeffa"}`, {
+          'content-type': type
+        })
+        t.equal(status, 201, type)
+        t.equal(json.title, '\ufeffa')
       }
     }
-  )
+  })
 
-  t.test('JSON in another encoding is no JSON', async (t) => {
+  t.test('JSON in another encoding is refused', async (t) => {
     for (const encoding of ['utf16le', 'latin1'] as const) {
       const body = Buffer.from('{"title":"\u00e9"}', encoding)
       expectProblem(t, await alice('POST', '', body, JSON_TYPE), 'bad_request', encoding)
@@ -383,7 +377,7 @@ t.test('over a socket', async (t) => {
   const type = 'Content-Type: application/json'
   const chunked = 'Transfer-Encoding: chunked'
 
-  // Started first and awaited last, for they take as long as the limit.
+  // Started first and awaited last, because they take 10 seconds.
   const started = Date.now()
   const slow = Promise.all(
     [
@@ -395,7 +389,7 @@ t.test('over a socket', async (t) => {
     ].map(async (bytes) => ({ bytes, received: await sendTo(app, bytes), after: Date.now() - started }))
   )
 
-  t.test('an empty body is none, however it is sent', async (t) => {
+  t.test('an empty body counts as no body, in every form', async (t) => {
     for (const contentType of [[], [type], ['Content-Type: text/plain']]) {
       for (const [framing, rest] of [
         [[], ''],
@@ -415,7 +409,7 @@ t.test('over a socket', async (t) => {
     }
   })
 
-  t.test('a body in chunks is read, and is 413 once it is too large', async (t) => {
+  t.test('a chunked body is read, and is 413 as soon as it is too large', async (t) => {
     const send = async (body: string) => {
       const half = body.length >> 1
       const chunks = [body.slice(0, half), body.slice(half), '']
@@ -430,19 +424,19 @@ t.test('over a socket', async (t) => {
     expectProblem(t, await send('{"title":"a"}'.padEnd(65_537)), 'body_too_large')
   })
 
-  t.test('a body that says it is too large is 413 before it is sent', async (t) => {
+  t.test('a body whose Content-Length is too large is 413 before it is sent', async (t) => {
     const head = lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, type, 'Content-Length: 9999999')
     expectProblem(t, parseRaw(await sendTo(app, head)), 'body_too_large')
   })
 
-  t.test('a method that HTTP has and this service has not is 405', async (t) => {
+  t.test('a method that Node knows and this service does not is 405', async (t) => {
     for (const method of ['PROPFIND', 'TRACE', 'OPTIONS', 'M-SEARCH']) {
       const answer = parseRaw(await sendTo(app, lines(`${method} ${COLLECTION} HTTP/1.1`, ...headers)))
       expectProblem(t, answer, 'method_not_allowed', method)
     }
   })
 
-  t.test('a target that is no path is refused as any other', async (t) => {
+  t.test('a target that is no path gets the usual error', async (t) => {
     for (const [line, code] of [
       ['OPTIONS * HTTP/1.1', 'not_found'],
       ['GET //api/alice/tasks HTTP/1.1', 'not_found'],
@@ -451,7 +445,7 @@ t.test('over a socket', async (t) => {
     ] as const) {
       const received = await sendTo(app, lines(line, ...headers))
       const answer = parseRaw(received)
-      // What the parser itself refuses never becomes a request.
+      // These never become a request, because Node's parser refuses them.
       if (answer.headers['x-request-id']) expectProblem(t, answer, code, line)
       else t.match(answer, { status: 400, json: { code: 'bad_request' } }, line)
       const anonymous = parseRaw(await sendTo(app, lines(line, 'Host: api', 'Connection: close')))
@@ -459,7 +453,7 @@ t.test('over a socket', async (t) => {
     }
   })
 
-  t.test('what is no HTTP is answered in the same form, and the connection ends', async (t) => {
+  t.test('input that cannot be parsed as HTTP gets a problem, and the connection is closed', async (t) => {
     const before = await rowsOf(app)
     const large = `X-Large: ${'a'.repeat(16_400)}`
     for (const [what, status, bytes] of [
@@ -504,14 +498,14 @@ t.test('over a socket', async (t) => {
     t.equal(answer.status, 200)
   })
 
-  t.test('a chunk that is none ends the request in the same form, and nothing is created', async (t) => {
+  t.test('an invalid chunk gets a problem, and nothing is created', async (t) => {
     const before = await rowsOf(app)
     const head = lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, type, chunked)
     t.match(parseRaw(await sendTo(app, `${head}zz\r\n`)), { status: 400, json: { code: 'bad_request' } })
     t.strictSame(await rowsOf(app), before)
   })
 
-  t.test('a client that goes away in the middle of a body leaves nothing', async (t) => {
+  t.test('a client that disconnects in the middle of a body creates nothing', async (t) => {
     const before = await rowsOf(app)
     const { port } = app.server.address() as AddressInfo
     for (let i = 0; i < 10; i++) {
@@ -529,7 +523,7 @@ t.test('over a socket', async (t) => {
     t.strictSame(await rowsOf(app), before)
   })
 
-  t.test('a request that does not arrive within ten seconds is 408, wherever it stops', async (t) => {
+  t.test('a request that does not arrive within ten seconds is 408, at whatever byte it stops', async (t) => {
     for (const { bytes, received, after } of await slow) {
       const answer = parseRaw(received)
       t.match(
@@ -546,7 +540,7 @@ t.test('over a socket', async (t) => {
   })
 })
 
-t.test('a request that expects what nobody knows is a request like any other', async (t) => {
+t.test('an unknown Expect is ignored', async (t) => {
   const app = await startApp(t)
   await app.listen({ port: 0, host: '127.0.0.1' })
   const head = 'GET /api/alice/tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: the-unexpected\r\n'

@@ -4,7 +4,7 @@ import { PassThrough } from 'node:stream'
 import { httpServer } from '../../src/http-server.js'
 import t from '../support/tap.js'
 
-t.test('a broken request behind an answer that is being sent puts nothing into that answer', async (t) => {
+t.test('a broken request behind a running answer adds nothing to that answer', async (t) => {
   const app = httpServer({})
   t.teardown(() => app.close())
   const body = new PassThrough()
@@ -23,7 +23,7 @@ t.test('a broken request behind an answer that is being sent puts nothing into t
   socket.write(get('/'))
   body.write('begin')
   await once(socket, 'data')
-  // The second is parsed, and waits for its turn.
+  // The second request is parsed, and waits for its turn.
   socket.write(`${get('/next')}garbage\r\n\r\n`)
   await closed
   t.match(received, /^HTTP\/1\.1 200 /)

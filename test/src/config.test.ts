@@ -11,7 +11,7 @@ const PRODUCTION = { NODE_ENV: 'production', DATABASE_URL: POSTGRES, JWT_SECRET:
 
 type Env = Record<string, string | undefined>
 
-/** What an operator reads when the start is refused. */
+/** The message of a refused configuration. */
 function refusal(t: Test, env: Env): string {
   try {
     loadConfig(env)
@@ -23,14 +23,14 @@ function refusal(t: Test, env: Env): string {
   return ''
 }
 
-/** Refused in one line that names the variable first, says what would be right, and holds no secret. */
+/** Checks for one line that begins with the variable, describes a valid value, and has no secret. */
 function refuses(t: Test, env: Env, variable: string, right: RegExp) {
   const message = refusal(t, env)
   t.match(message, new RegExp(`^${variable}\\b`))
   t.match(message, right)
   t.notMatch(message, /[\r\n]/, 'one line')
   for (const secret of [env.JWT_SECRET, env.DATABASE_URL, 'pa55word', SECRET]) {
-    // A short one may well be a part of any sentence.
+    // A short value may be part of any sentence.
     if (secret && secret.length >= 'pa55word'.length) t.notOk(message.includes(secret), 'no secret in it')
   }
 }
@@ -54,7 +54,7 @@ t.test('an empty environment is a complete configuration for development', async
   })
 })
 
-t.test('every variable is taken as it is written', async (t) => {
+t.test('every variable is used unchanged', async (t) => {
   const env = {
     HOST: '0.0.0.0',
     PORT: '8080',
@@ -92,7 +92,7 @@ t.test('every variable is taken as it is written', async (t) => {
   })
 })
 
-t.test('an empty value counts as unset, and other variables as none of ours', async (t) => {
+t.test('an empty value counts as unset, and unknown variables are ignored', async (t) => {
   const empty = Object.fromEntries(
     [
       'HOST',
@@ -132,7 +132,7 @@ t.test('the result cannot be changed', async (t) => {
   t.equal(config.production, false)
 })
 
-t.test('each right value of a variable with a limited set of them', async (t) => {
+t.test('each valid value of a variable with a fixed set of values', async (t) => {
   for (const value of ['0', '1', '80', '9999', '59999', '64999', '65000', '65499', '65529', '65535']) {
     t.equal(loadConfig({ PORT: value }).api.port, Number(value))
     t.equal(loadConfig({ OPS_PORT: value }).ops.port, Number(value))
@@ -148,82 +148,85 @@ t.test('each right value of a variable with a limited set of them', async (t) =>
   }
 })
 
-t.test('a relative DATA_DIR starts at the working directory', async (t) => {
+t.test('a relative DATA_DIR is resolved from the working directory', async (t) => {
   const { database, auth } = loadConfig({ DATA_DIR: 'some/where' })
   t.strictSame(database, { kind: 'embedded', directory: join(process.cwd(), 'some/where/postgres') })
   t.match(auth.keys, { file: join(process.cwd(), 'some/where/jwt-secret') })
 })
 
-t.test('a wrong value is refused in one line that names the variable and what would be right', async (t) => {
-  const whole = /whole number from 0 to 65535/
-  const wrong: [variable: string, value: string, right: RegExp][] = [
-    ...['PORT', 'OPS_PORT'].flatMap((variable) =>
-      [
-        '65536',
-        '99999',
-        '-1',
-        '3000.5',
-        '3e3',
-        '0x50',
-        ' 80',
-        '80\n',
-        'http',
-        '65540',
-        '70000',
-        '100000'
-      ].map((value): [string, string, RegExp] => [variable, value, whole])
-    ),
-    ...['DATABASE_URL', 'MIGRATION_DATABASE_URL'].flatMap((variable) =>
-      [
-        'mysql://app:pa55word@db/tasks',
-        'app:pa55word@db/tasks',
-        'pg://db',
-        ' postgres://app:pa55word@db/tasks'
-      ].map((value): [string, string, RegExp] => [variable, value, /postgres:\/\//])
-    ),
-    ['JWKS_URL', 'issuer.example/jwks', /https:\/\/ URL/],
-    ['JWKS_URL', 'file:///etc/passwd', /https:\/\/ URL/],
-    ['JWKS_URL', 'https://', /https:\/\/ URL/],
-    ['JWKS_URL', 'https://me@issuer.example/jwks', /without credentials/],
-    ['JWKS_URL', 'https://:word@issuer.example/jwks', /without credentials/],
-    ['JWKS_URL', 'https://issuer example/jwks', /https:\/\/ URL/],
-    ['JWKS_URL', 'https://issuer.example\n.org/jwks', /https:\/\/ URL/],
-    ['JWKS_URL', 'https://issuer.example/\tjwks', /https:\/\/ URL/],
-    ['DATABASE_POOL_MAX', '1', /a whole number of connections from 2 to 1000, not "1"/],
-    ['DATABASE_POOL_MAX', '1001', /from 2 to 1000/],
-    ['DATABASE_POOL_MAX', '02', /from 2 to 1000/],
-    ['GRACE_SECONDS', '0', /a whole number of seconds from 1 to 600, not "0"/],
-    ['GRACE_SECONDS', '601', /from 1 to 600/],
-    ['GRACE_SECONDS', '1.5', /from 1 to 600/],
-    ['KEEP_ALIVE_SECONDS', '0', /a whole number of seconds from 1 to 9999, not "0"/],
-    ['KEEP_ALIVE_SECONDS', '10000', /from 1 to 9999/],
-    ['KEEP_ALIVE_SECONDS', '060', /from 1 to 9999/],
-    ['KEEP_ALIVE_SECONDS', '60s', /from 1 to 9999/],
-    ['OTEL_TRACES_EXPORTER', 'console', /must be otlp or none, not "console"/],
-    ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318', /an http:\/\/ or https:\/\/ URL/],
-    ['OTEL_EXPORTER_OTLP_TRACES_ENDPOINT', '/v1/traces', /an http:\/\/ or https:\/\/ URL/],
-    ['OTEL_EXPORTER_OTLP_PROTOCOL', 'grpc', /must be http\/protobuf, not "grpc"/],
-    ['OTEL_SDK_DISABLED', 'yes', /true or false/],
-    ['OTEL_TRACES_SAMPLER', 'ratio', /one of always_on, .*parentbased_traceidratio, not "ratio"/],
-    ['OTEL_TRACES_SAMPLER_ARG', '10', /from 0 to 1/],
-    ['OTEL_TRACES_SAMPLER_ARG', '10%', /from 0 to 1/],
-    ['OTEL_TRACES_SAMPLER_ARG', '1.5', /from 0 to 1/],
-    ['OTEL_TRACES_SAMPLER_ARG', '.1', /from 0 to 1/],
-    ['LOG_REQUESTS', '1', /must be true or false, not "1"/],
-    ['LOG_REQUESTS', 'True', /must be true or false/],
-    ['LOG_REQUESTS', 'yes', /must be true or false/],
-    ['LOG_LEVEL', 'verbose', /one of fatal, error, warn, info, debug, trace, silent/],
-    ['LOG_LEVEL', 'INFO', /one of fatal, error, warn, info, debug, trace, silent/],
-    ['LOG_LEVEL', 'info\nPORT must be something else', /one of fatal/]
-  ]
-  for (const [variable, value, right] of wrong) {
-    t.test(`${variable}=${JSON.stringify(value)}`, async (t) => {
-      refuses(t, { [variable]: value }, variable, right)
-    })
+t.test(
+  'an invalid value is refused in one line with the variable and a description of valid values',
+  async (t) => {
+    const whole = /whole number from 0 to 65535/
+    const wrong: [variable: string, value: string, right: RegExp][] = [
+      ...['PORT', 'OPS_PORT'].flatMap((variable) =>
+        [
+          '65536',
+          '99999',
+          '-1',
+          '3000.5',
+          '3e3',
+          '0x50',
+          ' 80',
+          '80\n',
+          'http',
+          '65540',
+          '70000',
+          '100000'
+        ].map((value): [string, string, RegExp] => [variable, value, whole])
+      ),
+      ...['DATABASE_URL', 'MIGRATION_DATABASE_URL'].flatMap((variable) =>
+        [
+          'mysql://app:pa55word@db/tasks',
+          'app:pa55word@db/tasks',
+          'pg://db',
+          ' postgres://app:pa55word@db/tasks'
+        ].map((value): [string, string, RegExp] => [variable, value, /postgres:\/\//])
+      ),
+      ['JWKS_URL', 'issuer.example/jwks', /https:\/\/ URL/],
+      ['JWKS_URL', 'file:///etc/passwd', /https:\/\/ URL/],
+      ['JWKS_URL', 'https://', /https:\/\/ URL/],
+      ['JWKS_URL', 'https://me@issuer.example/jwks', /without credentials/],
+      ['JWKS_URL', 'https://:word@issuer.example/jwks', /without credentials/],
+      ['JWKS_URL', 'https://issuer example/jwks', /https:\/\/ URL/],
+      ['JWKS_URL', 'https://issuer.example\n.org/jwks', /https:\/\/ URL/],
+      ['JWKS_URL', 'https://issuer.example/\tjwks', /https:\/\/ URL/],
+      ['DATABASE_POOL_MAX', '1', /a whole number of connections from 2 to 1000, not "1"/],
+      ['DATABASE_POOL_MAX', '1001', /from 2 to 1000/],
+      ['DATABASE_POOL_MAX', '02', /from 2 to 1000/],
+      ['GRACE_SECONDS', '0', /a whole number of seconds from 1 to 600, not "0"/],
+      ['GRACE_SECONDS', '601', /from 1 to 600/],
+      ['GRACE_SECONDS', '1.5', /from 1 to 600/],
+      ['KEEP_ALIVE_SECONDS', '0', /a whole number of seconds from 1 to 9999, not "0"/],
+      ['KEEP_ALIVE_SECONDS', '10000', /from 1 to 9999/],
+      ['KEEP_ALIVE_SECONDS', '060', /from 1 to 9999/],
+      ['KEEP_ALIVE_SECONDS', '60s', /from 1 to 9999/],
+      ['OTEL_TRACES_EXPORTER', 'console', /must be otlp or none, not "console"/],
+      ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318', /an http:\/\/ or https:\/\/ URL/],
+      ['OTEL_EXPORTER_OTLP_TRACES_ENDPOINT', '/v1/traces', /an http:\/\/ or https:\/\/ URL/],
+      ['OTEL_EXPORTER_OTLP_PROTOCOL', 'grpc', /must be http\/protobuf, not "grpc"/],
+      ['OTEL_SDK_DISABLED', 'yes', /true or false/],
+      ['OTEL_TRACES_SAMPLER', 'ratio', /one of always_on, .*parentbased_traceidratio, not "ratio"/],
+      ['OTEL_TRACES_SAMPLER_ARG', '10', /from 0 to 1/],
+      ['OTEL_TRACES_SAMPLER_ARG', '10%', /from 0 to 1/],
+      ['OTEL_TRACES_SAMPLER_ARG', '1.5', /from 0 to 1/],
+      ['OTEL_TRACES_SAMPLER_ARG', '.1', /from 0 to 1/],
+      ['LOG_REQUESTS', '1', /must be true or false, not "1"/],
+      ['LOG_REQUESTS', 'True', /must be true or false/],
+      ['LOG_REQUESTS', 'yes', /must be true or false/],
+      ['LOG_LEVEL', 'verbose', /one of fatal, error, warn, info, debug, trace, silent/],
+      ['LOG_LEVEL', 'INFO', /one of fatal, error, warn, info, debug, trace, silent/],
+      ['LOG_LEVEL', 'info\nPORT must be something else', /one of fatal/]
+    ]
+    for (const [variable, value, right] of wrong) {
+      t.test(`${variable}=${JSON.stringify(value)}`, async (t) => {
+        refuses(t, { [variable]: value }, variable, right)
+      })
+    }
   }
-})
+)
 
-t.test('white space or quotes at the ends of any value are refused, and no value is shown', async (t) => {
+t.test('white space and quotes at the ends of a value are refused, without showing the value', async (t) => {
   const right: Record<keyof typeof Environment.properties, string> = {
     HOST: 'api.example',
     PORT: '8080',
@@ -259,7 +262,7 @@ t.test('white space or quotes at the ends of any value are refused, and no value
     t.test(variable, async (t) => {
       const message = refusal(t, { [variable]: ` ${value}` })
       t.match(message, new RegExp(`^${variable} must be .+, without white space or quotes at its ends$`))
-      // Some are words that the line itself lists.
+      // Some values are words that the line itself has.
       if (!listed.includes(value)) t.notOk(message.includes(value), 'not shown')
       for (const sign of signs) {
         for (const given of [sign + value, value + sign, sign + value + sign, sign]) {
@@ -270,13 +273,13 @@ t.test('white space or quotes at the ends of any value are refused, and no value
   }
 })
 
-t.test('what was wrong is shown where it is no secret', async (t) => {
+t.test('an invalid value is shown unless it is a secret', async (t) => {
   t.match(refusal(t, { PORT: 'http' }), '"http"')
   t.match(refusal(t, { JWKS_URL: 'issuer.example' }), '"issuer.example"')
   t.match(refusal(t, { CORS_ORIGIN: 'https://app.example/' }), '"https://app.example/"')
 })
 
-t.test('production refuses every default that is for development', async (t) => {
+t.test('production refuses every default for development', async (t) => {
   t.doesNotThrow(() => loadConfig(PRODUCTION))
   const { DATABASE_URL, JWT_SECRET, ...rest } = PRODUCTION
   refuses(t, { ...rest, JWT_SECRET }, 'DATABASE_URL', /must be set in production/)
@@ -290,7 +293,7 @@ t.test('production refuses every default that is for development', async (t) => 
   )
 })
 
-t.test('requests are traced when a collector is named, or asked for, and not disabled', async (t) => {
+t.test('tracing is on if a collector is set, or tracing is requested, and it is not disabled', async (t) => {
   const COLLECTOR = 'http://127.0.0.1:4318'
   const on = { serviceName: 'tasks-api' }
   t.strictSame(loadConfig({}).tracing, undefined)
@@ -306,7 +309,7 @@ t.test('requests are traced when a collector is named, or asked for, and not dis
   })
 })
 
-t.test('LOG_REQUESTS needs a level at which its lines are written', async (t) => {
+t.test('LOG_REQUESTS needs a level that includes info', async (t) => {
   for (const LOG_LEVEL of ['fatal', 'error', 'warn', 'silent']) {
     refuses(t, { LOG_REQUESTS: 'true', LOG_LEVEL }, 'LOG_REQUESTS', /LOG_LEVEL to be info, debug or trace/)
     t.equal(loadConfig({ LOG_REQUESTS: 'false', LOG_LEVEL }).logRequests, false)
@@ -331,7 +334,7 @@ t.test('two key sources are refused, in production or not', async (t) => {
   }
 })
 
-t.test('a JWT_SECRET needs 32 bytes, however many characters they are', async (t) => {
+t.test('a JWT_SECRET needs 32 bytes, not characters', async (t) => {
   for (const secret of ['x', 'x'.repeat(31), 'ä'.repeat(15)]) {
     refuses(t, { JWT_SECRET: secret }, 'JWT_SECRET', /at least 32 bytes/)
   }
@@ -340,7 +343,7 @@ t.test('a JWT_SECRET needs 32 bytes, however many characters they are', async (t
   }
 })
 
-t.test('a JWT_SECRET that is a key, which others may know, is refused', async (t) => {
+t.test('a JWT_SECRET that is a public key or the like is refused', async (t) => {
   const pairs = {
     rsa: generateKeyPairSync('rsa', { modulusLength: 2048 }),
     ec: generateKeyPairSync('ec', { namedCurve: 'P-256' }),
@@ -385,7 +388,7 @@ t.test('CORS_ORIGIN is a list of origins, or *', async (t) => {
     ['https://192.168.0.1', ['https://192.168.0.1']],
     ['https://xn--mnchen-3ya.de', ['https://xn--mnchen-3ya.de']],
     ['https://my_app.example.com', ['https://my_app.example.com']],
-    // What apps and browser extensions send.
+    // Origins of apps and browser extensions.
     ...[
       'capacitor://localhost',
       'ionic://localhost',
@@ -421,7 +424,7 @@ t.test('CORS_ORIGIN is a list of origins, or *', async (t) => {
     ' * ',
     'https://a.example https://b.example',
     '*,https://a.example',
-    // Each of these was taken once, and matched nothing.
+    // Earlier versions accepted each of these, although no browser sends it.
     'https://*.example.com',
     'https://*',
     'https://*.com',

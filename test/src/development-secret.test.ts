@@ -13,7 +13,7 @@ const authIn = (directory: string): AuthConfig => loadConfig({ DATA_DIR: directo
 
 const mode = (path: string) => (statSync(path).mode & 0o777).toString(8)
 
-t.test('the secret is made once, at random, and kept where only its owner can read it', async (t) => {
+t.test('the secret is made once, at random, and only its owner can read the file', async (t) => {
   const directory = join(t.testdir(), 'not', 'there', 'yet')
   const first = resolveDevelopmentSecret(authIn(directory))
   t.match(first, { keys: { kind: 'secret', secret: /^[\w-]{43}$/ }, issuer: 'me', audience: undefined })
@@ -26,7 +26,7 @@ t.test('the secret is made once, at random, and kept where only its owner can re
   t.notSame(other.keys, first.keys, 'another folder has another one')
 })
 
-t.test('processes that start at the same moment agree on one secret', async (t) => {
+t.test('processes that start at the same time use one secret', async (t) => {
   const directory = join(t.testdir(), 'new')
   const source = fileURLToPath(new URL('../../src', import.meta.url))
   const code = `
@@ -56,7 +56,7 @@ t.test('processes that start at the same moment agree on one secret', async (t) 
   t.equal(new Set(secrets).size, 1)
 })
 
-t.test('a folder that cannot be used is refused in one line that names DATA_DIR', async (t) => {
+t.test('an unusable folder is refused in one line that names DATA_DIR', async (t) => {
   const file = join(t.testdir({ file: '' }), 'file')
   for (const directory of [file, join(file, 'below')]) {
     t.throws(() => resolveDevelopmentSecret(authIn(directory)), {
@@ -66,7 +66,7 @@ t.test('a folder that cannot be used is refused in one line that names DATA_DIR'
   }
 })
 
-t.test('a configured key source comes back as it is, and makes no file', async (t) => {
+t.test('a configured key source is returned unchanged, and no file is made', async (t) => {
   const directory = t.testdir()
   for (const env of [{ JWT_SECRET: 'x'.repeat(32) }, { JWKS_URL: 'https://issuer.example/jwks' }]) {
     const { auth } = loadConfig({ ...env, DATA_DIR: directory, JWT_AUDIENCE: 'tasks' })
@@ -75,7 +75,7 @@ t.test('a configured key source comes back as it is, and makes no file', async (
   t.strictSame(readdirSync(directory), [])
 })
 
-t.test('a secret that was damaged is not used', async (t) => {
+t.test('a damaged secret is refused', async (t) => {
   const secret = 'x'.repeat(43)
   for (const damaged of ['', 'short', `${secret}\n`, `\ufeff${secret}`, `${secret} `, `"${secret}"`]) {
     const file = join(t.testdir({ 'jwt-secret': damaged }), 'jwt-secret')

@@ -4,7 +4,7 @@ import { StartError } from '../../db/errors.js'
 import { loadDotEnv } from '../../src/dot-env.js'
 import t, { type Test } from '../support/tap.js'
 
-/** The variables that a file with this content adds to an environment. */
+/** The variables that a file with this content adds. */
 function added(t: Test, content: string | Buffer, env: Record<string, string> = {}) {
   const file = join(t.testdir(), '.env')
   writeFileSync(file, content)
@@ -12,7 +12,7 @@ function added(t: Test, content: string | Buffer, env: Record<string, string> = 
   return env
 }
 
-t.test('a file is read as it is written', async (t) => {
+t.test('values are read unchanged', async (t) => {
   const both = { JWT_SECRET: 'abc', PORT: '1' }
   const cases: [what: string, content: string | Buffer, expected: Record<string, string>][] = [
     ['plain', 'JWT_SECRET=abc\nPORT=1\n', both],
@@ -46,7 +46,7 @@ t.test('a file is read as it is written', async (t) => {
   }
 })
 
-t.test('a file that could be read in two ways is refused in one line that holds nothing of it', async (t) => {
+t.test('an ambiguous file is refused in one line without its content', async (t) => {
   const utf16 = (text: string) => Buffer.from(text, 'utf16le')
   const encoding = /^\.env: .*save it as UTF-8$/
   const cases: [what: string, content: string | Buffer, line: RegExp][] = [
@@ -85,21 +85,21 @@ t.test('a file that could be read in two ways is refused in one line that holds 
   }
 })
 
-t.test('what the environment has already stays', async (t) => {
+t.test('variables of the environment keep their values', async (t) => {
   const env = { PORT: '', HOST: '::1' }
   t.strictSame(added(t, 'PORT=1\nHOST=::\nLOG_LEVEL=debug', env), { ...env, LOG_LEVEL: 'debug' })
 })
 
-t.test('production reads no file, not even a wrong one', async (t) => {
+t.test('production does not read the file', async (t) => {
   t.strictSame(added(t, 'nonsense', { NODE_ENV: 'production' }), { NODE_ENV: 'production' })
 })
 
-t.test('no file is no error, and one that cannot be read is', async (t) => {
+t.test('a missing file is no error, and an unreadable one is', async (t) => {
   const file = join(t.testdir(), '.env')
   const env = {}
   loadDotEnv(env, file)
   t.strictSame(env, {})
-  // Docker makes a folder of a file that is mounted and not there.
+  // Docker creates a folder if a mounted file does not exist.
   mkdirSync(file)
   t.throws(() => loadDotEnv(env, file), { constructor: StartError, message: /^\.env: .*EISDIR/ })
 })

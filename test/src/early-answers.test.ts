@@ -9,17 +9,17 @@ const MB = 1_000_000
 const COLLECTION = '/api/alice/tasks'
 const lines = (...all: string[]) => `${all.join('\r\n')}\r\n\r\n`
 
-/** A connection that reads nothing until it is resumed. */
+/** A connection that does not read until it is resumed. */
 async function open(t: Test, port: number): Promise<Socket> {
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
-  // Seen where it matters: by the callback of a write, and by what reads.
+  // The errors that its writes and reads get.
   socket.on('error', () => {})
   t.teardown(() => socket.destroy())
   await once(socket, 'connect')
   return socket
 }
 
-/** Sends everything before it reads anything, as proxies and browsers do. Rejects when the connection is reset. */
+/** Sends everything before it reads, like proxies and browsers. Rejects if the connection is reset. */
 async function sendThenRead(t: Test, port: number, ...parts: (string | Buffer)[]): Promise<string> {
   const socket = await open(t, port)
   for (const part of parts) {
@@ -32,7 +32,7 @@ async function sendThenRead(t: Test, port: number, ...parts: (string | Buffer)[]
   return received
 }
 
-t.test('an answer given while the body still comes', async (t) => {
+t.test("an answer before the end of the request's body", async (t) => {
   const app = await startApp(t)
   await app.listenOnAll({ host: '127.0.0.1', port: 0 })
   const { port } = app.server.address() as AddressInfo
@@ -41,7 +41,7 @@ t.test('an answer given while the body still comes', async (t) => {
   const type = 'Content-Type: application/json'
   const before = await rowsOf(app)
 
-  // Started first and awaited last, for it takes as long as the limit.
+  // Started first and awaited last, because it takes 10 seconds.
   const silent = await open(t, port)
   silent.write(lines(`POST ${COLLECTION} HTTP/1.1`, 'Host: x', token, type, `Content-Length: ${MB}`))
 
@@ -64,7 +64,7 @@ t.test('an answer given while the body still comes', async (t) => {
       }
     })
 
-    t.test(`${named}, arrives at a client that first sends everything`, async (t) => {
+    t.test(`${named}, arrives at a client that sends everything first`, async (t) => {
       const fields = Object.entries(headers).map((field) => field.join(': '))
       const body = Buffer.alloc(20 * MB, ' ')
       const length = `Content-Length: ${body.length}`
@@ -120,7 +120,7 @@ t.test('an answer given while the body still comes', async (t) => {
     }
   })
 
-  t.test('the connection is used on when the whole body came with its head', async (t) => {
+  t.test('the connection stays open if the whole body arrived with the head', async (t) => {
     const body = '{"title":"a"}'
     const length = `Content-Length: ${body.length}`
     const received = await sendThenRead(
@@ -136,7 +136,7 @@ t.test('an answer given while the body still comes', async (t) => {
     )
   })
 
-  t.test('what follows on a connection that is being closed is never a request', async (t) => {
+  t.test('data after the last answer is never parsed as a request', async (t) => {
     const alice = await clientOf(app, 'alice')
     const { json: task } = await alice('POST', '', { title: 'a' })
     const inside = lines(`DELETE ${COLLECTION}/${task.id} HTTP/1.1`, 'Host: x', token)
@@ -155,7 +155,7 @@ t.test('an answer given while the body still comes', async (t) => {
     t.equal((await alice('DELETE', `/${task.id}`)).status, 204, 'the task is still there')
   })
 
-  t.test('a client that never stops sending gets its answer, and is cut off', async (t) => {
+  t.test('a client that never stops sending gets its answer, and is disconnected', async (t) => {
     const socket = await open(t, port)
     let received = ''
     socket.on('data', (chunk) => {
@@ -177,7 +177,7 @@ t.test('an answer given while the body still comes', async (t) => {
     t.ok(sent >= 20 && sent < 60, `after ${sent} MB`)
   })
 
-  t.test('a client that sends nothing is answered at once, and cut off after a while', async (t) => {
+  t.test('a client that sends nothing more is answered at once, and disconnected later', async (t) => {
     let received = ''
     silent.on('data', (chunk) => {
       received += chunk

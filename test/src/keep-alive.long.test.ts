@@ -21,7 +21,7 @@ async function listeners(t: Test, env: Record<string, string>): Promise<[Fastify
   ]
 }
 
-/** A connection on which each call sends a request and returns its answer. */
+/** Opens a connection. Each call sends a request on it and returns the answer. */
 function connection(t: Test, app: FastifyInstance, path: string) {
   const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1')
   t.teardown(() => socket.destroy())
@@ -35,7 +35,7 @@ function connection(t: Test, app: FastifyInstance, path: string) {
   }
 }
 
-t.test('a connection without a request is closed after KEEP_ALIVE_SECONDS, on both listeners', async (t) => {
+t.test('an idle connection is closed after KEEP_ALIVE_SECONDS, on both listeners', async (t) => {
   for (const [app, path] of await listeners(t, { KEEP_ALIVE_SECONDS: '1' })) {
     const { ask, closed } = connection(t, app, path)
     t.match((await ask()).headers, { connection: 'keep-alive', 'keep-alive': 'timeout=1' }, path)
@@ -43,13 +43,13 @@ t.test('a connection without a request is closed after KEEP_ALIVE_SECONDS, on bo
   }
 })
 
-t.test('by default a connection is kept for longer than proxies keep it', async (t) => {
+t.test('by default a connection is kept longer than by common proxies', async (t) => {
   await Promise.all(
     (await listeners(t, {})).map(async ([app, path]) => {
       const { ask } = connection(t, app, path)
       const { status, headers } = await ask()
       t.match(headers, { connection: 'keep-alive', 'keep-alive': 'timeout=620' }, path)
-      // Longer than a request may take to arrive: that time must not count from the last answer on.
+      // Longer than the timeout of a request, which must not begin at the last answer.
       await setTimeout(12_000)
       t.equal((await ask()).status, status, path)
     })

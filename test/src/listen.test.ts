@@ -14,7 +14,7 @@ const ADDRESSES = ['127.0.0.1', '::1']
 
 const lines = (...all: string[]) => `${all.join('\r\n')}\r\n\r\n`
 
-t.test('a host of two addresses is served alike on both', async (t) => {
+t.test('a host with two addresses is served on both', async (t) => {
   const env = {
     JWT_SECRET: SECRET,
     DATABASE_URL: await emptyDatabase(t),
@@ -51,7 +51,7 @@ t.test('a host of two addresses is served alike on both', async (t) => {
       t.match(answer, { status: 401, headers: { 'cache-control': 'no-store' } })
     })
 
-    t.test(`requests to change the protocol are answered in this one on ${address}`, async (t) => {
+    t.test(`requests to change the protocol are answered in HTTP/1.1 on ${address}`, async (t) => {
       for (const upgrade of [h2c, websocket]) {
         const name = String(upgrade[0])
         t.equal((await ask(lines(get, 'Host: x', ...upgrade))).status, 401, name)
@@ -62,7 +62,7 @@ t.test('a host of two addresses is served alike on both', async (t) => {
       }
     })
 
-    t.test(`an unknown Expect changes nothing on ${address}`, async (t) => {
+    t.test(`an unknown Expect is ignored on ${address}`, async (t) => {
       const expect = 'Expect: the-unexpected'
       t.equal((await ask(lines(get, 'Host: x', token, closing, expect))).status, 200)
       t.equal((await ask(lines('GET /live HTTP/1.1', 'Host: x', closing, expect), opsPort)).status, 200)
@@ -80,7 +80,7 @@ t.test('a host of two addresses is served alike on both', async (t) => {
     })
   }
 
-  t.test('SIGTERM lets half-sent requests finish on both, and idle connections hold nothing', async (t) => {
+  t.test('after SIGTERM half-sent requests finish on both, and idle connections are closed', async (t) => {
     const opened = []
     for (const address of ADDRESSES) {
       for (const to of [port, opsPort]) {
@@ -100,7 +100,7 @@ t.test('a host of two addresses is served alike on both', async (t) => {
       socket.write(lines(post, 'Host: x', token, ...json) + body.slice(0, 5))
       opened.push({ address, socket, ended, received: () => received })
     }
-    // Connections are accepted in their order, so the service has the ones above by now.
+    // Connections are accepted in order, so the service has accepted the ones above.
     for (const address of ADDRESSES) {
       t.equal(parseRaw(await sendRaw(address, port, lines(get, 'Host: x', closing))).status, 401)
     }
@@ -116,7 +116,7 @@ t.test('a host of two addresses is served alike on both', async (t) => {
   })
 })
 
-t.test('an address that this machine does not have is left out, and one in use is an error', async (t) => {
+t.test('an address that this machine does not have is skipped, and one in use is an error', async (t) => {
   const answer = { status: 404 }
   const request = lines('GET / HTTP/1.1', 'Host: x', 'Connection: close')
 
@@ -140,7 +140,7 @@ t.test('an address that this machine does not have is left out, and one in use i
   await t.rejects(both.listenOnAll({ host: 'localhost', port: taken }), { code: 'EADDRINUSE' })
 })
 
-/** Resolves when nothing accepts connections there any more. */
+/** Resolves when connections there are refused. */
 async function refused(address: string, port: number): Promise<void> {
   for (;;) {
     const socket = connect(port, address)

@@ -5,7 +5,7 @@ import { startProcess } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
-/** What a user, a client or an operator gives us, each in words that are found nowhere else. */
+/** Values of a user, a client or an operator. Each has a unique word. */
 const PRIVATE = {
   user: 'zanzibar-user',
   title: 'quokka "title"\n    at the zoo $& \'',
@@ -19,7 +19,7 @@ const PRIVATE = {
   secret: SECRET
 }
 
-/** Sends what is no HTTP, and waits for the end of the connection. */
+/** Sends input that is no HTTP, and waits until the connection is closed. */
 async function sendRaw(url: string, text: string): Promise<void> {
   const { hostname, port } = new URL(url)
   await new Promise((resolve) => {
@@ -91,7 +91,7 @@ async function isSilentAbout(t: Test, NODE_ENV: string) {
   await sendRaw(service.api, `GET /${PRIVATE.path} HTTP/9.9\r\nAuthorization: Bearer ${token}\r\n\r\n`)
   await sendRaw(service.api, `GET / HTTP/1.1\r\nHost: x\r\nX-Large: ${PRIVATE.header.repeat(2_000)}\r\n\r\n`)
 
-  // Two bugs: one that PostgreSQL reports with the value that it could not take, one with the whole row in the detail.
+  // Two bugs: PostgreSQL's message has the value in one, and its detail has the whole row in the other.
   await sql`alter table tasks add column number integer generated always as (title::integer) stored`
   t.equal((await create()).status, 500)
   await sql`alter table tasks drop column number, add constraint small check (length(title) < 5)`
@@ -120,7 +120,7 @@ async function isSilentAbout(t: Test, NODE_ENV: string) {
   t.ok(logged.some(({ msg }) => msg === 'requests refused'))
   t.ok(logged.some(({ req }) => req?.route === '/api/:userId/tasks/:taskId'))
 
-  // In development the start greets with a token of alice, who is nobody here.
+  // In development the greeting has a token for alice, who is no user here.
   const [greeting, ...more] = lines.filter((line) => line.startsWith('curl '))
   t.equal(greeting !== undefined, NODE_ENV !== 'production')
   t.strictSame(more, [])
@@ -129,12 +129,12 @@ async function isSilentAbout(t: Test, NODE_ENV: string) {
     t.notOk(written.includes(text) || written.includes(JSON.stringify(text).slice(1, -1)), what)
   }
   for (const part of tokens.flatMap((each) => each.split('.'))) t.notOk(written.includes(part), 'a token')
-  // The reason for which a token is refused names the header and its form: "Authorization is not "Bearer <token>"".
+  // The reason of a refused token contains the header's form: "Authorization is not "Bearer <token>"".
   t.notMatch(written, /zoo|"authorization"|Bearer [\w-]+\.|cookie/i)
   t.notMatch(written, id, 'the id of a task')
 }
 
-t.test('at the level trace no line holds what a user, a client or an operator gave', async (t) => {
+t.test('at trace no line contains a value of a user, a client or an operator', async (t) => {
   for (const NODE_ENV of ['production', 'development']) {
     t.test(`in ${NODE_ENV}`, async (t) => {
       await isSilentAbout(t, NODE_ENV)

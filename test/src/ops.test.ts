@@ -12,7 +12,7 @@ async function startOps(t: Test, env: Record<string, string> = {}) {
   return { api, ops, get: async (url: string) => ops.inject(url) }
 }
 
-t.test('/ready says whether the database answers, and /live does not care', async (t) => {
+t.test('/ready checks the database, and /live does not', async (t) => {
   const proxy = await startProxy(t, await emptyDatabase(t))
   const { get } = await startOps(t, { DATABASE_URL: proxy.url })
   t.equal((await get('/ready')).statusCode, 200)
@@ -59,14 +59,14 @@ t.test('/ready says whether the database answers, and /live does not care', asyn
   }
 })
 
-t.test('while draining /ready says so and /live stays', async (t) => {
+t.test('while draining /ready is 503 and /live is 200', async (t) => {
   const { ops, get } = await startOps(t)
   ops.drain()
   t.equal((await get('/ready')).statusCode, 503)
   t.equal((await get('/live')).statusCode, 200)
 })
 
-t.test('/metrics is Prometheus text about the process and the requests', async (t) => {
+t.test('/metrics is Prometheus text with metrics of the process and of requests', async (t) => {
   const { api, get } = await startOps(t)
   const alice = await clientOf(api, 'alice')
   const { id } = (await alice('POST', '', { title: 'Water the plants' })).json
@@ -117,7 +117,7 @@ t.test('/metrics is Prometheus text about the process and the requests', async (
   t.notMatch(body, id)
 })
 
-t.test('/openapi.json describes the API and where it is', async (t) => {
+t.test('/openapi.json describes the API, with its URL', async (t) => {
   const { api, get } = await startOps(t)
   const { statusCode, headers, body } = await get('/openapi.json')
   t.equal(statusCode, 200)
@@ -125,7 +125,7 @@ t.test('/openapi.json describes the API and where it is', async (t) => {
   t.strictSame(JSON.parse(body), { ...api.swagger(), servers: [{ url: urlOf(api) }] })
 })
 
-t.test('no answer is guessed at, framed, or told of elsewhere', async (t) => {
+t.test('every answer has the security headers', async (t) => {
   const { api, get } = await startOps(t)
   const answers = ['/live', '/ready', '/metrics', '/openapi.json', '/nowhere', '/%ff', '/docs']
   const { body } = await get('/docs')
@@ -146,7 +146,7 @@ t.test('no answer is guessed at, framed, or told of elsewhere', async (t) => {
   await check('/ready', 503)
 })
 
-t.test('nothing here shows a task, and everything else is 404', async (t) => {
+t.test('no path shows a task, and every other path is 404', async (t) => {
   const { api, get } = await startOps(t)
   const alice = await clientOf(api, 'alice')
   const { id } = (await alice('POST', '', { title: 'Water the plants' })).json

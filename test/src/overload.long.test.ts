@@ -6,15 +6,15 @@ import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { aliceAt, type Service, startProcess, statusOf, until } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
 
-/** Each on a connection of its own: three times as many as may wait for the database. */
+/** Number of clients, each with a connection: three times as many as the limit of queued statements. */
 const CLIENTS = 3_000
-/** How many of them connect at a time: the kernel resets what no longer fits into the listener's queue of 511. */
+/** Number of clients that connect at the same time. The kernel resets connections beyond the listener's queue. */
 const WAVE = 250
-/** Answers that must have come before the load ends: each client's first, and more than once around for most. */
+/** Number of answers before the load ends: each client's first, and more for most. */
 const ANSWERS = 3 * CLIENTS
-/** What 3,000 connections and 1,000 waiting statements may cost; seen were 70 to 150 MB more than before. */
+/** Limit for the additional memory of 3,000 connections and 1,000 statements. Measured: 70 to 150 MB. */
 const MEMORY = 400 * 2 ** 20
-/** No statement is given up before 2 seconds, so an answer that came sooner was refused without one. */
+/** A statement times out after 2 seconds, so an earlier 503 was a refusal without a statement. */
 const STATEMENT_MS = 2_000
 
 interface Seen {
@@ -24,9 +24,9 @@ interface Seen {
   milliseconds: number
 }
 
-/** Clients that each have one request under way, and after a 503 wait as long as it says. */
+/** Clients that each have one request at a time, and wait after a 503 for the time in Retry-After. */
 async function startClients(t: Test, service: Service) {
-  // By default it keeps 256 free connections, and all other clients would connect anew in the same moment.
+  // By default the agent keeps 256 idle connections. All other clients would reconnect at the same time.
   const agent = new Agent({ keepAlive: true, maxFreeSockets: CLIENTS })
   const authorization = `Bearer ${await sign({ sub: 'alice' })}`
   const answers: Seen[] = []
@@ -59,7 +59,7 @@ async function startClients(t: Test, service: Service) {
   t.teardown(() => agent.destroy())
   for (let begun = 0; begun < CLIENTS; begun += WAVE) {
     clients.push(...Array.from({ length: WAVE }, client))
-    // Connections are accepted in their order: when this one is answered, the queue has none of the wave left.
+    // Connections are accepted in order. When this one is answered, the queue is empty.
     await fetch(`${service.api}/`, { headers: { connection: 'close' } })
   }
   return {
@@ -76,7 +76,7 @@ const memoryOf = async ({ ops }: Service) => {
   return Number(/^process_resident_memory_bytes (\d+)$/m.exec(metrics)?.[1])
 }
 
-t.test('more than the database can do is refused at once, and leaves nothing behind', async (t) => {
+t.test("requests beyond the database's capacity are refused at once, and the service recovers", async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
   const env = { JWT_SECRET: SECRET, DATABASE_URL, LOG_LEVEL: 'error' }
   const service = await (await startProcess(t, env)).ready()

@@ -14,12 +14,12 @@ const titlesIn = async (response: Response) =>
 
 const titlesOf = async (service: Service) => titlesIn(await (await aliceAt(service))('GET'))
 
-t.test('a first start on nothing', async (t) => {
+t.test('a first start without any data', async (t) => {
   const cwd = emptyFolder(t)
   const first = await (await startProcess(t, {}, { cwd })).ready()
   const out = first.out()
 
-  t.test('prints where the API and the docs are', async (t) => {
+  t.test('prints the URLs of the API and the docs', async (t) => {
     t.match(out, `API   ${first.api}\n`)
     t.match(out, `Docs  ${first.ops}/docs\n`)
     t.equal(await statusOf(`${first.ops}/docs`), 200)
@@ -28,14 +28,14 @@ t.test('a first start on nothing', async (t) => {
   const [line, ...more] = out.split('\n').filter((line) => line.startsWith('curl'))
   const [, name, value, url] = /^curl -H '([^:]+): ([^']+)' (\S+)$/.exec(line ?? '') ?? []
   const headers = { [String(name)]: String(value) }
-  t.test("prints one curl line that answers with alice's tasks", async (t) => {
+  t.test("prints one curl command that lists alice's tasks", async (t) => {
     t.strictSame(more, [])
     const response = await fetch(String(url), { headers })
     t.equal(response.status, 200)
     t.strictSame(await response.json(), [])
   })
 
-  t.test('a later start finds the tasks and knows the tokens, after a stop and after a crash', async (t) => {
+  t.test('tasks and tokens are valid after a restart, and after a crash', async (t) => {
     const titles: string[] = []
     let service = first
     for (const signal of ['SIGINT', 'SIGKILL'] as const) {
@@ -58,7 +58,7 @@ t.test('a first start on nothing', async (t) => {
   })
 })
 
-t.test('a second process on the same DATA_DIR ends at once, and the first works on', async (t) => {
+t.test('a second process with the same DATA_DIR exits, and the first continues', async (t) => {
   const env = { JWT_SECRET: SECRET, ...(await databaseEnv(t, 'embedded')) }
   const first = await (await startProcess(t, env)).ready()
   const second = await startProcess(t, env)
@@ -68,7 +68,7 @@ t.test('a second process on the same DATA_DIR ends at once, and the first works 
   t.equal((await (await aliceAt(first))('POST', '', { title: 'Buy milk' })).status, 201)
 })
 
-t.test('a start that cannot succeed ends with code 1 and one line that names what to mend', async (t) => {
+t.test('a failed start ends with code 1 and one line about the cause', async (t) => {
   const data = { DATA_DIR: emptyFolder(t) }
   const taken = createServer().listen(0, '127.0.0.1')
   t.teardown(() => taken.close())
@@ -202,7 +202,7 @@ t.test('in production no token is printed', async (t) => {
   t.notMatch(service.out() + service.err(), SECRET)
 })
 
-t.test('five processes that start at once on an empty database all serve, and migrate it once', async (t) => {
+t.test('five processes start at the same time on an empty database, and migrate it once', async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
   const services = await Promise.all(
     Array.from({ length: 5 }, () => startProcess(t, { JWT_SECRET: SECRET, DATABASE_URL }))

@@ -7,19 +7,19 @@ import { ROOT } from '../support/root.js'
 import { SECRET } from '../support/sign.js'
 import t, { type Test } from '../support/tap.js'
 
-/** Runs the command that follows with a terminal as its output: `script` of util-linux. */
+/** Runs a command with a terminal as its output, by `script` of util-linux. */
 const IN_TERMINAL = ['sh', '-c', `exec script -qec "'$0' '$1'" /dev/null`]
 
 const noTerminal = spawnSync('script', ['--version']).stdout?.includes('util-linux')
   ? false
   : 'this machine has no script of util-linux'
 
-/** A start, and a refused token, which is logged: all lines that this wrote. */
+/** The output of a start and a refused token. */
 async function linesOf(t: Test, env: Record<string, string>, within: string[] = []): Promise<string[]> {
   const service = await (await startProcess(t, { LOG_LEVEL: 'info', ...env }, { within })).ready()
   const written = () => service.out() + service.err()
   await fetch(`${service.api}/api/alice/tasks`, { headers: { authorization: 'Bearer wrong' } })
-  // The greeting is printed just after the listeners are ready.
+  // The greeting is printed directly after the listeners are ready.
   await until(
     () => written().includes('token') && (env.NODE_ENV === 'production' || written().includes('curl '))
   )
@@ -27,7 +27,7 @@ async function linesOf(t: Test, env: Record<string, string>, within: string[] = 
   return written().replaceAll('\r\n', '\n').trimEnd().split('\n')
 }
 
-t.test('on a terminal a start prints one block of plain lines', { skip: noTerminal }, async (t) => {
+t.test('on a terminal the start prints one block of plain lines', { skip: noTerminal }, async (t) => {
   const { DATA_DIR = '' } = await databaseEnv(t, 'embedded')
   const lines = await linesOf(t, { DATA_DIR }, IN_TERMINAL)
   t.notOk(
@@ -52,7 +52,7 @@ t.test('on a terminal a start prints one block of plain lines', { skip: noTermin
   )
 })
 
-t.test('piped, every line of the log is JSON, and the block is the same', async (t) => {
+t.test('in a pipe every log line is JSON, and the block is the same', async (t) => {
   const lines = await linesOf(t, { DATABASE_URL: await emptyDatabase(t) })
   const [log, others] = [
     lines.filter((line) => line.startsWith('{')),
@@ -75,7 +75,7 @@ t.test('piped, every line of the log is JSON, and the block is the same', async 
   ])
 })
 
-t.test('with an issuer of its own it names where the tokens come from', async (t) => {
+t.test('with JWKS_URL it prints the issuer', async (t) => {
   const JWKS_URL = 'http://127.0.0.1:9/jwks.json'
   const service = await (await startProcess(t, { JWKS_URL, DATABASE_URL: await emptyDatabase(t) })).ready()
   await until(() => service.out().includes('Token '))
@@ -88,7 +88,7 @@ for (const [where, within] of [
   ['on a terminal', IN_TERMINAL]
 ] as const) {
   const skip = within.length > 0 && noTerminal
-  t.test(`in production everything is JSON lines, ${where}`, { skip }, async (t) => {
+  t.test(`in production all output is JSON lines, ${where}`, { skip }, async (t) => {
     const env = { NODE_ENV: 'production', JWT_SECRET: SECRET, DATABASE_URL: await emptyDatabase(t) }
     const lines = await linesOf(t, env, [...within])
     t.ok(lines.length >= 2)
@@ -96,31 +96,28 @@ for (const [where, within] of [
   })
 }
 
-t.test(
-  'npm start says in one line that it compiles, and nothing when there is nothing to compile',
-  async (t) => {
-    const app = join(emptyFolder(t), 'app')
-    mkdirSync(join(app, 'src'), { recursive: true })
-    for (const path of ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/prestart.mjs']) {
-      cpSync(join(ROOT, path), join(app, path))
-    }
-    symlinkSync(join(ROOT, 'node_modules'), join(app, 'node_modules'))
-    const write = (code: string) => writeFileSync(join(app, 'src/server.ts'), code)
-    const start = () => {
-      const { status, stdout, stderr } = spawnSync('npm', ['-s', 'start'], { cwd: app, encoding: 'utf8' })
-      return { status, stdout, stderr }
-    }
-    const compiling = 'Compiling the sources, which takes some seconds.\n'
-    write("console.log('one')")
-    t.strictSame(start(), { status: 0, stdout: 'one\n', stderr: compiling }, 'the first time')
-    t.strictSame(start(), { status: 0, stdout: 'one\n', stderr: '' }, 'the second time')
-    write("console.log('two')")
-    t.strictSame(start(), { status: 0, stdout: 'two\n', stderr: compiling }, 'after a change')
-    write("console.log('two' * 2)")
-    t.match(start(), {
-      status: 1,
-      stdout: '',
-      stderr: /^Compiling[^\n]*\nsrc\/server\.ts\(1,13\): error TS2362: [^\n]*\n$/
-    })
+t.test('npm start prints one line if it compiles, and nothing otherwise', async (t) => {
+  const app = join(emptyFolder(t), 'app')
+  mkdirSync(join(app, 'src'), { recursive: true })
+  for (const path of ['package.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/prestart.mjs']) {
+    cpSync(join(ROOT, path), join(app, path))
   }
-)
+  symlinkSync(join(ROOT, 'node_modules'), join(app, 'node_modules'))
+  const write = (code: string) => writeFileSync(join(app, 'src/server.ts'), code)
+  const start = () => {
+    const { status, stdout, stderr } = spawnSync('npm', ['-s', 'start'], { cwd: app, encoding: 'utf8' })
+    return { status, stdout, stderr }
+  }
+  const compiling = 'Compiling the sources, which takes some seconds.\n'
+  write("console.log('one')")
+  t.strictSame(start(), { status: 0, stdout: 'one\n', stderr: compiling }, 'the first time')
+  t.strictSame(start(), { status: 0, stdout: 'one\n', stderr: '' }, 'the second time')
+  write("console.log('two')")
+  t.strictSame(start(), { status: 0, stdout: 'two\n', stderr: compiling }, 'after a change')
+  write("console.log('two' * 2)")
+  t.match(start(), {
+    status: 1,
+    stdout: '',
+    stderr: /^Compiling[^\n]*\nsrc\/server\.ts\(1,13\): error TS2362: [^\n]*\n$/
+  })
+})

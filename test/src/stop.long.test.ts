@@ -7,7 +7,7 @@ import { aliceAt, type Service, startProcess, statusOf, until } from '../support
 import t, { type Test } from '../support/tap.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
-/** A raw connection on which the given text was sent; it ends with the test. */
+/** Opens a raw connection and sends this text. It ends with the test. */
 async function socketTo(t: Test, url: string, text: string): Promise<Socket> {
   const { hostname, port } = new URL(url)
   const socket = connect(Number(port), hostname)
@@ -42,14 +42,14 @@ t.test('SIGTERM', async (t) => {
     }
   }
 
-  t.test('a request in flight finishes while /ready says 503 and nothing new is accepted', async (t) => {
+  t.test('a request in flight finishes while /ready is 503 and new connections are refused', async (t) => {
     const service = await (await startProcess(t, env)).ready()
     const { answer, release, title } = await updateInFlight(service)
     const exit = service.stop()
     await until(async () => (await statusOf(`${service.ops}/ready`)) === 503)
     t.equal(await statusOf(`${service.ops}/live`), 200)
     await until(async () => (await statusOf(service.api)) === undefined)
-    // Time in which a stop that does not wait would have ended the connection.
+    // A stop that does not wait would end the connection within this time.
     await setTimeout(500)
     await release()
     const response = await answer
@@ -85,7 +85,7 @@ t.test('SIGTERM', async (t) => {
       if (text.endsWith('\r\n\r\n')) {
         await Promise.all([api, ops].map((socket) => new Promise((resolve) => socket.once('data', resolve))))
       }
-      // Connections are accepted in their order, so the service has the ones above by now.
+      // Connections are accepted in order, so the service has accepted the ones above.
       t.equal(await statusOf(service.api), 401)
       t.equal(await statusOf(`${service.ops}/live`), 200)
       const { code, milliseconds } = await service.stop()
@@ -94,7 +94,7 @@ t.test('SIGTERM', async (t) => {
     })
   }
 
-  t.test('waits for half a request body no longer than the grace period', async (t) => {
+  t.test('waits for half a request body at most for the grace period', async (t) => {
     const service = await (await startProcess(t, { ...env, GRACE_SECONDS: '1' })).ready()
     const authorization = `Bearer ${await sign({ sub: 'alice' })}`
     const head = `POST /api/alice/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: ${authorization}\r\n`
@@ -105,7 +105,7 @@ t.test('SIGTERM', async (t) => {
     t.ok(milliseconds >= 1_000 && milliseconds < 8_000, `${milliseconds} ms`)
   })
 
-  t.test('a refused upload that is still coming gets its answer', async (t) => {
+  t.test('answers a refused upload that is still being sent', async (t) => {
     const service = await (await startProcess(t, env)).ready()
     const size = 20_000_000
     const socket = await socketTo(
@@ -117,14 +117,14 @@ t.test('SIGTERM', async (t) => {
     await send(1_000_000)
     const exit = service.stop()
     await until(async () => (await statusOf(`${service.ops}/ready`)) !== 200)
-    // Time in which a stop that does not wait would have ended the connection.
+    // A stop that does not wait would end the connection within this time.
     await setTimeout(500)
     t.notOk(await send(size - 1_000_000), 'everything was sent')
     t.match(await text(socket), /^HTTP\/1\.1 401 /)
     t.match(await exit, { code: 0, signal: null })
   })
 
-  t.test('ends in order although the database says nothing', async (t) => {
+  t.test('ends normally even if the database is dead', async (t) => {
     const proxy = await startProxy(t, DATABASE_URL)
     const service = await (await startProcess(t, { ...env, DATABASE_URL: proxy.url })).ready()
     proxy.freeze()
@@ -137,7 +137,7 @@ t.test('SIGTERM', async (t) => {
 })
 
 for (const signal of ['SIGSEGV', 'SIGABRT'] as const) {
-  t.test(`a process that crashes by ${signal} ends by it, and does not handle it for ever`, async (t) => {
+  t.test(`a process that crashes by ${signal} is ended by that signal`, async (t) => {
     const service = await (await startProcess(t, {})).ready()
     t.equal((await service.stop(signal)).signal, signal)
   })

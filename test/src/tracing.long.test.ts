@@ -13,7 +13,7 @@ import t, { type Test } from '../support/tap.js'
 const SERVER = 2
 const CLIENT = 3
 const ERROR = 2
-/** Found nowhere else. */
+/** A unique word. */
 const USER = 'zanzibar-user'
 const TITLE = 'quokka title'
 
@@ -51,7 +51,7 @@ const traceparent = (flags = '01') => {
 
 const inTrace = ({ spans }: Collector, trace: string) => spans.filter((span) => span.trace === trace)
 
-/** The span of the request, and those of its statements, of a trace that one request makes. */
+/** Makes one request. Returns the spans of the request and of its statements. */
 function requestOf(t: Test, collector: Collector, trace: string): { request: Span; statements: Span[] } {
   const spans = inTrace(collector, trace)
   const [request, ...others] = spans.filter(({ kind }) => kind === SERVER)
@@ -59,7 +59,7 @@ function requestOf(t: Test, collector: Collector, trace: string): { request: Spa
   return { request: request as Span, statements: spans.filter(({ kind }) => kind === CLIENT) }
 }
 
-t.test('spans of requests and statements, by the semantic conventions', async (t) => {
+t.test('spans of requests and statements follow the semantic conventions', async (t) => {
   const { collector, service, database } = await start(t, {
     LOG_REQUESTS: 'true',
     OTEL_SERVICE_NAME: 'my-tasks'
@@ -87,7 +87,7 @@ t.test('spans of requests and statements, by the semantic conventions', async (t
   const answered = service.stop()
   t.equal((await answered).code, 0)
 
-  // The last spans are not lost at the stop.
+  // The stop sends the last spans.
   const create = requestOf(t, collector, traces.create.trace)
   t.equal(create.request.name, 'POST /api/:userId/tasks')
   t.equal(create.request.parent, traces.create.parent)
@@ -158,7 +158,7 @@ t.test('spans of requests and statements, by the semantic conventions', async (t
   )
 })
 
-t.test('statements that share a transaction are each under their own request', async (t) => {
+t.test('statements that share a transaction have their own request as parent', async (t) => {
   const { collector, service } = await start(t)
   const client = await clientOf(service)
   const traces = Array.from({ length: 200 }, () => traceparent())
@@ -174,7 +174,7 @@ t.test('statements that share a transaction are each under their own request', a
   }
 })
 
-t.test('a long list is one more statement, and an outage an error of both', async (t) => {
+t.test('a long list has one more statement, and an outage marks both spans', async (t) => {
   const { collector, service, database } = await start(t)
   const client = await clientOf(service)
   await sqlClient(t, database)`
@@ -198,7 +198,7 @@ t.test('a long list is one more statement, and an outage an error of both', asyn
   t.match(statements, [{ status: ERROR, attributes: { 'error.type': 'timeout' } }])
 })
 
-t.test('a sampled parent is followed, whatever the share of those without one', async (t) => {
+t.test('the sampling of a parent is followed, at any ratio', async (t) => {
   const { collector, service } = await start(t, {
     OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
     OTEL_TRACES_SAMPLER_ARG: '0'
@@ -213,7 +213,7 @@ t.test('a sampled parent is followed, whatever the share of those without one', 
   t.equal(collector.spans.length, 2)
 })
 
-t.test('a part of the requests is sampled', async (t) => {
+t.test('requests are sampled by the ratio', async (t) => {
   const { collector, service } = await start(t, {
     OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
     OTEL_TRACES_SAMPLER_ARG: '0.5'
@@ -226,13 +226,13 @@ t.test('a part of the requests is sampled', async (t) => {
   t.equal(collector.spans.length, 2 * requests.length, 'each with its statement')
 })
 
-t.test('the key server is told of the trace, and its query of nobody', async (t) => {
+t.test('the key server gets the trace context, and no span has its query', async (t) => {
   const { privateKey, publicKey } = await generateKeyPair('EdDSA')
   const keys = await startKeyServer(t, [{ ...(await exportJWK(publicKey)), alg: 'EdDSA' }])
   const seen: (string | undefined)[] = []
   keys.answer = (response, server) => {
     seen.push(response.req.headers.traceparent as string | undefined)
-    // Not at the start, when there is no request.
+    // Not the fetch of the start, which has no request.
     if (seen.length === 1) response.writeHead(500).end()
     else serve(response, server)
   }
@@ -259,7 +259,7 @@ for (const [what, answer] of [
   ['refuses connections', undefined],
   ['never answers', 'never']
 ] as const) {
-  t.test(`a collector that ${what} costs neither answers nor the stop`, async (t) => {
+  t.test(`a collector that ${what} delays neither answers nor the stop`, async (t) => {
     const dead = `http://127.0.0.1:${await freePort()}`
     const { collector, service } = await start(t, {
       ...(answer === undefined && { OTEL_EXPORTER_OTLP_ENDPOINT: dead }),
@@ -276,8 +276,8 @@ for (const [what, answer] of [
   })
 }
 
-// prom-client loads the API, which does nothing by itself.
-t.test('nothing of OpenTelemetry but its API is loaded unless it is on', async (t) => {
+// prom-client loads the API package, which does nothing by itself.
+t.test("without tracing only OpenTelemetry's API package is loaded", async (t) => {
   const folder = emptyFolder(t)
   const hook = join(folder, 'hook.cjs')
   const list = join(folder, 'loaded.json')

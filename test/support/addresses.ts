@@ -1,10 +1,10 @@
-// Gives names the addresses that tests need, on every machine; loaded with --import, or by a test itself.
+// Host names with several addresses, for every machine. Loaded with --import, or by a test itself.
 import dns from 'node:dns'
 import { syncBuiltinESMExports } from 'node:module'
 
 const ADDRESSES: Record<string, string[]> = {
   localhost: ['127.0.0.1', '::1'],
-  // 203.0.113.0/24 belongs to no machine: RFC 5737.
+  // No machine has an address of 203.0.113.0/24: RFC 5737.
   'partly.test': ['203.0.113.1', '127.0.0.1', '127.0.0.1'],
   'elsewhere.test': ['203.0.113.1', '203.0.113.2']
 }

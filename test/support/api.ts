@@ -9,15 +9,15 @@ import { type DatabaseKind, databaseEnv, KINDS } from './databases.js'
 import { SECRET, sign } from './sign.js'
 import t, { type Test } from './tap.js'
 
-// Apart, because a program that is no test cannot have tap run in it.
+// In a file of its own, because a program that is no test must not import tap.
 export { SECRET, sign }
 
 export interface Answer {
   status: number
   headers: Record<string, string | undefined>
-  /** The body as it came; '' when there was none. */
+  /** The raw body; '' if there is none. */
   text: string
-  /** The body as JSON, undefined when there was none. */
+  /** The parsed body; undefined if there is none. */
   // biome-ignore lint/suspicious/noExplicitAny: what a test expects of it is what the test says.
   json: any
 }
@@ -35,7 +35,7 @@ export type Client = (
   headers?: Record<string, string>
 ) => Promise<Answer>
 
-/** Requests go through `inject`: the whole app without a socket. */
+/** Sends requests through `inject`: the whole app without a socket. */
 export async function clientOf(app: FastifyInstance, user: string): Promise<Client> {
   const token = await sign({ sub: user })
   return (method, path = '', body, headers) =>
@@ -51,7 +51,7 @@ export async function clientOf(app: FastifyInstance, user: string): Promise<Clie
     )
 }
 
-/** Sends one request through `inject`, with nothing added to it. */
+/** Sends exactly this request through `inject`. */
 export async function request(
   app: FastifyInstance,
   method: string,
@@ -73,7 +73,7 @@ export async function request(
   }
 }
 
-/** The app that production builds, on a new empty database of the given kind; closed with the test. */
+/** Builds the app as in production, on a new empty database of this kind. It is closed with the test. */
 export async function startApp(
   t: Test,
   kind: DatabaseKind = 'postgres',
@@ -87,12 +87,12 @@ export async function startApp(
   return app
 }
 
-/** Everything in the table, whoever's it is, as the database holds it. */
+/** Every user's rows in the table. */
 export function rowsOf(app: FastifyInstance) {
   return app.db.withAdminConnection((orm) => orm.select().from(tasks).orderBy(tasks.id))
 }
 
-/** Calls `use` with the instance that the next `buildApp` makes, before anything is registered on it. */
+/** Calls `use` with the next instance that `buildApp` makes, before any plugin is registered. */
 export function onNextApp(use: (app: FastifyInstance) => void): void {
   const channel = 'fastify.initialization'
   subscribe(channel, function once(message) {
@@ -101,7 +101,7 @@ export function onNextApp(use: (app: FastifyInstance) => void): void {
   })
 }
 
-/** Lets `add` put routes on the root of the next app, at the moment when its own are registered. */
+/** Lets `add` register routes on the root of the next app, together with its own. */
 export function addToNextApp(add: (app: FastifyInstance) => void): void {
   onNextApp((app) => {
     let added = false
@@ -115,7 +115,9 @@ export function addToNextApp(add: (app: FastifyInstance) => void): void {
 
 const REQUEST_ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
-/** What the answer has of a documented error, to be compared with `problem`. An answer to HEAD has no body. */
+/**
+ * The parts of an answer that a documented error has, for comparison with `problem`. An answer to HEAD has no body.
+ */
 export function problemIn({ status, headers, json }: Answer, isHead = false) {
   const { detail, errors, ...rest } = json ?? {}
   return {
@@ -129,7 +131,7 @@ export function problemIn({ status, headers, json }: Answer, isHead = false) {
   }
 }
 
-/** What `problemIn` finds in an answer that is exactly this error. */
+/** The result of `problemIn` for exactly this error. */
 export function problem(code: ErrorCode, isHead = false): ReturnType<typeof problemIn> {
   const status = STATUS_OF[code]
   return {

@@ -2,10 +2,9 @@ import { inspect, isDeepStrictEqual } from 'node:util'
 import type { Test } from './tap.js'
 
 /**
- * Checks many cases as one assertion: a property, not a thousand lines of output. The first case that is wrong fails it,
- * and is shown with what was expected.
+ * Checks many cases in one assertion. The first wrong case fails it, and is shown with its expected value.
  *
- * @param check what was found for the case, and what must be
+ * @param check the actual and the expected value of a case
  */
 export async function holdsFor<T>(
   t: Test,

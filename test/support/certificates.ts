@@ -13,21 +13,23 @@ export interface Subject {
   names?: string[]
   /** IP addresses; 127.0.0.1 unless given. */
   addresses?: string[]
-  /** Whether its time is over. */
+  /** True for an expired certificate. */
   isExpired?: boolean
 }
 
 export interface Authority {
-  /** What a client must trust, as PEM. */
+  /** The authority's certificate, as PEM. */
   certificate: string
   /** A certificate for a server, signed by this authority. */
   issue(subject?: Subject): Certificate
 }
 
-/** A new certificate authority that nobody trusts yet. Node itself can read X.509 certificates, not make them. */
+/**
+ * Creates a certificate authority that no client trusts yet. Node can read X.509 certificates, but not create them.
+ */
 export function makeAuthority(): Authority {
   const keys = forge.pki.rsa.generateKeyPair(2048)
-  // One pair for all servers: making another takes long, and a test's other clients would wait for it.
+  // All servers share one key pair. Creating one takes long, and would delay a test's clients.
   const server = forge.pki.rsa.generateKeyPair(2048)
   const name = [{ name: 'commonName', value: 'Test authority' }]
   let serial = 1

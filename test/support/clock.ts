@@ -1,16 +1,16 @@
 import type { Test } from './tap.js'
 
 export interface Clock {
-  /** In seconds, as tokens have it. */
+  /** In seconds, as in tokens. */
   now(): number
   advance(milliseconds: number): void
-  /** Milliseconds that really pass. */
+  /** In milliseconds of real time. */
   passed(): number
 }
 
 /**
- * Stops `Date.now()`, by which tokens age, until the test ends. `performance.now()`, by which keys age, almost stops: what
- * comes later still has a later time. Timers run on.
+ * Stops `Date.now()`, by which tokens expire, until the test ends. `performance.now()`, by which keys expire, almost
+ * stops: it still increases. Timers are not affected.
  */
 export function stopClock(t: Test): Clock {
   const date = Date.now

@@ -5,7 +5,7 @@ import { gunzipSync } from 'node:zlib'
 import protobuf from 'protobufjs'
 import type { Test } from './tap.js'
 
-/** The parts of OTLP's messages that tests look at, with the field numbers of opentelemetry-proto 1.x. */
+/** The parts of OTLP's messages that tests use, with the field numbers of opentelemetry-proto 1.x. */
 const { root } = protobuf.parse(
   `syntax = "proto3";
   message ExportTraceServiceRequest { repeated ResourceSpans resource_spans = 1; }
@@ -66,9 +66,9 @@ export interface Span {
 export interface Collector {
   /** For `OTEL_EXPORTER_OTLP_ENDPOINT`. */
   url: string
-  /** Every span that came so far. */
+  /** Every span received so far. */
   spans: Span[]
-  /** The attributes of the resource that sent the last ones. */
+  /** The attributes of the last sender's resource. */
   resource: Record<string, Value>
   /** How it answers; 200 unless a test says otherwise. */
   answer: number | 'never'
@@ -79,7 +79,7 @@ const hex = (base64 = '') => Buffer.from(base64, 'base64').toString('hex')
 const valuesOf = (attributes: KeyValue[] = []) =>
   Object.fromEntries(attributes.map(({ key, value }) => [key, Object.values(value)[0] as Value]))
 
-/** Takes traces over OTLP/HTTP as a collector does, and keeps them. Ends with the test. */
+/** Receives traces over OTLP/HTTP, and keeps them. It ends with the test. */
 export async function startCollector(t: Pick<Test, 'teardown'>): Promise<Collector> {
   const server = createServer(async (request, response) => {
     collector.requests++

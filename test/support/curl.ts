@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util'
 
-// As much of curl as the documentation uses, for machines that have none.
+// The options of curl that the documentation uses, for machines without curl.
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {

@@ -9,23 +9,23 @@ import type { Test } from './tap.js'
 export type DatabaseKind = DatabaseConfig['kind']
 export const KINDS: DatabaseKind[] = ['postgres', 'embedded']
 
-/** How a service reaches its PostgreSQL server. */
+/** The transport between a service and its PostgreSQL server. */
 export type Transport = 'plain' | 'tls'
 export const TRANSPORTS: Transport[] = ['plain', 'tls']
 
-/** The URL of a database on the test run's server. */
+/** The URL of a database on the run's server. */
 const serverUrl = (database: string) =>
   `postgres://postgres@127.0.0.1:${prepared().postgres.port}/${database}?sslmode=disable`
 
-/** The URL for the given transport. Over TLS the server's certificate is not looked at. */
+/** The URL for this transport. With TLS the server's certificate is not checked. */
 export function urlOver(transport: Transport, url: string): string {
   return `${url.split('?')[0]}?sslmode=${transport === 'plain' ? 'disable' : 'require'}`
 }
 
-/** The file with the certificate of the authority that the test run's server has its own from. */
+/** The file with the certificate of the authority of the run's server. */
 export const authorityFile = () => prepared().postgres.authority
 
-/** A client for whatever a test wants to see or do behind the service's back; ends with the test. */
+/** A client for a test's own statements. It ends with the test. */
 export function sqlClient(t: Pick<Test, 'teardown'>, url: string): postgres.Sql {
   const [plain] = url.split('?') as [string]
   const sql = postgres(plain, { max: 2, onnotice: () => {} })
@@ -33,11 +33,11 @@ export function sqlClient(t: Pick<Test, 'teardown'>, url: string): postgres.Sql 
   return sql
 }
 
-/** The URL of a new, empty database, which ends with the test. It is reached as most users reach theirs. */
+/** Creates an empty database, and drops it with the test. The URL uses TLS, like most users'. */
 export const emptyDatabase = (t: Test, transport: Transport = 'tls') =>
   createDatabase(t, 'template1', transport)
 
-/** The URL of a database that is migrated and has no tasks, which ends with the test. */
+/** Creates a migrated database without tasks, and drops it with the test. */
 export const migratedDatabase = (t: Pick<Test, 'teardown'>) =>
   createDatabase(t, prepared().postgres.migrated, 'tls')
 
@@ -56,7 +56,7 @@ async function createDatabase(
   return urlOver(transport, serverUrl(name))
 }
 
-/** Environment variables that name a database without tasks of the given kind, which ends with the test. */
+/** Environment variables for a migrated database of this kind without tasks. It is dropped with the test. */
 export async function databaseEnv(t: Test, kind: DatabaseKind): Promise<Record<string, string>> {
   if (kind === 'postgres') return { DATABASE_URL: await migratedDatabase(t) }
   const directory = t.testdir()

@@ -1,19 +1,18 @@
 import { existsSync, readdirSync } from 'node:fs'
 import type { Test } from './tap.js'
 
-/** Where Debian keeps the programs of PostgreSQL's newest version; undefined when there are none. */
+/** Debian's folder of PostgreSQL's newest version; undefined if it is not installed. */
 export function postgresPrograms(): string | undefined {
   const root = '/usr/lib/postgresql'
   const [newest] = existsSync(root) ? readdirSync(root).sort((a, b) => Number(b) - Number(a)) : []
   return newest && `${root}/${newest}/bin`
 }
 
-/** The folders in which programs are looked for, with those of PostgreSQL that Debian leaves out of `PATH`. */
+/** PATH with the programs of PostgreSQL, which Debian leaves out. */
 export const PROGRAMS = [postgresPrograms(), process.env.PATH, '/usr/sbin'].filter(Boolean).join(':')
 
 /**
- * Whether the machine has a program that no npm package brings. If not, the test is skipped; in CI, which installs it,
- * the test fails.
+ * True if the machine has this program, which no npm package has. If not, the test is skipped, but in CI it fails.
  */
 export function hasProgram(t: Test, program: string, debianPackage: string): boolean {
   if (PROGRAMS.split(':').some((folder) => existsSync(`${folder}/${program}`))) return true

@@ -2,13 +2,10 @@ import { sql } from 'drizzle-orm'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
 import type { Orm } from '../../db/driver.js'
 
-/** The migrations that the last version with the shared journal knew. */
+/** The migrations of the last version with the shared journal. */
 export const EARLIER = readMigrationFiles({ migrationsFolder: 'db/migrations' }).slice(0, 2)
 
-/**
- * Brings a database up to date as versions did before the service had a journal of its own: they noted migrations in
- * drizzle's default table, and looked for their hashes there.
- */
+/** Migrates a database like earlier versions, which recorded their migrations in drizzle's default table. */
 export async function earlierMigrate(orm: Orm, service?: string): Promise<void> {
   if (service === undefined && (await missing(orm)).length === 0) return
   await orm.transaction(async (tx) => {

@@ -5,9 +5,9 @@ import type { Test } from './tap.js'
 
 export interface KeyServer {
   url: string
-  /** The keys that it serves; a test adds and removes them. */
+  /** The served keys. A test adds and removes them. */
   keys: JWK[]
-  /** The path of every request that came, in order. */
+  /** The path of every request, in order. */
   requests: string[]
   /** How it answers; `serve` unless a test says otherwise. */
   answer: (response: ServerResponse, server: KeyServer) => void
@@ -22,7 +22,7 @@ export const serve: KeyServer['answer'] = (response, { keys }) => {
   response.end(JSON.stringify({ keys }))
 }
 
-/** Ways in which a key server does not do its work. */
+/** Ways in which a key server fails. */
 export const failures: Record<string, KeyServer['answer']> = {
   'answers 500': (response) => response.writeHead(500).end('oops'),
   'answers 404': (response) => response.writeHead(404).end('{"keys":[]}'),
@@ -35,7 +35,7 @@ export const failures: Record<string, KeyServer['answer']> = {
 
 export const hang: KeyServer['answer'] = () => {}
 
-/** A key server on a port of 127.0.0.1 of its own, which ends with the test. */
+/** Starts a key server on a port of 127.0.0.1. It ends with the test. */
 export async function startKeyServer(t: Test, keys: JWK[] = []): Promise<KeyServer> {
   const http = createServer((request, response) => {
     server.requests.push(request.url as string)

@@ -1,7 +1,7 @@
 import { lockDirectory } from '../../db/embedded/directory-lock.js'
 import { StartError } from '../../db/errors.js'
 
-// A process that takes the lock of a folder at a given moment, when its parent says so, and tells how that went.
+// A process that takes the lock of a folder at a given time, when its parent tells it to, and reports the result.
 let release = () => {}
 process.on('message', ({ directory, at }: { directory?: string; at: number }) => {
   if (directory === undefined) {

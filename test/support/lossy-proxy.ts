@@ -3,10 +3,10 @@ import type { AddressInfo } from 'node:net'
 import type { Test } from './tap.js'
 
 /**
- * An HTTP proxy that passes on every request but loses every `nth` answer: the connection breaks after the service has
- * done the work, as on a phone that leaves its network. Ends with the test.
+ * An HTTP proxy that forwards every request, but closes the connection instead of every `nth` answer. The service has
+ * done the work by then, as when a phone loses its network. It ends with the test.
  *
- * @returns its URL, and how many answers it has lost
+ * @returns its URL, and the number of lost answers
  */
 export async function lossyProxy(t: Test, target: string, nth: number) {
   let answers = 0

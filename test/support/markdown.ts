@@ -7,7 +7,7 @@ export interface Block {
   code: string
 }
 
-/** The fenced code blocks of a Markdown file, from the project's root. */
+/** The fenced code blocks of a Markdown file. */
 export function blocksOf(file: string): Block[] {
   const text = readFileSync(join(ROOT, file), 'utf8')
   return [...text.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([, language = '', code = '']) => ({
@@ -16,7 +16,7 @@ export function blocksOf(file: string): Block[] {
   }))
 }
 
-/** The cells of the rows of the table whose heading begins with these, from a Markdown file in the project's root. */
+/** The cells of a table in a Markdown file. The table's heading begins with these cells. */
 export function rowsOf(file: string, heading: string[]): string[][] {
   const text = readFileSync(join(ROOT, file), 'utf8')
   const [, after] = text.split(`\n| ${heading.join(' | ')} |\n`)
@@ -28,5 +28,5 @@ export function rowsOf(file: string, heading: string[]): string[][] {
     .map((row) => row.slice(2, -2).split(' | '))
 }
 
-/** What a table's cell shows as code. */
+/** The code spans in a table's cell. */
 export const codeOf = (cell = '') => [...cell.matchAll(/`([^`]+)`/g)].map(([, code]) => code as string)

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 
-/** The samples of `/metrics` at this moment, by name and labels as they are written: `up{job="a",x="b"}`. */
+/** The current samples of `/metrics`, by name and labels: `up{job="a",x="b"}`. */
 export async function scrape(app: FastifyInstance): Promise<Map<string, number>> {
   const lines = (await app.metrics.metrics()).split('\n').filter((line) => line && !line.startsWith('#'))
   return new Map(

@@ -8,19 +8,19 @@ export const AUDIENCE = 'https://tasks.example.com'
 
 export interface OidcIssuer {
   url: string
-  /** How often the keys were asked for. */
+  /** The number of requests for the keys. */
   keyRequests: number
-  /** Signs with a new key from now on. The keys before it are gone. */
+  /** Replaces all keys by a new one. */
   rotate(alg: string): Promise<void>
   /**
-   * An access token of the client `alice`, got over HTTP as a client gets it.
+   * Requests an access token for the client `alice` over HTTP.
    *
-   * @param resource the service that the token is for; undefined gets an opaque token
+   * @param resource the audience; undefined gets an opaque token
    */
   token(resource?: string): Promise<string>
 }
 
-/** A certified OpenID Connect issuer on a port of its own, which ends with the test. */
+/** Starts a certified OpenID Connect issuer on a port of its own. It ends with the test. */
 export async function startOidcIssuer(t: Test, alg: string): Promise<OidcIssuer> {
   let answer: RequestListener = (_, response) => response.writeHead(503).end()
   let keys = 0

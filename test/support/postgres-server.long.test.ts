@@ -7,7 +7,7 @@ import { startPostgres } from './postgres-server.js'
 import t from './tap.js'
 
 for (const transport of TRANSPORTS) {
-  t.test(`a database over ${transport} has only connections of that kind`, async (t) => {
+  t.test(`a database over ${transport} accepts only connections of that kind`, async (t) => {
     const url = await emptyDatabase(t, transport)
     const db = await openDatabase({ kind: 'postgres', url })
     t.teardown(() => db.close())
@@ -23,7 +23,7 @@ for (const transport of TRANSPORTS) {
   })
 }
 
-/** Asks over TLS a server that must show a certificate for this name. */
+/** Connects over TLS, and requires a certificate for this name. */
 async function ask(url: string, authority: string, name: string) {
   const ssl: ConnectionOptions = {
     ca: readFileSync(authority, 'utf8'),
@@ -37,7 +37,7 @@ async function ask(url: string, authority: string, name: string) {
   }
 }
 
-t.test('the certificate is for 127.0.0.1 and localhost, by an authority that can be trusted', async (t) => {
+t.test('the certificate is for 127.0.0.1 and localhost, and its authority can be trusted', async (t) => {
   const url = await emptyDatabase(t)
   for (const name of ['127.0.0.1', 'localhost']) {
     t.strictSame([...(await ask(url, authorityFile(), name))], [{ one: 1 }], name)
@@ -45,7 +45,7 @@ t.test('the certificate is for 127.0.0.1 and localhost, by an authority that can
   await t.rejects(ask(url, authorityFile(), 'db.example.com'), { code: 'ERR_TLS_CERT_ALTNAME_INVALID' })
 })
 
-t.test('the certificate can change under running clients', async (t) => {
+t.test('the certificate can be replaced while clients are connected', async (t) => {
   const server = await startPostgres()
   t.teardown(() => server.stop())
   const there = sqlClient(t, urlOver('tls', server.url('postgres')))

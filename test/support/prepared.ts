@@ -3,23 +3,23 @@ import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:
 import { join } from 'node:path'
 import { ROOT } from './root.js'
 
-/** What test/run.ts prepares for all files of a run, which find it in their environment. */
+/** Prepared by test/run.ts for all files of a run, which read it from their environment. */
 export interface Prepared {
   postgres: {
     port: number
     authority: string
-    /** A database that is migrated and has no tasks, to be a template. */
+    /** A migrated database without tasks, used as a template. */
     migrated: string
   }
-  /** The folder of an embedded database that is migrated and has no tasks, to be copied. */
+  /** The folder of a migrated embedded database without tasks, which tests copy. */
   embedded: string
 }
 
 export const prepared = (): Prepared => JSON.parse(process.env.TEST_PREPARED as string)
 
 /**
- * Makes the embedded database that tests copy, and returns its folder. That takes seconds, so the folder is kept for
- * later runs until a package or a migration changes.
+ * Creates the embedded database that tests copy. That takes seconds, so later runs use it until a package or a
+ * migration changes.
  */
 export async function prepareEmbedded(): Promise<string> {
   const hash = createHash('sha256')
@@ -30,7 +30,7 @@ export async function prepareEmbedded(): Promise<string> {
   const folder = join(ROOT, 'dist-test', `embedded-${hash.digest('hex').slice(0, 8)}`)
   if (existsSync(folder)) return folder
 
-  // Another run may do the same at this moment: the folder gets its name when it is complete.
+  // Another run may do the same at this time, so the folder is renamed when it is complete.
   const { openMigrated } = await import('../../db/migrate.js')
   const draft = `${folder}.${process.pid}`
   const database = await openMigrated({ kind: 'embedded', directory: draft })

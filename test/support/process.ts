@@ -11,13 +11,13 @@ import type { Test } from './tap.js'
 
 const SERVER = fileURLToPath(new URL('../../src/server.js', import.meta.url))
 
-/** How long anything here may take before the test fails; nothing that works comes near it. */
+/** Limit for every wait. It is generous, so that a slow machine does not fail. */
 const PATIENCE_MS = 150_000
 
-/** How the service logs an error that nothing caught, and how Node ends after one. */
+/** The log line of an uncaught error in the service, and Node's output after one. */
 const UNCAUGHT = /an error that nothing caught|^Node\.js v\d/m
 
-/** @throws Error when a process that wrote this met an error that nothing caught */
+/** @throws Error if a process with this output had an uncaught error */
 function checkCaught(written: string): void {
   if (UNCAUGHT.test(written)) throw new Error(`an error that nothing caught:\n${written}`)
 }
@@ -32,30 +32,27 @@ export interface Service {
   process: ChildProcess
   api: string
   ops: string
-  /** What it wrote so far. */
+  /** The output so far. */
   out(): string
   err(): string
-  /** Resolves when `/ready` answers 200; fails when the process ends before. */
+  /** Resolves when `/ready` answers 200. Rejects if the process ends first. */
   ready(): Promise<Service>
-  /** Resolves when the process has ended, and says how long that took from this call on. */
+  /** Resolves when the process has ended, with the duration from this call on. */
   exit(): Promise<Exit>
   /** Sends a signal to this one process and waits for its end. */
   stop(signal?: NodeJS.Signals): Promise<Exit>
 }
 
 export interface ProcessOptions {
-  /** The working folder; a new empty one unless given. */
+  /** The working folder; a new empty one by default. */
   cwd?: string
-  /** Another program for Node than the server that was compiled for the tests. */
+  /** Another program for Node instead of the compiled server. */
   file?: string
-  /** A command that runs the one which follows it, in the same process. */
+  /** A command that runs the rest of its arguments in the same process. */
   within?: string[]
 }
 
-/**
- * Starts the service as a process of its own, on free ports, with nothing in its environment but what is given. It ends
- * with the test.
- */
+/** Starts the service as a process on free ports, with only this environment. It ends with the test. */
 export async function startProcess(
   t: Pick<Test, 'teardown'>,
   env: Record<string, string>,
@@ -82,7 +79,7 @@ export async function startProcess(
   t.teardown(async () => {
     if (!ended()) child.kill('SIGKILL')
     await closed
-    // Whatever the test looked at.
+    // The test has checked this output itself.
     checkCaught(out + err)
   })
 
@@ -119,7 +116,7 @@ export async function startProcess(
   return service
 }
 
-/** Runs one of the project's scripts to its end, in the given folder and with nothing in its environment but what is given. */
+/** Runs one of the project's scripts to its end, in this folder and with only this environment. */
 export async function runScript(
   cwd: string,
   script: string,
@@ -138,14 +135,14 @@ export async function runScript(
   return { code: child.exitCode, out, err }
 }
 
-/** A new folder outside of this project, which ends with the test. */
+/** Creates a folder outside of this project, and removes it with the test. */
 export function emptyFolder(t: Pick<Test, 'teardown'>): string {
   const directory = mkdtempSync(join(tmpdir(), 'tasks-api-'))
   t.teardown(() => rmSync(directory, { recursive: true, force: true }))
   return directory
 }
 
-/** The status of a GET; undefined when nothing answers there. */
+/** The status of a GET; undefined if the connection fails. */
 export async function statusOf(url: string): Promise<number | undefined> {
   try {
     const response = await fetch(url)
@@ -156,7 +153,7 @@ export async function statusOf(url: string): Promise<number | undefined> {
   }
 }
 
-/** Asks until the answer is yes. */
+/** Polls until the condition is true. */
 export async function until(
   condition: () => Promise<boolean> | boolean,
   milliseconds = PATIENCE_MS
@@ -168,7 +165,7 @@ export async function until(
   }
 }
 
-/** Sends requests of alice, whose token is signed with `SECRET`, over real HTTP. */
+/** Sends requests of alice over real HTTP, with a token signed with `SECRET`. */
 export async function aliceAt(service: Service) {
   const authorization = `Bearer ${await sign({ sub: 'alice' })}`
   return (method: string, path = '', body?: object) =>

@@ -1,10 +1,10 @@
 import { connect } from 'node:net'
 import type { Answer } from './api.js'
 
-/** Longer than a client may take to send its request. */
+/** Longer than the timeout of a request. */
 const PATIENCE_MS = 30_000
 
-/** Sends these bytes over a connection of its own, and returns all that comes back until the server ends it. */
+/** Sends these bytes over a new connection, and returns everything until the server closes it. */
 export function sendRaw(host: string, port: number, bytes: string | Buffer): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect(port, host)
@@ -19,7 +19,7 @@ export function sendRaw(host: string, port: number, bytes: string | Buffer): Pro
   })
 }
 
-/** The one answer in what a server sent. */
+/** Parses the only answer in a server's output. */
 export function parseRaw(received: string): Answer {
   const end = received.indexOf('\r\n\r\n')
   const [statusLine = '', ...lines] = received.slice(0, end).split('\r\n')

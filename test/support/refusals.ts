@@ -7,7 +7,7 @@ export const JSON_TYPE = { 'content-type': 'application/json' }
 /** An id that no task has. */
 export const UNKNOWN_ID = '01890000-0000-7000-8000-000000000000'
 
-/** Subtests of what every operation refuses. The task at the path, if any, is alice's. */
+/** Subtests of the errors of every operation. The task in the path, if any, is alice's. */
 export function refusesStrangers(
   t: Test,
   app: FastifyInstance,
@@ -29,7 +29,7 @@ export function refusesStrangers(
   })
 }
 
-/** Subtests of the ids that every operation on one task refuses. */
+/** Subtests of ids that every operation on one task refuses. */
 export function refusesUnknownIds(
   t: Test,
   alice: Client,
@@ -51,7 +51,7 @@ export function refusesUnknownIds(
   }
 }
 
-/** Subtests of the bodies that every operation refuses that reads one. */
+/** Subtests of bodies that every operation with a body refuses. */
 export function refusesBrokenBodies(
   t: Test,
   app: FastifyInstance,

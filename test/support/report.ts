@@ -1,12 +1,12 @@
 import type { Base, TAP } from 'tap'
 
 interface Failure {
-  /** The worker, the file and the titles down to the assertion. */
+  /** The worker, the file, and the titles of the tests around an assertion. */
   fullname: string
   diag: Record<string, unknown> | null
 }
 
-/** What a file said so far. */
+/** The results of a file so far. */
 interface Outcome {
   name: string
   assertions: number
@@ -16,11 +16,11 @@ interface Outcome {
 
 export interface Report {
   began(file: string): void
-  /** Its worker ended before the file did. */
+  /** The worker ended before the file did. */
   broke(file: string, how: string): void
 }
 
-/** Prints a line for each file that ends, its failures and comments if it failed, and at the end the totals. */
+/** Prints a line for each file. A failed file also has its failures and comments. The totals are at the end. */
 export function reportOn(run: TAP): Report {
   const failed: string[] = []
   const running = new Map<string, number>()
@@ -42,7 +42,7 @@ export function reportOn(run: TAP): Report {
   }
 
   run.on('subtestAdd', (worker) => {
-    // A worker runs one file after the other.
+    // A worker runs one file after another.
     let file: Outcome | undefined
     const { parser } = worker
     parser.on('child', (child) => {
@@ -71,7 +71,7 @@ export function reportOn(run: TAP): Report {
   }
 }
 
-/** What tests say with `t.comment`, without what tap says itself; filled while the file runs. */
+/** Comments of `t.comment`, without those of tap itself. Filled while the file runs. */
 function commentsOf(parser: Base['parser'], comments: string[] = []): string[] {
   parser.on('child', (child) => commentsOf(child, comments))
   parser.on('comment', (comment: string) => {
@@ -82,11 +82,11 @@ function commentsOf(parser: Base['parser'], comments: string[] = []): string[] {
 
 const asText = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value))
 
-/** Where it is and what was expected come first. */
+/** The position and the expected value come first. */
 function textOf({ fullname, diag }: Failure, file: string): string {
   const { at, diff, source, stack = '', compare, ...rest } = diag ?? {}
   const { fileName, lineNumber } = (at ?? {}) as { fileName?: string; lineNumber?: number }
-  // The line of the test, rather than of a helper that it calls.
+  // The line in the test, not in a helper.
   const [where = fileName ? `${fileName}:${lineNumber}` : ''] =
     /test\/[^:]+\.test\.ts:\d+/.exec(String(stack)) ?? []
   const parts = [

@@ -1,4 +1,4 @@
 import { fileURLToPath } from 'node:url'
 
-/** The folder of the checkout. Tests run compiled, in a folder below it. */
+/** The root of the checkout. Compiled tests are in a folder below it. */
 export const ROOT = fileURLToPath(new URL('../../../', import.meta.url))

@@ -5,9 +5,9 @@ import type { Prepared } from './prepared.js'
 
 const MIGRATED = 'migrated'
 
-// Keeps a PostgreSQL server until the process that forked this one ends, in whatever way.
+// Runs a PostgreSQL server until the parent process ends in any way.
 process.on('SIGINT', () => {
-  // Ctrl-C reaches every process of a run. The end of the run closes the channel, and that is the moment to clean up.
+  // Ctrl-C signals every process of a run. This one must wait for the closed channel and then clean up.
 })
 process.once('disconnect', async () => {
   await (await server).stop()

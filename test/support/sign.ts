@@ -3,7 +3,7 @@ import { type JWTPayload, SignJWT } from 'jose'
 
 export const SECRET = randomBytes(32).toString('hex')
 
-/** A token signed with `SECRET` that holds exactly these claims, and `exp` in an hour unless they name one. */
+/** Signs exactly these claims with `SECRET`. By default `exp` is in an hour. */
 export function sign(claims: JWTPayload & Record<string, unknown>, secret = SECRET): Promise<string> {
   const exp = Math.floor(Date.now() / 1000) + 3600
   return new SignJWT({ exp, ...claims } as JWTPayload)

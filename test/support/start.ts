@@ -3,21 +3,21 @@ import { openMigrated } from '../../db/migrate.js'
 import { buildApp } from '../../src/app.js'
 import { loadConfig } from '../../src/config.js'
 
-// What the programs do with their environment, without a process for each try. That the programs print the message of
-// a StartError and end with code 1 is for their own tests.
+// The programs' work with an environment, without starting a process for each case. Tests of the programs themselves
+// check that they print the message of a StartError, and end with code 1.
 
 type Env = Record<string, string>
 
-/** What `npm run db:migrate` does. */
+/** The same as `npm run db:migrate`. */
 export async function migrateWith(env: Env): Promise<void> {
   const db = await openMigrated(loadConfig(env).database)
   await db.close()
 }
 
-/** The line with which a migration with these settings is refused. */
+/** The message of a migration that these settings make fail. */
 export const migrationRefusal = (env: Env) => refusalOf(() => migrateWith(env))
 
-/** The line with which a start with these settings is refused, before anything listens. */
+/** The message of a start that these settings make fail before any listener is open. */
 export const startRefusal = (env: Env) =>
   refusalOf(async () => {
     const app = await buildApp(loadConfig({ LOG_LEVEL: 'silent', ...env }))

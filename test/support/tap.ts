@@ -1,6 +1,7 @@
 import root, { type TAP, type Test } from 'tap'
 
-// Test files take `t` from here instead of from tap: several files run in one process, each within a test of its own.
+// Test files import `t` from here instead of from tap, because several files run in one process. Each file is a test
+// of its own.
 
 let current: TAP | Test = root
 

@@ -3,7 +3,7 @@ import { createServer, connect as tcp } from 'node:net'
 import t from './tap.js'
 import { startProxy } from './tcp-proxy.js'
 
-t.test('a delay makes everything later, on connections there are too, and nothing overtakes', async (t) => {
+t.test('a delay also applies to open connections, and keeps the order', async (t) => {
   const echo = createServer((socket) => socket.on('error', () => {}).pipe(socket)).listen(0, '127.0.0.1')
   t.teardown(() => echo.close())
   await once(echo, 'listening')
@@ -14,13 +14,13 @@ t.test('a delay makes everything later, on connections there are too, and nothin
   socket.setEncoding('utf8').on('data', (chunk) => {
     text += chunk
   })
-  /** Sends characters as chunks of their own and waits until all that was sent is back. */
+  /** Sends characters as separate chunks, and waits until all have returned. */
   async function roundTrip(characters: string, between = () => {}): Promise<number> {
     const began = performance.now()
     const expected = text + characters
     for (const character of characters) {
       socket.write(character)
-      // Time in which the proxy gets this chunk before the delay changes.
+      // The proxy receives this chunk before the delay changes.
       await new Promise((resolve) => setTimeout(resolve, 20))
       between()
     }
@@ -39,7 +39,7 @@ t.test('a delay makes everything later, on connections there are too, and nothin
   socket.destroy()
 })
 
-t.test('after the agreement to TLS a handshake hangs or is cut', async (t) => {
+t.test('a TLS handshake hangs or is cut', async (t) => {
   const proxy = await startProxy(t, 'tcp://127.0.0.1:1')
   for (const mode of ['silent handshake', 'cut handshake'] as const) {
     proxy.mode = mode
@@ -48,7 +48,7 @@ t.test('after the agreement to TLS a handshake hangs or is cut', async (t) => {
     t.equal(String(...(await once(socket, 'data'))), 'S')
     const closed = once(socket, 'close').then(() => 'closed')
     socket.write('first message of a handshake')
-    // One that hangs says nothing, and is not closed until the proxy cuts it.
+    // A hanging handshake gets no answer, and stays open until the proxy closes it.
     const waited = new Promise((resolve) => setTimeout(resolve, 200))
     if (mode === 'silent handshake') {
       t.equal(await Promise.race([closed, waited]), undefined)

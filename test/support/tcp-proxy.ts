@@ -3,27 +3,27 @@ import { Transform } from 'node:stream'
 import type { Test } from './tap.js'
 
 /**
- * What a proxy does with the connections that come: pass them on, close each at once, or take them and say nothing. Or
- * it agrees to TLS, as PostgreSQL does, and then says nothing more, or hangs up in the middle of the handshake.
+ * Behaviour for new connections: forward them, close them at once, or accept them without an answer. With TLS, the
+ * proxy can accept TLS like PostgreSQL, and then hang or close during the handshake.
  */
 export type Mode = 'pass' | 'close' | 'silent' | 'silent handshake' | 'cut handshake'
 
 export interface TcpProxy {
-  /** The given URL with this proxy's port in it. */
+  /** This URL with the proxy's port. */
   url: string
-  /** Where it leads, without a path. */
+  /** The target's host and port. */
   upstream: string
   mode: Mode
-  /** By how many milliseconds what is passed on comes later, in both directions and on connections there are, too. */
+  /** Delay of forwarded data in milliseconds, in both directions, also on open connections. */
   delay: number
-  /** How many connections came. */
+  /** The number of connections so far. */
   accepted: number
-  /** Ends every connection there is. */
+  /** Closes every open connection. */
   cut(): void
-  /** From now on the connections there are carry nothing, in either direction, without being closed. */
+  /** Stops forwarding on open connections, in both directions, without closing them. */
   freeze(): void
   thaw(): void
-  /** Stops listening, so that new connections are refused. */
+  /** Stops listening: new connections are refused. */
   refuse(): Promise<void>
   /** Listens again on the same port. */
   listen(): Promise<void>
@@ -32,7 +32,7 @@ export interface TcpProxy {
 interface Connected {
   client: Socket
   remote: Socket
-  /** What goes to the server, and what comes from it. */
+  /** The two directions of a connection. */
   lines: readonly [DelayLine, DelayLine]
 }
 
@@ -50,7 +50,7 @@ function agreeToTls(client: Socket, mode: 'silent handshake' | 'cut handshake'):
   })
 }
 
-/** Passes on each chunk later by as much as `milliseconds` says when it comes, and all in their order. */
+/** Forwards each chunk after the current delay, in order. */
 class DelayLine extends Transform {
   #waiting: Buffer[] = []
   #due = 0
@@ -66,10 +66,10 @@ class DelayLine extends Transform {
       done()
       return
     }
-    // A chunk that comes after the delay became shorter still waits for those before it.
+    // If the delay has decreased, a new chunk still waits for those before it.
     this.#due = Math.max(this.#due, performance.now() + delay)
     this.#waiting.push(chunk)
-    // Timers may fire out of order by a millisecond, so each passes on whatever is first.
+    // Timers may fire out of order by a millisecond, so each forwards the first chunk in the queue.
     setTimeout(() => {
       const first = this.#waiting.shift()
       if (!this.destroyed) this.push(first)
@@ -84,7 +84,7 @@ class DelayLine extends Transform {
   }
 }
 
-/** A network between the service and a PostgreSQL server, with the ways in which networks fail. Ends with the test. */
+/** A network between the service and a PostgreSQL server that can fail in several ways. It ends with the test. */
 export async function startProxy(t: Pick<Test, 'teardown'>, target: string): Promise<TcpProxy> {
   const url = new URL(target)
   const upstream = { host: url.hostname, port: Number(url.port) }
@@ -151,7 +151,7 @@ export async function startProxy(t: Pick<Test, 'teardown'>, target: string): Pro
     },
     listen() {
       return new Promise((resolve, reject) => {
-        // A network holds nothing back until more comes, as Nagle's algorithm would here.
+        // Nagle's algorithm would hold back small chunks.
         const listening = createServer({ noDelay: true }, accept).once('error', reject)
         listening.listen(port, '127.0.0.1', () => {
           port = (listening.address() as { port: number }).port

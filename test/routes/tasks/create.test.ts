@@ -7,7 +7,7 @@ const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f
 onEachDatabase(async (t, app) => {
   const alice = await clientOf(app, 'alice')
 
-  t.test('201 with the task and where it is', async (t) => {
+  t.test('201 with the task and its Location', async (t) => {
     const before = Date.now()
     const { status, headers, json } = await alice('POST', '', { title: 'Buy milk' })
     t.equal(status, 201)
@@ -38,7 +38,7 @@ onEachDatabase(async (t, app) => {
     t.strictSame((await alice('GET', headers.location)).json, json)
   })
 
-  t.test('201 with a Location that leads to the task for every user id', async (t) => {
+  t.test('201 with a Location that works for every user id', async (t) => {
     for (const user of ['a/b', 'a b%20?#&é', '💡'.repeat(255)]) {
       const client = await clientOf(app, user)
       const { status, headers, json } = await client('POST', '', { title: 'a' })
@@ -48,7 +48,7 @@ onEachDatabase(async (t, app) => {
     }
   })
 
-  t.test('201 with a completed task, completed when it was created', async (t) => {
+  t.test('201 with a completed task, whose completed_at is its creation', async (t) => {
     const { status, json } = await alice('POST', '', { title: 'a', description: 'b', completed: true })
     t.equal(status, 201)
     t.match(json, {
@@ -60,7 +60,7 @@ onEachDatabase(async (t, app) => {
     t.strictSame((await alice('GET', `/${json.id}`)).json, json)
   })
 
-  t.test('201 without what the client may not set', async (t) => {
+  t.test('201 without fields that the client may not set', async (t) => {
     const sent = {
       title: 'a',
       id: '01890000-0000-7000-8000-000000000000',
@@ -79,7 +79,7 @@ onEachDatabase(async (t, app) => {
     t.notOk('priority' in json || 'tags' in json)
   })
 
-  t.test('422 with each thing that is wrong, and nothing is created', async (t) => {
+  t.test('422 with every error, and nothing is created', async (t) => {
     const before = await rowsOf(app)
     for (const [body, errors] of [
       [undefined, [['', 'The body must be a JSON object']]],
@@ -111,7 +111,7 @@ onEachDatabase(async (t, app) => {
     t.strictSame(await rowsOf(app), before)
   })
 
-  t.test('422 for an empty body that says it is JSON', async (t) => {
+  t.test('422 for an empty body with a JSON content type', async (t) => {
     expectProblem(t, await alice('POST', '', '', JSON_TYPE), 'validation_failed')
   })
 

@@ -12,7 +12,7 @@ onEachDatabase(async (t, app) => {
   const create = async () => (await alice('POST', '', { title: 'a' })).json
   const kept = await create()
 
-  t.test('204 without a body, and only that task is gone', async (t) => {
+  t.test('204 without a body, and only this task is deleted', async (t) => {
     const { id } = await create()
     const { status, headers, text } = await alice('DELETE', `/${id}`)
     t.equal(status, 204)
@@ -28,7 +28,7 @@ onEachDatabase(async (t, app) => {
     expectProblem(t, await alice('DELETE', `/${id}`), 'not_found')
   })
 
-  t.test('204 exactly once when many delete at once', async (t) => {
+  t.test('204 exactly once for many concurrent deletions', async (t) => {
     const { id } = await create()
     const answers = await Promise.all(Array.from({ length: 20 }, () => alice('DELETE', `/${id}`)))
     t.equal(answers.filter(({ status }) => status === 204).length, 1)

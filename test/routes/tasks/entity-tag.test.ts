@@ -6,7 +6,7 @@ t.test('an entity tag is strong and quoted', async (t) => {
   t.equal(entityTag(12), '"12"')
 })
 
-t.test('If-Match names versions, also by tags that a compressing proxy rewrote', async (t) => {
+t.test('If-Match has versions, also in tags that a compressing proxy changed', async (t) => {
   const cases: [header: string | undefined, versions: number[] | undefined][] = [
     [undefined, undefined],
     ['*', undefined],
@@ -24,7 +24,7 @@ t.test('If-Match names versions, also by tags that a compressing proxy rewrote',
     ['"1-gzip", "2-br", "3-zstd", "4-deflate", "5--gzip", W/"6-gzip"', [1, 2, 3, 4, 5, 6]],
     ['"1-", "1-x", "1---gzip", "-gzip", "1-gzip-br", "1gzip", "1-GZIP"', []],
     ['"x", "-1", "01", "1.0", ""', []],
-    // Larger than any version that the column can hold.
+    // Larger than any integer of PostgreSQL.
     ['"2147483648", "99999999999999999999"', []],
     ['"\xe4"', []]
   ]
@@ -32,7 +32,7 @@ t.test('If-Match names versions, also by tags that a compressing proxy rewrote',
     t.strictSame(matchedVersions(header), versions, JSON.stringify(header))
 })
 
-t.test('If-None-Match names a version, compared weakly', async (t) => {
+t.test('If-None-Match compares versions weakly', async (t) => {
   const cases: [header: string | undefined, named: boolean][] = [
     [undefined, false],
     ['*', true],
@@ -47,7 +47,7 @@ t.test('If-None-Match names a version, compared weakly', async (t) => {
   for (const [header, named] of cases) t.equal(isNamed(header, 7), named, JSON.stringify(header))
 })
 
-t.test('what is no list of entity tags is a bad request', async (t) => {
+t.test('a value that is no list of entity tags is a bad request', async (t) => {
   const malformed = [
     '',
     ' ',

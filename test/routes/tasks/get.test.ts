@@ -13,7 +13,7 @@ onEachDatabase(async (t, app) => {
     t.strictSame(json, task)
   })
 
-  t.test('200 whatever the case of the id', async (t) => {
+  t.test('200 with an id in any case', async (t) => {
     t.strictSame((await alice('GET', `/${task.id.toUpperCase()}`)).json, task)
   })
 

@@ -14,7 +14,7 @@ onEachDatabase(async (t, app) => {
     }
   })
 
-  t.test('the same key and body give the same task again, and say so', async (t) => {
+  t.test('the same key and body return the same task, with Idempotency-Replayed', async (t) => {
     const first = await create('k1', { title: 'Buy milk' })
     const second = await create('k1', { title: 'Buy milk' })
     t.strictSame([first.status, first.headers['idempotency-replayed']], [201, undefined])
@@ -25,7 +25,7 @@ onEachDatabase(async (t, app) => {
     t.strictSame(await titles(), ['Buy milk'])
   })
 
-  t.test('what is left out equals its default, and unknown fields do not count', async (t) => {
+  t.test('a missing field equals its default, and unknown fields are ignored', async (t) => {
     const first = await create('k2', { title: 'Buy milk' })
     for (const same of [
       { title: 'Buy milk', description: null },
@@ -36,7 +36,7 @@ onEachDatabase(async (t, app) => {
     }
   })
 
-  t.test('the same key with another body is refused and creates nothing', async (t) => {
+  t.test('the same key with another body is refused, and creates nothing', async (t) => {
     await create('k3', { title: 'Buy milk', description: 'a' })
     for (const other of [
       { title: 'Buy bread', description: 'a' },
@@ -50,7 +50,7 @@ onEachDatabase(async (t, app) => {
     t.strictSame(await titles(), ['Buy milk'])
   })
 
-  t.test('a replay gives the task as it is by then, and leaves it as it is', async (t) => {
+  t.test('a replay returns the current state of the task, and does not change it', async (t) => {
     const { json } = await create('k4', { title: 'Buy milk' })
     const updated = await alice('PATCH', `/${json.id}`, { title: 'Buy bread', completed: true })
     const replayed = await create('k4', { title: 'Buy milk' })
@@ -59,7 +59,7 @@ onEachDatabase(async (t, app) => {
     t.equal((await alice('GET', `/${json.id}`)).headers.etag, '"2"')
   })
 
-  t.test('a key belongs to its user', async (t) => {
+  t.test('users may have equal keys', async (t) => {
     const hers = await create('k5', { title: 'Buy milk' })
     const his = await create('k5', { title: 'Sell milk' }, bob)
     t.strictSame([his.status, his.headers['idempotency-replayed']], [201, undefined])
@@ -67,7 +67,7 @@ onEachDatabase(async (t, app) => {
     t.strictSame(await titles(), ['Buy milk'])
   })
 
-  t.test('a key is free again when its task is deleted', async (t) => {
+  t.test('a key is free again after its task is deleted', async (t) => {
     const first = await create('k6', { title: 'Buy milk' })
     await alice('DELETE', `/${first.json.id}`)
     const second = await create('k6', { title: 'Anything' })
@@ -75,12 +75,12 @@ onEachDatabase(async (t, app) => {
     t.not(second.json.id, first.json.id)
   })
 
-  t.test('a request that is refused uses no key up', async (t) => {
+  t.test('a refused request does not use its key', async (t) => {
     t.equal((await create('k7', { title: '' })).status, 422)
     t.equal((await create('k7', { title: 'Buy milk' })).status, 201)
   })
 
-  t.test('a key has 1 to 255 visible ASCII characters, and case counts', async (t) => {
+  t.test('a key has 1 to 255 visible ASCII characters, and is case-sensitive', async (t) => {
     t.equal((await create('x'.repeat(255), { title: 'long' })).status, 201)
     t.equal((await create('"!~"', { title: 'odd' })).status, 201)
     t.equal((await create('case', { title: 'lower' })).status, 201)
@@ -96,13 +96,13 @@ onEachDatabase(async (t, app) => {
     t.strictSame(await titles(), ['upper', 'lower', 'odd', 'long'])
   })
 
-  t.test('without a key every request makes a task', async (t) => {
+  t.test('without a key every request creates a task', async (t) => {
     await alice('POST', '', { title: 'Buy milk' })
     await alice('POST', '', { title: 'Buy milk' })
     t.strictSame(await titles(), ['Buy milk', 'Buy milk'])
   })
 
-  t.test('50 concurrent requests with one key make one task', async (t) => {
+  t.test('50 concurrent requests with one key create one task', async (t) => {
     await fc.assert(
       fc.asyncProperty(fc.uuid(), fc.boolean(), async (key, completed) => {
         const body = { title: key, completed }
@@ -120,7 +120,7 @@ onEachDatabase(async (t, app) => {
   })
 
   t.test(
-    '50 concurrent requests with one key and two bodies make one task, and refuse the other body',
+    '50 concurrent requests with one key and two bodies create one task, and the other body is refused',
     async (t) => {
       const answers = await Promise.all(
         Array.from({ length: 50 }, (_, i) => create('k8', { title: `${i % 2}` }))

@@ -13,7 +13,7 @@ onEachDatabase(async (t, app) => {
     t.equal(text, '[]')
   })
 
-  t.test('200 with every task of the user as it was answered, newest first', async (t) => {
+  t.test('200 with every task of the user, newest first', async (t) => {
     const created = []
     for (let i = 0; i < 20; i++) {
       created.unshift((await alice('POST', '', { title: `${i}`, completed: i % 3 === 0 })).json)
@@ -23,7 +23,7 @@ onEachDatabase(async (t, app) => {
     t.strictSame((await alice('GET')).json, created.with(10, changed), 'a change moves nothing')
   })
 
-  t.test('200 with the newest first also when they were created within one millisecond', async (t) => {
+  t.test('200 with the newest first, even if they were created within one millisecond', async (t) => {
     const stopped = Date.now() + 1
     const clock = t.intercept(Date, 'now', { value: () => stopped })
     const ids: string[] = []
@@ -34,7 +34,7 @@ onEachDatabase(async (t, app) => {
     t.strictSame(listed.slice(0, 50), ids)
   })
 
-  t.test('200 with the tasks of the status asked for, and no others', async (t) => {
+  t.test('200 with only the tasks of the given status', async (t) => {
     const all: { completed: boolean }[] = (await alice('GET')).json
     for (const [query, expected] of [
       ['', all],
@@ -52,7 +52,7 @@ onEachDatabase(async (t, app) => {
     }
   })
 
-  t.test('422 for any other status, with where and why', async (t) => {
+  t.test('422 for any other status, with path and message', async (t) => {
     for (const query of [
       '?status=done',
       '?status=Completed',

@@ -8,10 +8,10 @@ import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { until } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
 
-// Each test has a database of its own and mostly waits, so they wait together.
+// Each test has a database of its own and mostly waits, so they run at the same time.
 t.jobs = 4
 
-/** Gives a user that many tasks, the newest with the greatest number. */
+/** Gives a user this many tasks. The newest has the greatest number. */
 const fill = (sql: ReturnType<typeof sqlClient>, user: string, count: number) => sql`
   insert into tasks (user_id, id, title, completed, completed_at)
   select ${user}, ('01900000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'Task ' || n, n % 2 = 0, case when n % 2 = 0 then now() end
@@ -21,7 +21,7 @@ const titles = (tasks: { title: string }[]) => tasks.map(({ title }) => title)
 const newestFirst = (count: number) => Array.from({ length: count }, (_, i) => `Task ${count - i}`)
 
 onEachDatabase(async (t, app) => {
-  await t.test('a list of any length is whole, in order and of the same form', async (t) => {
+  await t.test('a list of any length is complete, in order, and has the same format', async (t) => {
     const alice = await clientOf(app, 'alice')
     const bob = await clientOf(app, 'bob')
     await bob('POST', '', { title: 'Not for alice' })
@@ -51,7 +51,7 @@ onEachDatabase(async (t, app) => {
 
 const authorized = async () => ({ authorization: `Bearer ${await sign({ sub: 'alice' })}` })
 
-/** Asks for alice's list over real HTTP. */
+/** Requests alice's list over real HTTP. */
 async function ask(url: string): Promise<IncomingMessage> {
   const headers = await authorized()
   const request = get(`${url}/api/alice/tasks`, { headers, agent: false })
@@ -68,12 +68,12 @@ async function listening(t: Test, tasks: number) {
   return { app, sql, url: urlOf(app), alice: await clientOf(app, 'alice') }
 }
 
-/** Those of the service's connections that have something to do. */
+/** Counts the service's busy connections. */
 const atWork = (sql: ReturnType<typeof sqlClient>) => sql`
   select pid from pg_stat_activity
   where datname = current_database() and application_name = 'tasks-api' and state = 'active'`
 
-t.test('a list is what it was at one moment, whatever changes while it is read', async (t) => {
+t.test('a list is a snapshot, even if tasks change while it is read', async (t) => {
   const { sql, url, alice } = await listening(t, 50_000)
   const response = await ask(url)
   await once(response, 'readable')
@@ -85,7 +85,7 @@ t.test('a list is what it was at one moment, whatever changes while it is read',
   t.same(titles((await alice('GET')).json).slice(-3), ['Task 3', 'Changed', 'Task 0'])
 })
 
-t.test('a client that goes away stops the work in the database', async (t) => {
+t.test('a client that disconnects stops the statement', async (t) => {
   const { sql, url } = await listening(t, 50_000)
   const response = await ask(url)
   await once(response, 'readable')
@@ -94,7 +94,7 @@ t.test('a client that goes away stops the work in the database', async (t) => {
   await until(async () => (await atWork(sql)).length === 0)
 })
 
-t.test('a client that goes away before the list begins leaves nothing behind', async (t) => {
+t.test('a client that disconnects before the list begins leaves no busy connection', async (t) => {
   const { app, sql, url, alice } = await listening(t, 50_000)
   const holder = await sql.reserve()
   await holder`begin`
@@ -112,7 +112,7 @@ t.test('a client that goes away before the list begins leaves nothing behind', a
   t.equal((await alice('GET')).json.length, 50_000)
 })
 
-t.test('a list that fails half-way is broken off, never closed as if it were whole', async (t) => {
+t.test('a list that fails half-way is aborted, and does not look complete', async (t) => {
   const { sql, url, alice } = await listening(t, 50_000)
   const response = await ask(url)
   await once(response, 'readable')
@@ -122,7 +122,7 @@ t.test('a list that fails half-way is broken off, never closed as if it were who
   t.equal((await alice('GET')).json.length, 50_000, 'and the next one is whole')
 })
 
-t.test('a list that cannot begin is answered 503', async (t) => {
+t.test('a list that fails before its first row is answered 503', async (t) => {
   const { sql, alice } = await listening(t, LONGEST_ARRAY + 1)
   const holder = await sql.reserve()
   await holder`begin`
@@ -133,9 +133,9 @@ t.test('a list that cannot begin is answered 503', async (t) => {
   t.equal((await alice('GET')).json.length, LONGEST_ARRAY + 1)
 })
 
-t.test('half of the connections read long lists at once, and others wait or are refused', async (t) => {
+t.test('half of the connections read long lists, and further lists wait or are refused', async (t) => {
   const { url, alice } = await listening(t, 50_000)
-  // Nobody reads these to the end, so none makes way for another.
+  // No client reads its list to the end, so none makes a connection free.
   const responses = await Promise.all(Array.from({ length: 8 }, () => ask(url)))
   const statuses = responses.map(({ statusCode }) => statusCode)
   t.equal(statuses.filter((status) => status === 200).length, 5)
@@ -146,7 +146,7 @@ t.test('half of the connections read long lists at once, and others wait or are 
   first?.destroy()
   const next = await waiting
   t.equal(next.statusCode, 200, 'one that waits begins when another has ended')
-  // All at once, for a list that nobody reads is broken off after a while.
+  // All at the same time, because a list without a reader is aborted after a while.
   const bodies = await Promise.all(
     [...others, next].map(async (response) => JSON.parse(await text(response)))
   )

@@ -23,7 +23,7 @@ const NONE = 'At least one of title, description, and completed is required'
 const STATUS = 'status must be all, pending, or completed'
 const KEY = 'Idempotency-Key must be visible ASCII characters without spaces'
 
-/** Every rule of every schema that a request can break: where, which keyword, what breaks it, and what a person reads. */
+/** Every rule of every schema that a request can break: its path, its keyword, an invalid value, and the message. */
 const BODIES = {
   CreateTask: [
     ['', 'type', [], OBJECT],
@@ -69,10 +69,10 @@ const HEADERS: [path: string, keyword: string, value: string, message: string][]
   ['/idempotency-key', 'pattern', 'a b', KEY]
 ]
 
-/** Keywords that refuse nothing. */
+/** Keywords that cannot fail. */
 const ANNOTATIONS = ['$id', 'description', 'examples', 'properties']
 
-/** Every rule of a flat schema, as in the tables. */
+/** Every rule of a flat schema, in the form of the tables. */
 function rulesOf({ properties = {}, required = [], ...schema }: Record<string, unknown>): string[] {
   const own = (path: string, keywords: object) =>
     Object.keys(keywords)
@@ -81,7 +81,7 @@ function rulesOf({ properties = {}, required = [], ...schema }: Record<string, u
   return [
     ...own('', schema),
     ...(required as string[]).map((name) => `/${name} required`),
-    // Errors name headers in lower case.
+    // Errors have headers in lower case.
     ...Object.entries(properties as object).flatMap(([name, property]) =>
       own(`/${name.toLowerCase()}`, property)
     )
@@ -91,16 +91,16 @@ function rulesOf({ properties = {}, required = [], ...schema }: Record<string, u
 const inTable = (rules: [path: string, keyword: string, ...unknown[]][]) =>
   rules.map(([path, keyword]) => `${path} ${keyword}`).sort()
 
-t.test('there is a sentence for every rule of every schema', async (t) => {
+t.test('every rule of every schema has a message', async (t) => {
   t.strictSame(inTable(BODIES.CreateTask), rulesOf(CreateTask))
   t.strictSame(inTable(BODIES.UpdateTask), rulesOf(UpdateTask))
   t.strictSame(inTable(BODIES.SetCompletion), rulesOf(SetCompletion))
-  // A query is always an object. So are the headers, and each of them is text.
+  // A query and headers are always objects, and each header is text.
   t.strictSame([' type', ...inTable(QUERIES)], rulesOf(ListQuery))
   t.strictSame([' type', ...inTable(HEADERS), '/idempotency-key type'], rulesOf(IdempotencyKey))
 })
 
-t.test('what is refused is said as a person would, with a pointer to it', async (t) => {
+t.test('every broken rule returns its path and message', async (t) => {
   const app = await startApp(t)
   const alice = await clientOf(app, 'alice')
   const { id } = (await alice('POST', '', { title: 'a' })).json

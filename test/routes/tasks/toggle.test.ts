@@ -65,7 +65,7 @@ onEachDatabase(async (t, app) => {
     })
   }
 
-  t.test('101 at once flip 101 times', async (t) => {
+  t.test('101 concurrent toggles flip 101 times', async (t) => {
     const before = await create()
     const answers = await Promise.all(Array.from({ length: 101 }, () => toggle(before.id)))
     t.ok(answers.every(({ status }) => status === 200))
@@ -77,7 +77,7 @@ onEachDatabase(async (t, app) => {
     t.ok(json.updated_at > before.updated_at)
   })
 
-  t.test('50 that set true at once complete the task once', async (t) => {
+  t.test('50 concurrent requests that set true complete the task once', async (t) => {
     const { id } = await create()
     const answers = await Promise.all(Array.from({ length: 50 }, () => toggle(id, { completed: true })))
     t.ok(answers.every(({ status, json }) => status === 200 && json.completed))
@@ -85,7 +85,7 @@ onEachDatabase(async (t, app) => {
     t.equal((await alice('GET', `/${id}`)).json.completed, true)
   })
 
-  t.test('updated_at never goes back, also when the clock was set back', async (t) => {
+  t.test('updated_at never decreases, even after the clock was set back', async (t) => {
     const { id } = await create()
     await app.db.withAdminConnection((orm) =>
       orm.execute(sql`update tasks set updated_at = '2999-12-31T23:59:59Z' where id = ${id}`)

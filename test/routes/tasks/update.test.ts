@@ -33,7 +33,7 @@ onEachDatabase(async (t, app) => {
       ] as const) {
         for (const completed of [false, true]) {
           t.test(
-            `200 for ${JSON.stringify(changes)} on a ${completed ? 'completed' : 'pending'} task, and the rest stays`,
+            `200 for ${JSON.stringify(changes)} on a ${completed ? 'completed' : 'pending'} task, and other fields stay`,
             async (t) => {
               const before = await create({ description: 'text', completed })
               const { status, json } = await alice(method, `/${before.id}`, changes)
@@ -53,7 +53,7 @@ onEachDatabase(async (t, app) => {
         }
       }
 
-      t.test('updated_at grows with every update, however quick', async (t) => {
+      t.test('updated_at increases with every update, however quick', async (t) => {
         const { id, updated_at } = await create()
         const seen = [updated_at]
         for (let i = 0; i < 30; i++) {
@@ -65,7 +65,7 @@ onEachDatabase(async (t, app) => {
         t.strictSame([...new Set(all)].sort(), all)
       })
 
-      t.test('updated_at never goes back, also when the clock was set back', async (t) => {
+      t.test('updated_at never decreases, even after the clock was set back', async (t) => {
         const { id } = await create()
         const future = '2999-12-31T23:59:59.000Z'
         await app.db.withAdminConnection((orm) =>
@@ -76,7 +76,7 @@ onEachDatabase(async (t, app) => {
         t.equal(json.completed_at, json.updated_at)
       })
 
-      t.test('completed_at is when completed last became true', async (t) => {
+      t.test('completed_at is the time when completed last became true', async (t) => {
         const { id } = await create()
         const set = async (completed: boolean) => (await alice(method, `/${id}`, { completed })).json
         const first = await set(true)
@@ -89,7 +89,7 @@ onEachDatabase(async (t, app) => {
         t.ok(last.completed_at > first.completed_at)
       })
 
-      t.test('422 with each thing that is wrong, and nothing changes', async (t) => {
+      t.test('422 with every error, and nothing changes', async (t) => {
         const { id } = await create()
         const before = await rowsOf(app)
         const none = [['', 'At least one of title, description, and completed is required']]

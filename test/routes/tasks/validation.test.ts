@@ -14,7 +14,7 @@ import { holdsFor } from '../../support/cases.js'
 import { JSON_TYPE } from '../../support/refusals.js'
 import type { Test } from '../../support/tap.js'
 
-// What is right, said a second time and in other words than the schemas.
+// The rules of valid requests, written independently of the schemas.
 const codePoints = (text: string) => [...text].length
 const isText = (value: unknown, max: number) =>
   typeof value === 'string' && codePoints(value) <= max && !/\0/.test(value) && value === value.toWellFormed()
@@ -31,7 +31,7 @@ const known = (entries: Entry[]): Fields =>
   Object.fromEntries(entries.filter(([name]) => Object.hasOwn(RULES, name)))
 const isRight = (fields: Fields) => Object.entries(fields).every(([name, value]) => RULES[name]?.(value))
 
-/** Characters, some of several code points, that are easy to get wrong. */
+/** Difficult characters, some of several code points. */
 const UNITS = [
   'é',
   'e\u0301',
@@ -122,7 +122,7 @@ const entries: fc.Arbitrary<Entry[]> = fc
     return fc.shuffledSubarray(all, { minLength: all.length })
   })
 
-/** Written by hand, because an object could not hold a field called __proto__. Lone surrogates become \ud800 and so on. */
+/** Builds JSON by hand, because an object cannot have a field named __proto__. Lone surrogates become escapes. */
 const toJson = (members: Entry[]) =>
   `{${members.map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`).join(',')}}`
 
@@ -130,10 +130,10 @@ const notObjects = fc
   .oneof(fc.constantFrom<unknown>(null, [], '', 'x', 0, true, [{ title: 'a' }]), fc.jsonValue())
   .filter((value) => value === null || typeof value !== 'object' || Array.isArray(value))
 
-/** How often each property is tried. The slower database only has to store and return text in the same way. */
+/** Number of runs of each property. The slower database has fewer, because it only needs to store and return text. */
 const RUNS = { postgres: REQUESTS / 10, embedded: REQUESTS / 20 }
 
-/** Runs a property; what it finds is told as a counterexample, so it asserts without tap, which would count each try. */
+/** Runs a property. It asserts without tap, which would count each run, and reports a counterexample. */
 async function holds<T>(t: Test, numRuns: number, property: fc.IAsyncProperty<T>): Promise<void> {
   const { failed, counterexample, errorInstance, seed, counterexamplePath } = await fc.check(property, {
     seed: SEED,
@@ -154,7 +154,7 @@ onEachDatabase(async (t, app, kind) => {
   const alice = await clientOf(app, 'alice')
   const runs = RUNS[kind]
 
-  t.test('what POST accepts reads back identical, and what it refuses leaves no trace', async (t) => {
+  t.test('accepted bodies of POST are stored unchanged, and refused ones create nothing', async (t) => {
     const count = { accepted: 0, refused: 0 }
     const property = fc.asyncProperty(entries, async (members) => {
       const fields = known(members)
@@ -190,39 +190,42 @@ onEachDatabase(async (t, app, kind) => {
   })
 
   for (const method of ['PATCH', 'PUT']) {
-    t.test(`what ${method} accepts reads back identical, and what it refuses changes nothing`, async (t) => {
-      let task = (await alice('POST', '', { title: 'a' })).json
-      const count = { accepted: 0, refused: 0 }
-      const property = fc.asyncProperty(entries, async (members) => {
-        const fields = known(members)
-        const before = await rowsOf(app)
-        const answer = await alice(method, `/${task.id}`, toJson(members), JSON_TYPE)
-        if (Object.keys(fields).length > 0 && isRight(fields)) {
-          count.accepted++
-          assert.equal(answer.status, 200)
-          const { updated_at, completed_at } = answer.json
-          assert.deepEqual(answer.json, { ...task, ...fields, updated_at, completed_at })
-          assert.ok(updated_at > task.updated_at)
-          task = answer.json
-        } else {
-          count.refused++
-          isRefused(answer)
-          assert.deepEqual(await rowsOf(app), before)
-        }
-        assert.deepEqual((await alice('GET', `/${task.id}`)).json, task)
-        assert.deepEqual((await alice('GET')).json[0], task)
-      })
-      await holds(t, runs, property)
-      t.ok(
-        count.accepted > runs / 10 && count.refused > runs / 10,
-        `both were tried: ${JSON.stringify(count)}`
-      )
-      await alice('DELETE', `/${task.id}`)
-    })
+    t.test(
+      `accepted bodies of ${method} are stored unchanged, and refused ones change nothing`,
+      async (t) => {
+        let task = (await alice('POST', '', { title: 'a' })).json
+        const count = { accepted: 0, refused: 0 }
+        const property = fc.asyncProperty(entries, async (members) => {
+          const fields = known(members)
+          const before = await rowsOf(app)
+          const answer = await alice(method, `/${task.id}`, toJson(members), JSON_TYPE)
+          if (Object.keys(fields).length > 0 && isRight(fields)) {
+            count.accepted++
+            assert.equal(answer.status, 200)
+            const { updated_at, completed_at } = answer.json
+            assert.deepEqual(answer.json, { ...task, ...fields, updated_at, completed_at })
+            assert.ok(updated_at > task.updated_at)
+            task = answer.json
+          } else {
+            count.refused++
+            isRefused(answer)
+            assert.deepEqual(await rowsOf(app), before)
+          }
+          assert.deepEqual((await alice('GET', `/${task.id}`)).json, task)
+          assert.deepEqual((await alice('GET')).json[0], task)
+        })
+        await holds(t, runs, property)
+        t.ok(
+          count.accepted > runs / 10 && count.refused > runs / 10,
+          `both were tried: ${JSON.stringify(count)}`
+        )
+        await alice('DELETE', `/${task.id}`)
+      }
+    )
   }
 
   t.test(
-    'JSON that is no object is refused by every operation that reads a body, and changes nothing',
+    'JSON that is no object is refused by every operation with a body, and changes nothing',
     async (t) => {
       const { id } = (await alice('POST', '', { title: 'a' })).json
       const before = await rowsOf(app)
@@ -233,7 +236,7 @@ onEachDatabase(async (t, app, kind) => {
         ['PATCH', `/${id}/complete`]
       )
       const property = fc.asyncProperty(notObjects, operation, async (body, [method, path = '']) => {
-        // There it stands for no body.
+        // There null means no body.
         fc.pre(!(body === null && path.endsWith('/complete')))
         const answer = await alice(method as string, path, JSON.stringify(body), JSON_TYPE)
         isRefused(answer)
@@ -244,7 +247,7 @@ onEachDatabase(async (t, app, kind) => {
     }
   )
 
-  t.test('no wrong type is taken for a right one', async (t) => {
+  t.test('values of a wrong type are refused', async (t) => {
     const { id } = (await alice('POST', '', { title: 'a' })).json
     const before = await rowsOf(app)
     const wrongValues: Record<string, unknown[]> = {
@@ -265,7 +268,7 @@ onEachDatabase(async (t, app, kind) => {
     t.strictSame(await rowsOf(app), before)
   })
 
-  t.test('lengths count in code points', async (t) => {
+  t.test('lengths are counted in code points', async (t) => {
     const cases = ['a', 'é', '💡', '\u{10ffff}', '\u0001'].flatMap((char) => [
       { char, field: 'title', max: 200 },
       { char, field: 'description', max: 10_000 }
@@ -281,7 +284,7 @@ onEachDatabase(async (t, app, kind) => {
     })
   })
 
-  t.test('a byte order mark is a character like any other, wherever it is', async (t) => {
+  t.test('a U+FEFF is stored at any position', async (t) => {
     const mark = '\ufeff'
     const client = await clientOf(app, `${mark}marked`)
     const cases = [`${mark}a`, `${mark}${mark}a`, `a${mark}`, `${mark}a${mark}`].flatMap((title) =>
@@ -300,7 +303,7 @@ onEachDatabase(async (t, app, kind) => {
     t.equal((await client('GET')).json.length, 16)
   })
 
-  t.test('escapes in JSON mean what they spell', async (t) => {
+  t.test('escapes in JSON are decoded', async (t) => {
     for (const [escaped, title] of [
       ['\\ud83d\\udca1', '💡'],
       ['\\u0065\\u0301', 'e\u0301'],
