@@ -10,7 +10,7 @@ import { startProxy, type TcpProxy } from '../support/tcp-proxy.js'
 
 type Scope = Pick<Test, 'teardown'>
 
-/** The settings that docs/failover.md recommends, with shorter times. In seconds. */
+/** The settings of docs/failover.md, with shorter times, in seconds. */
 export const TIMES = { ttl: 10, loop_wait: 2, retry_timeout: 3 }
 const DYNAMIC = {
   ...TIMES,
@@ -23,12 +23,12 @@ const DYNAMIC = {
   }
 }
 
-/** One PostgreSQL server with its Patroni. Others reach it by proxies only, so it can be cut off. */
+/** One PostgreSQL server with its Patroni. All traffic goes through proxies, so it can be cut off. */
 export interface Node {
   name: string
-  /** Past the proxies, for the harness. */
+  /** A direct connection for the harness, without the proxies. */
   url: string
-  /** The ways of the service, of etcd, and of the other nodes. */
+  /** The proxies for the service, for etcd, and for the other nodes. */
   clients: TcpProxy
   etcd: TcpProxy
   replication: TcpProxy
@@ -52,7 +52,7 @@ export interface Cluster {
   members(): Promise<Member[]>
   /** The node that is the primary. */
   primary(): Promise<Node>
-  /** Resolves when there is a primary, and every other node is a standby of it, one of them synchronous. */
+  /** Resolves when there is a primary, every other node is its standby, and one of them is synchronous. */
   healthy(): Promise<void>
   switchover(from: Node, to: Node): Promise<void>
 }
@@ -72,7 +72,7 @@ export async function startCluster(t: Scope): Promise<Cluster> {
         const answer = await fetch(`${rest}/cluster`, { signal: AbortSignal.timeout(2_000) })
         return ((await answer.json()) as { members: Member[] }).members
       } catch {
-        // It may be the one that was killed.
+        // The first node may be the killed one.
       }
     }
     return []
@@ -185,7 +185,7 @@ async function makeNode(t: Scope, root: string, name: string, etcdUrl: string): 
     startProxy(t, etcdUrl)
   ])
   const config = join(home, 'patroni.yml')
-  // JSON is YAML as well.
+  // JSON is valid YAML.
   writeFileSync(
     config,
     JSON.stringify({
@@ -237,7 +237,7 @@ async function makeNode(t: Scope, root: string, name: string, etcdUrl: string): 
   return node
 }
 
-/** Kills the server on this data and all its processes at once, as a loss of power would. */
+/** Kills all processes of the server with this data at once, as in a crash. */
 function killPostgres(data: string): void {
   let postmaster: number
   try {
@@ -250,7 +250,7 @@ function killPostgres(data: string): void {
     try {
       process.kill(pid, 'SIGKILL')
     } catch {
-      // It has just ended.
+      // The process has just ended.
     }
   }
 }
@@ -272,7 +272,7 @@ function childrenOf(parent: number): number[] {
     })
 }
 
-/** Runs work on one node, past the proxies. */
+/** Runs work on one node, without the proxies. */
 export async function withAdminConnection<T>(
   node: Node,
   work: (sql: postgres.Sql) => Promise<T>

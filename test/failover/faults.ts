@@ -12,15 +12,15 @@ export const FAULTS = [
 
 export type FaultKind = (typeof FAULTS)[number]
 
-/** Whether the primary is another one afterwards. */
+/** True if there is another primary afterwards. */
 export const movesPrimary = (kind: FaultKind) => !kind.includes('standby')
 
-/** Longer than Patroni takes to notice. */
+/** Longer than Patroni's detection of a failure. */
 const CUT_MS = (TIMES.ttl + TIMES.loop_wait + 4) * 1_000
-/** Beyond the deadline of a statement, so that writes that wait for their standby are answered before it is over. */
+/** Longer than the deadline of a statement, so that writes are answered while they wait for their standby. */
 const STANDBYS_AWAY_MS = 6_000
 
-/** Makes the fault happen. What it returns ends it, so that the node can come back. */
+/** Starts the fault. Returns a function that ends it, so that the node can come back. */
 export async function inject(cluster: Cluster, kind: FaultKind, primary: Node): Promise<() => Promise<void>> {
   const { etcd, replication, rest, clients } = primary
   switch (kind) {
@@ -53,7 +53,7 @@ async function standby(cluster: Cluster, role: string): Promise<Node> {
   return node
 }
 
-/** Nothing passes, in either direction, and no connection is closed. */
+/** Blocks all traffic in both directions, without closing connections. */
 async function cut(ways: Node['etcd'][], milliseconds: number): Promise<() => Promise<void>> {
   for (const way of ways) {
     way.mode = 'silent'

@@ -13,22 +13,22 @@ import { Watch } from './watch.js'
 
 const REPLICAS = 2
 const WARM_UP_MS = 1_500
-/** How long after its new primary the service may need. */
+/** Time that the service has to recover after a new primary is ready, in milliseconds. */
 const SERVICE_MS = 5_000
 
-/** One fault and how long things took, in milliseconds. */
+/** One fault and its durations, in milliseconds. */
 export interface Round {
   fault: FaultKind
   /** The longest time in which a replica acknowledged no write. */
   outage: number
-  /** From the fault until another node was the primary, as Patroni decides. */
+  /** From the fault until another node was the primary. */
   detection: number | undefined
-  /** From then until it acknowledged a write, for which it needs a synchronous standby. */
+  /** From then until the new primary acknowledged a write, which needs a synchronous standby. */
   promotion: number | undefined
-  /** From then, or from the end of a fault that moves nothing, until every replica had acknowledged one. */
+  /** From then until every replica acknowledged a write. If the primary stays, from the end of the fault. */
   service: number
   statuses: Record<string, number>
-  /** How many reads were answered while no write was acknowledged. */
+  /** Number of reads that were answered while no write was acknowledged. */
   reads: number
   longest: number
 }
@@ -41,10 +41,10 @@ export interface Result {
 }
 
 /**
- * Takes the primary, or its standbys, from a service of two replicas under load, again and again, and checks what became
- * of what was acknowledged.
+ * Repeatedly takes the primary or its standbys from a service of two replicas under load, and checks all acknowledged
+ * writes.
  *
- * @param tolerance what a busy machine may add to the deadlines, in milliseconds
+ * @param tolerance allowance for a busy machine, added to the deadlines, in milliseconds
  */
 export async function runFailover(
   t: Pick<Test, 'teardown'>,
@@ -62,7 +62,7 @@ export async function runFailover(
   await withAdminConnection(primary, (sql) =>
     sql.unsafe(`create role ${ROLE} login password '${PASSWORD}'; create table probe (n int)`)
   )
-  // In another order for each replica, so that no place in the list counts.
+  // Each replica has another order of hosts, so that the order does not matter.
   const random = randomOf(seed)
   const urlOf = (user: string) => {
     const hosts = random.shuffled(cluster.nodes).map(({ clients }) => new URL(clients.url).host)
@@ -108,14 +108,14 @@ async function undergo(cluster: Cluster, watch: Watch, load: Load, fault: FaultK
     detection = primaryAt - began
     promotion = writableAt - primaryAt
     readyAt = writableAt
-    // The old primary must not be needed for the service to go on.
+    // The service must recover without the old primary.
     isOver = recovered(history, readyAt).then(end)
   } else if (fault === 'standbys cut off') {
     await end()
     readyAt = performance.now()
     isOver = Promise.resolve()
   } else {
-    // Patroni takes the other standby; the time that it takes to is seen in the outage.
+    // Patroni makes the other standby synchronous. That time is part of the outage.
     readyAt = performance.now()
     isOver = recovered(history, readyAt).then(end)
   }

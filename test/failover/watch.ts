@@ -3,18 +3,18 @@ import postgres from 'postgres'
 import type { Node } from './cluster.js'
 
 const INTERVAL_MS = 50
-/** How long one look may take. A write that waits for its standby is looked at again after that. */
+/** Timeout of one check, in milliseconds. A write that waits for its standby is checked again after that. */
 const LOOK_MS = 1_000
 
-/** When a node was seen to be what it is, by `performance.now()`. */
+/** The time when a node was seen in this role, as `performance.now()`. */
 interface Seen {
   node: Node
   primaryAt: number
-  /** When it acknowledged a write. */
+  /** The time when it acknowledged a write. */
   writableAt: number
 }
 
-/** Watches the nodes past the proxies, and notes when each becomes a primary, and acknowledges a write. */
+/** Watches the nodes without the proxies, and records when each becomes a primary, and acknowledges a write. */
 export class Watch {
   readonly seen: Seen[] = []
   #stopped = false
@@ -24,7 +24,7 @@ export class Watch {
     this.#running = nodes.map((node) => this.#run(node))
   }
 
-  /** The first node but this one that acknowledged a write after `time`. */
+  /** The first other node that acknowledged a write after `time`. */
   next(time: number, not: Node): Seen | undefined {
     return this.seen.find(({ node, writableAt }) => node !== not && writableAt >= time)
   }

@@ -1,16 +1,16 @@
 import { describe, type Operation, type Request } from './history.js'
 
-/** By when the service begins every answer and, after an outage, works again, in milliseconds. */
+/** Deadline for every answer, and for the first success after an outage, in milliseconds. */
 export const DEADLINE_MS = 5_000
 
-/** A time in which a replica was down on purpose, so that connections to it may fail. */
+/** A time in which a replica was stopped on purpose, so that connections to it may fail. */
 export interface Downtime {
   replica: number
   from: number
   to: number
 }
 
-/** The statuses that the documentation gives each request of the harness, besides 503. */
+/** The documented statuses of the harness's requests, besides 503. */
 const DOCUMENTED: Record<Request['kind'], number[]> = {
   create: [201],
   update: [200, 404, 412],
@@ -22,9 +22,10 @@ const DOCUMENTED: Record<Request['kind'], number[]> = {
 }
 
 /**
- * What is wrong with the answers by themselves: late, undocumented, or none although the service was there.
+ * Finds wrong answers without looking at their tasks: late, undocumented, or missing although the service was
+ * running.
  *
- * @param latest by when each must be there, in milliseconds
+ * @param latest deadline of each answer, in milliseconds
  */
 export function checkAnswers(history: Operation[], downtimes: Downtime[], latest: number): string[] {
   return history.flatMap((operation) => {

@@ -286,28 +286,28 @@ const bad: [what: string, kind: ViolationKind, history: Operation[]][] = [
   ['something came after the last list', 'not checked', [list([0, 1]), create([2, 3], 'a')]]
 ]
 
-t.test('nothing is wrong with a history in which', async (t) => {
+t.test('no violation in a history in which', async (t) => {
   for (const [what, history] of good) t.strictSame(check(history), [], what)
 })
 
-t.test('something is wrong with a history in which', async (t) => {
+t.test('a violation in a history in which', async (t) => {
   for (const [what, kind, history] of bad) {
     const found = kindsOf(history)
     t.ok(found.includes(kind), `${what}: ${found.join(', ') || 'nothing found'}`)
   }
 })
 
-t.test('tells what is wrong by the operations that show it', async (t) => {
+t.test('a violation is reported with its operations', async (t) => {
   const [violation] = check([create([0, 1], 'a'), toggle([10, 11], one(task('a'), 2)), list(END, task('a'))])
   t.match(violation?.text, /^alice: the task a: .*\n.*create.*\n.*10–11 ms, client 0 at replica 0: toggle/)
 })
 
-t.test('another user has nothing to do with it', async (t) => {
+t.test("another user's operations are not part of it", async (t) => {
   const bob = [create([0, 1], 'a'), list(END)].map((operation) => ({ ...operation, user: 'bob' }))
   t.strictSame(kindsOf([create([0, 1], 'a'), ...bob, list(END, task('a'))]), ['lost'])
 })
 
-t.test('answers by themselves', async (t) => {
+t.test('single answers', async (t) => {
   const down = [{ replica: 0, from: 100, to: 200 }]
   const wrong = (t: Test, operation: Operation, expected: RegExp | undefined) => {
     const [found] = checkAnswers([operation], down, 6_000)

@@ -14,27 +14,27 @@ export type ViolationKind =
 
 export interface Violation {
   kind: ViolationKind
-  /** What exactly, with the operations that show it. */
+  /** A description, with the operations that show it. */
   text: string
 }
 
 /**
- * Ids are made of the service's clock in whole milliseconds, and two replicas have a counter each: what follows this
- * soon may have the smaller id.
+ * Ids contain the service's clock in whole milliseconds, and two replicas have separate counters. A task that is
+ * created this soon after another may have a smaller id.
  */
 const SAME_MOMENT_MS = 5
 
-/** Lines of a history that are shown, around the place where it stops making sense. */
+/** Number of a history's lines that are shown around the first contradiction. */
 const SHOWN = 60
 
 /**
- * What is wrong with a history, after which every user's tasks were listed once more, when nothing was under way.
+ * Finds violations in a history. It must end with a list of every user's tasks, after all other operations.
  *
- * - What was acknowledged (2xx) is there exactly once, what was refused (4xx) changed nothing, and what got a 5xx or no
- *   answer was carried out at most once, at any time after it was sent, or not at all.
- * - All answers for one Idempotency-Key name one task, and there is no other.
+ * - An acknowledged request (2xx) was executed exactly once, and a refused one (4xx) changed nothing.
+ * - A request with a 5xx or no answer was executed at most once, at any time after it was sent.
+ * - All answers for one Idempotency-Key have one task, and there is no other.
  * - Lists are newest first: a task whose creation began after another's had ended comes before it.
- * - Every answer about one task, versions included, fits one order of all that was done to it (linearizability).
+ * - Every answer about one task, versions included, fits one order of all operations on it (linearizability).
  */
 export function check(history: Operation[]): Violation[] {
   const byUser = groupBy(history, ({ user }) => user)

@@ -1,4 +1,4 @@
-/** What a client asked for. A task's `mark` is its description: unique, given at its creation and never changed. */
+/** The request of a client. A task's `mark` is its description: it is unique, set at creation and never changed. */
 export type Request =
   | { kind: 'create'; mark: string; title: string; completed: boolean; key?: string }
   | { kind: 'update'; id: string; title: string; version?: number }
@@ -29,20 +29,20 @@ export interface Answer {
   tasks?: SeenTask[]
 }
 
-/** One request and what became of it. Times are monotonic, in milliseconds. */
+/** One request and its result. Times are monotonic, in milliseconds. */
 export interface Operation {
   user: string
   client: number
   replica: number
   request: Request
   began: number
-  /** When the whole answer was there, or the connection had failed. */
+  /** The time when the answer was complete, or the connection had failed. */
   ended: number
-  /** None when the connection failed. */
+  /** Undefined if the connection failed. */
   answer?: Answer
 }
 
-/** What an answer says of its request: it was carried out; it was not; it may have been, or may yet be. */
+/** Tells from an answer if its request was executed, was not, or may be executed even later. */
 export type Fate = 'done' | 'refused' | 'unknown'
 
 export function fateOf({ answer }: Operation): Fate {

@@ -2,10 +2,10 @@ import { Agent, request } from 'node:http'
 import { sign } from '../support/sign.js'
 import type { Answer, Request, SeenTask } from './history.js'
 
-/** When nothing came for so long, nothing will; far beyond what the service promises. */
+/** Timeout of the client, far beyond the service's deadlines. */
 const PATIENCE_MS = 20_000
 
-/** A request of the history as HTTP. */
+/** Sends a request of the history over HTTP. */
 function httpOf(request: Request): { method: string; path: string; body?: object; headers?: object } {
   switch (request.kind) {
     case 'create':
@@ -53,12 +53,12 @@ const seen = ({ id, title, description, completed }: WireTask): SeenTask => ({
   completed
 })
 
-/** A client that keeps its connections open, as browsers do. */
+/** A client with keep-alive connections, like a browser. */
 export class HttpClient {
   readonly #agent = new Agent({ keepAlive: true })
   readonly #tokens = new Map<string, string>()
 
-  /** @returns undefined when the connection failed before the whole answer was there */
+  /** @returns undefined if the connection failed before the answer was complete */
   async send(api: string, user: string, what: Request): Promise<Answer | undefined> {
     let token = this.#tokens.get(user)
     if (token === undefined) {

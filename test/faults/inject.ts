@@ -3,14 +3,14 @@ import type { TcpProxy } from '../support/tcp-proxy.js'
 import type { Fault, FaultKind } from './schedule.js'
 import { PASSWORD, ROLE, type System } from './system.js'
 
-/** Makes a fault happen, and ends it: resolves when nothing is in the way of the service any more. */
+/** Starts a fault, and ends it. Resolves when the service is no longer disturbed. */
 export async function inject(system: System, fault: Fault): Promise<void> {
   await FAULTS[fault.kind](system, fault)
 }
 
 type Inject = (system: System, fault: Fault) => Promise<void>
 
-/** A fault of the network: what it does to each proxy, and how that ends. */
+/** A fault of the network: its start and its end on each proxy. */
 const network =
   (begin: (proxy: TcpProxy, fault: Fault) => unknown, end: (proxy: TcpProxy) => unknown): Inject =>
   async ({ proxies }, fault) => {
@@ -45,7 +45,7 @@ const terminateBackends = ({ withAdminConnection }: System) =>
     (sql) => sql`select pg_terminate_backend(pid) from pg_stat_activity where usename = ${ROLE}`
   )
 
-/** Something that only new connections meet, so those that are there end first. */
+/** This fault affects only new connections, so open ones are closed first. */
 const atConnect =
   (begin: (system: System) => Promise<unknown>, end: (system: System) => Promise<unknown>): Inject =>
   async (system, { milliseconds }) => {
@@ -55,7 +55,7 @@ const atConnect =
     await end(system)
   }
 
-/** A superuser's statement about the service's role. */
+/** Runs a superuser's statement about the service's role. */
 const alterRole =
   (change: string) =>
   ({ withAdminConnection }: System) =>
@@ -122,7 +122,7 @@ const FAULTS: Record<FaultKind, Inject> = {
       await sql`rollback`
     }),
   'database read-only': async (system, { milliseconds }) => {
-    // As a former primary: connections there are notice nothing when it is over.
+    // Like a former primary: open connections do not notice when it becomes the primary again.
     await system.withAdminConnection(
       (sql) => sql`alter database postgres set default_transaction_read_only = on`
     )

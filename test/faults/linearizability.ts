@@ -1,32 +1,36 @@
-/** Something that a client did to an object with the state `S`. */
+/** An operation of a client on an object with the state `S`. */
 export interface Step<S> {
   began: number
-  /** Infinity when it may take effect at any time after it began, or never. */
+  /** Infinity if it may take effect at any later time, or never. */
   ended: number
-  /** Equal for steps without an answer that would do the same. */
+  /** Steps without an answer and with the same effect have equal names. */
   name: string
-  /** The state after it; undefined when it cannot have been answered as it was in this state. */
+  /** The state after it; undefined if its answer is impossible in this state. */
   apply(state: S): S | undefined
-  /** Whether it can never more be applied, from this state on. */
+  /** True if it can never be applied from this state on. */
   isTooLate?(state: S): boolean
 }
 
 export interface Search<S> {
   linearizable: boolean
-  /** False when the search was given up, which answers nothing. */
+  /** False if the search reached its limit, and has no result. */
   decided: boolean
-  /** How many of the steps with an answer could be put in order at most, and the state then. */
+  /** The largest number of answered steps that could be put in order, and the state after them. */
   placed: number
   state: S
 }
 
-/** Histories are meant to be short; one that takes more states than this is reported rather than searched for hours. */
+/**
+ * Limit for the number of visited states. Histories should be short, and a longer search is reported as undecided.
+ */
 const MAX_STATES = 500_000
 
 /**
- * Whether there is an order of the steps in which each takes effect at one moment between its beginning and its end,
- * and every answer is right: J. M. Wing and C. Gong, "Testing and verifying concurrent objects", 1993, with the visited
- * states remembered (G. Lowe, "Testing for linearizability", 2017).
+ * Searches for an order of the steps in which each takes effect between its beginning and its end, and every answer is
+ * right.
+ *
+ * The algorithm is that of J. M. Wing and C. Gong, "Testing and verifying concurrent objects", 1993. It caches visited
+ * states (G. Lowe, "Testing for linearizability", 2017).
  *
  * @param keyOf equal for equal states
  */
@@ -45,7 +49,7 @@ export function searchLinearization<S>(initial: S, steps: Step<S>[], keyOf: (sta
     mask ^= 1n << BigInt(index)
   }
 
-  /** The steps that may be next: none of the others had ended before they began. */
+  /** The possible next steps: no other step had ended before they began. */
   function candidates(): number[] {
     const found: number[] = []
     const names = new Set<string>()
@@ -58,12 +62,12 @@ export function searchLinearization<S>(initial: S, steps: Step<S>[], keyOf: (sta
         end = Math.min(end, step.ended)
         found.push(index)
       } else if (!names.has(step.name)) {
-        // Of those that would do the same, the earliest can do whatever the others can.
+        // Of steps with the same effect, only the earliest is needed.
         names.add(step.name)
         found.push(index)
       }
     }
-    // Those without an answer last: mostly they did nothing.
+    // Steps without an answer are tried last, because most had no effect.
     const rank = (index: number) => Number(!isMandatory(sorted[index] as Step<S>))
     return found.sort((a, b) => rank(a) - rank(b))
   }
@@ -87,7 +91,7 @@ export function searchLinearization<S>(initial: S, steps: Step<S>[], keyOf: (sta
       if (after === undefined) return []
       return [{ index, after, isMandatory: isMandatory(step), changes: keyOf(after) !== here }]
     })
-    // What changes nothing and may be now can only become impossible by waiting.
+    // A possible step that changes nothing can only become impossible later, so it is taken at once.
     const free = possible.find(({ isMandatory, changes }) => isMandatory && !changes)
     for (const { index, after, isMandatory, changes } of free ? [free] : possible) {
       if (!isMandatory && !changes) continue

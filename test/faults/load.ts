@@ -3,21 +3,21 @@ import { type Answer, fateOf, isWrite, type Operation, type Request } from './hi
 import { HttpClient } from './http-client.js'
 import { type Random, randomOf } from './random.js'
 
-/** Clients that share tasks with each other, so that their changes meet. */
+/** Number of clients that share tasks, so that their changes are concurrent. */
 const GROUP = 6
-/** After so many operations a shared task is left for a new one, so that its history stays short enough to search. */
+/** Number of operations on a shared task before a new one replaces it. Its history must be short enough to search. */
 const SHARED_OPERATIONS = 60
-/** After so many operations a client goes on as another user, so that lists stay short. */
+/** Number of operations of a client before it continues as another user, so that lists stay short. */
 const USER_OPERATIONS = 100
-/** Between a client's operations, in milliseconds. */
+/** Pause between a client's operations, in milliseconds. */
 const PAUSE_MS = [2, 20] as const
-/** After a refusal, in milliseconds; shorter than Retry-After says, to press harder. */
+/** Pause after a 503, in milliseconds. Shorter than Retry-After, for more load. */
 const BACKOFF_MS = [100, 400] as const
 
 interface Known {
   id: string
   version: number
-  /** Another request of the same create may still be under way, and would make the task anew. */
+  /** Another request with the same key may still be running, and would create the task again. */
   isPending: boolean
 }
 
@@ -30,11 +30,11 @@ interface Shared {
 export interface LoadOptions {
   clients: number
   seed: number
-  /** The URLs of the replicas; each client has one of them, and retries with a key at all in turn. */
+  /** The URLs of the replicas. Each client uses one, and retries with a key on all in turn. */
   apis: string[]
 }
 
-/** Many clients that use the service as frontends do, each doing one thing after another; all is recorded. */
+/** Many clients that use the service like frontends. Each does one thing after another, and all is recorded. */
 export class Load {
   readonly history: Operation[] = []
   readonly #apis: string[]
@@ -52,16 +52,16 @@ export class Load {
     this.#running = this.#clients.map((_, client) => this.#run(client))
   }
 
-  /** Resolves when what is under way has come to its end. */
+  /** Resolves when all running operations have ended. */
   async stop(): Promise<void> {
     this.#stopped = true
     await Promise.all(this.#running)
   }
 
   /**
-   * Lists the tasks of every user once more, for the check. To be called after `stop`.
+   * Lists the tasks of every user for the check. Must be called after `stop`.
    *
-   * @throws Error when the service refuses
+   * @throws Error if the service refuses
    */
   async listAll(): Promise<void> {
     const users = [...new Set(this.history.map(({ user }) => user))]
@@ -102,13 +102,13 @@ export class Load {
     }
   }
 
-  /** One operation on a task that others change at the same time. */
+  /** One operation on a task that other clients change at the same time. */
   async #meet(client: number): Promise<boolean> {
     const group = Math.floor(client / GROUP)
     let shared = this.#shared.get(group)
     if (!shared || shared.operations >= SHARED_OPERATIONS) {
       const mark = this.#mark()
-      // A user of its own for each: who is shared by many has a long history of lists.
+      // Each shared task has a user of its own, because a user of many would have a long history of lists.
       const user = `group-${group}-${mark}`
       shared = {
         user,
@@ -135,7 +135,7 @@ export class Load {
     return this.#isWell(client, user, { kind: 'update', id, title: this.#mark(), version: read.version })
   }
 
-  /** One operation on what only this client knows, `own`. */
+  /** One operation on a task that only this client knows, `own`. */
   async #work(client: number, user: string, own: Known[]): Promise<boolean> {
     const dice = this.#random.between(0, 1)
     if (own.length === 0 || dice < 0.5) {
@@ -161,7 +161,7 @@ export class Load {
     const version = this.#random.chance(0.7) ? known.version : undefined
     const update = { kind: 'update', id, title: this.#mark(), ...(version && { version }) } as const
     const answer = await this.#do(client, user, update)
-    // After a 412 too: an earlier change without an answer was carried out.
+    // After a 412 too: an earlier change without an answer was executed.
     if (answer?.version !== undefined) known.version = answer.version
     return answer !== undefined && answer.status < 500
   }
@@ -171,7 +171,9 @@ export class Load {
     return answer !== undefined && answer.status < 500
   }
 
-  /** Creates a task; with a key again and again until that is acknowledged, at times twice at once. */
+  /**
+   * Creates a task. With a key it repeats the request until that is acknowledged, sometimes twice at the same time.
+   */
   async #create(
     client: number,
     user: string,
@@ -202,9 +204,12 @@ export class Load {
   }
 }
 
-/** When the first write that a replica acknowledged after `time` was answered; undefined when none was yet. */
+/**
+ * The time of the first answer to a write that this replica acknowledged after `time`; undefined if there is none
+ * yet.
+ */
 export function firstSuccess(history: Operation[], replica: number, time: number): number | undefined {
-  // From the newest: what was answered before the time is most of it.
+  // From the newest, because most of the history was answered before that time.
   let first: number | undefined
   for (let index = history.length - 1; index >= 0; index--) {
     const operation = history[index] as Operation

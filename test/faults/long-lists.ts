@@ -8,30 +8,30 @@ import { type Random, randomOf } from './random.js'
 import type { System } from './system.js'
 
 const USER = 'reader'
-/** A list of so many tasks is streamed, and is more than fits into the buffers on its way. */
+/** A list of this many tasks is streamed, and larger than all buffers on its way. */
 const TASKS = 600
 const DESCRIPTION = 'x'.repeat(4_000)
-/** For each replica. */
+/** Number of readers for each replica. */
 const READERS = 2
-/** Between two lists of a reader, in milliseconds. */
+/** Pause between two lists of a reader, in milliseconds. */
 const PAUSE_MS = [500, 3_000] as const
-/** When nothing came for so long, nothing will. */
+/** Timeout of a reader, in milliseconds. */
 const PATIENCE_MS = 30_000
-/** How long a slow reader takes nothing; the longest is longer than the service allows. */
+/** Times for which a slow reader stops reading, in milliseconds. The longest exceeds the service's timeout. */
 const STOPS_MS = [50, 50, 500, 500, 2_000, 12_000]
 
-/** What readers do with a list that has begun. */
+/** Ways to read a list that has begun. */
 const HOW = ['whole', 'aborted', 'slow'] as const
 
-/** How many lists came to which end: those above when all was well, or `refused`, `broken off` or `no answer`. */
+/** Number of lists by their end: those above if all was well, or `refused`, `broken off` or `no answer`. */
 export type Ends = Record<string, number>
 
-/** Readers of a long list that never changes: some read it whole, some go away in the middle, some are slow. */
+/** Readers of a long list that never changes. Some read all of it, some disconnect in the middle, some are slow. */
 export class LongLists {
   readonly ends: Ends = {}
-  /** Each request as it was answered at first, without its tasks. */
+  /** The beginning of each answer, without its tasks. */
   readonly operations: Operation[] = []
-  /** Lists that were taken for whole and were not. */
+  /** Lists that looked complete and were not. */
   readonly wrong: string[] = []
   readonly #running: Promise<void>[]
   #stopped = false
@@ -58,7 +58,7 @@ export class LongLists {
     )
   }
 
-  /** Resolves when what is under way has come to its end. */
+  /** Resolves when all running lists have ended. */
   async stop(): Promise<void> {
     this.#stopped = true
     await Promise.all(this.#running)
@@ -103,7 +103,7 @@ export class LongLists {
     }
   }
 
-  /** @returns undefined when the connection failed before the answer began */
+  /** @returns undefined if the connection failed before the answer began */
   async #ask(api: string, replica: number, token: string): Promise<IncomingMessage | undefined> {
     const began = performance.now()
     const headers = { authorization: `Bearer ${token}` }

@@ -2,20 +2,26 @@ import type { Operation } from './history.js'
 import { firstSuccess } from './load.js'
 import type { Fault } from './schedule.js'
 
-/** What came of one fault. Times are monotonic, in milliseconds. */
+/** The result of one fault. Times are monotonic, in milliseconds. */
 export interface Outcome {
   fault: Fault
   began: number
   ended: number
-  /** How many requests that met the fault, or the recovery from it, were answered with each status. */
+  /** Number of requests by status, during the fault and the recovery. */
   statuses: Record<string, number>
-  /** The longest time that one of them took. */
+  /** The longest duration of one of them. */
   longest: number
-  /** From the end of the fault until every replica had acknowledged a write that was sent after it; Infinity when not all did. */
+  /**
+   * From the end of the fault until every replica has acknowledged a write that was sent after it. Infinity if not
+   * all did.
+   */
   recovery: number
 }
 
-/** From the end of a fault until each replica had acknowledged a write sent after it; undefined when not all have yet. */
+/**
+ * From the end of a fault until every replica has acknowledged a write that was sent after it; undefined if not all
+ * have yet.
+ */
 export function recoveryOf(history: Operation[], replicas: number, ended: number): number | undefined {
   let last = 0
   for (let replica = 0; replica < replicas; replica++) {

@@ -1,6 +1,6 @@
 import { testFaults } from './short-form.js'
 
-// The other faults do not depend on the transport.
+// Only these faults depend on the transport.
 testFaults('every way to break a connection once, under load over plain text', 'plain', [
   'connections cut',
   'connections closed at once',

@@ -7,7 +7,7 @@ export interface Random {
   shuffled<T>(items: readonly T[]): T[]
 }
 
-/** The same numbers for the same seed, a whole number (mulberry32). */
+/** Returns the same numbers for the same seed, a whole number (mulberry32). */
 export function randomOf(seed: number): Random {
   let state = seed >>> 0
   function next(): number {

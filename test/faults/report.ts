@@ -5,7 +5,7 @@ import { FAULT_KINDS } from './schedule.js'
 
 const STATUSES = ['200', '201', '204', '404', '412', '503', 'none']
 
-/** Kinds of what can be wrong that the totals name even when there is none. */
+/** Kinds of violations that the totals show even if there are none. */
 const TOTALS: [what: string, kinds: string[]][] = [
   ['lost', ['lost']],
   ['duplicated or invented', ['duplicated', 'invented']],
@@ -27,7 +27,7 @@ export function lineOf({ fault, began, ended, statuses, longest, recovery }: Out
   return `${fault.kind} (${where}, ${seconds(ended - began)}): ${counts.join(', ')}; longest ${seconds(longest)}, recovered after ${seconds(recovery)}`
 }
 
-/** Everything about the parts of a run as Markdown. */
+/** The parts of a run as Markdown. */
 export function render(results: Result[]): string {
   return [
     ...results.filter(({ outcomes }) => outcomes.length > 0).flatMap(faultTable),
@@ -44,7 +44,7 @@ export function render(results: Result[]): string {
   ].join('\n\n')
 }
 
-/** What came of each kind of fault. */
+/** The results by kind of fault. */
 function faultTable({ title, outcomes, longLists }: Result): string[] {
   const other = outcomes
     .flatMap(({ statuses }) => Object.keys(statuses))

@@ -24,19 +24,19 @@ import {
 type Scope = Pick<Test, 'teardown'>
 
 export interface Wrong {
-  /** Such as `lost` or `late`. */
+  /** For example `lost` or `late`. */
   kind: string
   text: string
 }
 
 export interface Result {
-  /** What happened to it. */
+  /** The fault's outcomes. */
   title: string
   seed: number
   outcomes: Outcome[]
-  /** How long lists ended. */
+  /** Number of long lists by their end. */
   longLists: Ends
-  /** How many writes were acknowledged, and of how many the client cannot know. */
+  /** Number of acknowledged writes, and of those with an unknown result. */
   acknowledged: number
   indeterminate: number
   wrong: Wrong[]
@@ -44,9 +44,9 @@ export interface Result {
 
 const REPLICAS = 2
 const WARM_UP_MS = 1_500
-/** How long a recovery is waited for before the next fault, at most. */
-const GIVE_UP_MS = 30_000
-/** How long the service may take to be back to the connections that it may have. */
+/** Longest wait for a recovery before the next fault, in milliseconds. */
+const MAX_RECOVERY_MS = 30_000
+/** Time that the service has to close surplus connections, in milliseconds. */
 const CONNECTIONS_MS = 10_000
 const MAX_CONNECTIONS = REPLICAS * POOL
 
@@ -56,12 +56,12 @@ const NAMES: Record<Transport, string> = {
 }
 
 /**
- * Does one fault after another to a service of two replicas under load, and checks what became of it.
+ * Injects one fault after another into a service of two replicas under load, and checks the history.
  *
- * @param kinds of faults; all that are possible unless given
- * @param tolerance what a busy machine may add to the deadline of answers and recoveries, in milliseconds
- * @param longest a limit for the time that faults last, in milliseconds
- * @param goesOn asked before each fault, with how many there were
+ * @param kinds kinds of faults; all possible ones by default
+ * @param tolerance allowance for a busy machine, added to the deadline of answers and recoveries, in milliseconds
+ * @param longest limit for the duration of a fault, in milliseconds
+ * @param goesOn called before each fault with the number of faults so far; false ends the run
  * @param tell called with each fault's outcome
  */
 export async function runFaults(
@@ -113,9 +113,9 @@ export async function runFaults(
 }
 
 /**
- * Kills the service on its embedded database again and again under load, and checks what became of it.
+ * Repeatedly kills a service with its embedded database under load, and checks the history.
  *
- * @param kills how often
+ * @param kills number of kills
  */
 export async function runEmbedded(
   t: Scope,
@@ -145,14 +145,14 @@ async function undergo(system: System, { history }: Load, fault: Fault): Promise
   await inject(system, fault)
   const ended = performance.now()
   let recovery: number | undefined
-  while (recovery === undefined && performance.now() < ended + GIVE_UP_MS) {
+  while (recovery === undefined && performance.now() < ended + MAX_RECOVERY_MS) {
     await sleep(20)
     recovery = recoveryOf(history, system.replicas.length, ended)
   }
   return outcomeOf(history, fault, { began, ended, recovery: recovery ?? Number.POSITIVE_INFINITY })
 }
 
-/** The connections there are, once they are not more than may be, or after a while. */
+/** Returns the open connections when there are no more than allowed, or after a while. */
 async function settled(system: System): Promise<string[]> {
   const end = performance.now() + CONNECTIONS_MS
   for (;;) {
@@ -162,7 +162,7 @@ async function settled(system: System): Promise<string[]> {
   }
 }
 
-/** Waits until the database works on nothing that a client was not told the end of. */
+/** Waits until the database runs no statement whose client has no answer yet. */
 async function untilQuiet({ withAdminConnection }: System): Promise<void> {
   await until(async () => {
     const active = await withAdminConnection(
@@ -173,7 +173,7 @@ async function untilQuiet({ withAdminConnection }: System): Promise<void> {
   })
 }
 
-/** Stops all and says what is wrong with how they ended, then or before. */
+/** Stops the load and the service. Returns the violations in their ends. */
 export async function endedWell(replicas: Replica[]): Promise<Wrong[]> {
   await Promise.all(replicas.map((replica) => replica.stop('SIGTERM')))
   return replicas.flatMap(({ failures }) => failures.map((text) => ({ kind: 'process', text })))

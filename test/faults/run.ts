@@ -8,7 +8,7 @@ const CLIENTS = 24
 const EMBEDDED_CLIENTS = 8
 const KILLS = 20
 const TOLERANCE_MS = 1_000
-/** No fault is made shorter than its kind says. */
+/** Faults have their full duration. */
 const LONGEST_MS = 10_000
 
 const { values } = parseArgs({

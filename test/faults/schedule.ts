@@ -1,7 +1,7 @@
 import type { Transport } from '../support/databases.js'
 import { type Random, randomOf } from './random.js'
 
-/** How long each kind of fault lasts, in milliseconds, from and to. Those with 0 happen in a moment. */
+/** Minimum and maximum duration of each kind of fault, in milliseconds. Kinds with 0 have no duration. */
 const DURATIONS = {
   'connections refused': [300, 3_000],
   'connections cut': [0, 0],
@@ -32,11 +32,11 @@ const OF_TLS: ReadonlySet<FaultKind> = new Set([
   'certificate expired'
 ])
 
-/** Those that can happen to a service that reaches its database in this way. */
+/** The kinds that are possible with this connection to the database. */
 export const faultKindsOver = (transport: Transport): FaultKind[] =>
   FAULT_KINDS.filter((kind) => transport === 'tls' || !OF_TLS.has(kind))
 
-/** Those that happen to a replica or its network, and not to all at once by their nature. */
+/** The kinds that affect one replica or its network. */
 const OF_REPLICAS: ReadonlySet<FaultKind> = new Set([
   'connections refused',
   'connections cut',
@@ -51,20 +51,20 @@ const OF_REPLICAS: ReadonlySet<FaultKind> = new Set([
 
 export interface Fault {
   kind: FaultKind
-  /** Whom it happens to. */
+  /** The affected replicas. */
   replicas: number[]
-  /** How long it lasts, without the time that something takes to start again. */
+  /** The duration in milliseconds, without the time of a restart. */
   milliseconds: number
-  /** By how much the network is late; no matter otherwise. */
+  /** The network's delay in milliseconds. Other kinds ignore it. */
   delay: number
   /** From the recovery to the next fault, in milliseconds. */
   pause: number
 }
 
 /**
- * Faults without end, the same for the same seed: rounds of these kinds, each in an order of its own.
+ * An endless sequence of faults, the same for the same seed: rounds of these kinds, each in random order.
  *
- * @param longest a limit for the time that faults last, in milliseconds
+ * @param longest limit for the duration of a fault, in milliseconds
  */
 export function* schedule(
   seed: number,

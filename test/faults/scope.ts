@@ -1,4 +1,4 @@
-/** Does work in a scope as tests have one: what it starts ends with it, the latest first. */
+/** Runs work with teardowns like a test's, in reverse order. */
 export async function withTeardown<T>(
   work: (t: { teardown(end: () => unknown): void }) => Promise<T>
 ): Promise<T> {

@@ -4,13 +4,13 @@ import { lineOf } from './report.js'
 import { type Result, runFaults } from './run-faults.js'
 import type { FaultKind } from './schedule.js'
 
-// Fixed: a failure comes from a change of the code. `npm run test:faults` takes a new seed each time.
+// The seed is fixed, so only a change of the code makes this fail. `npm run test:faults` takes a new seed each time.
 export const SEED = Number(process.env.FAULTS_SEED ?? 1)
 
-/** Other tests run at the same time, on a machine that may be slow: how soon answers come is for the long form. */
+/** Other tests run at the same time, so the short form does not check durations. The long form does. */
 export const TOLERANCE_MS = 20_000
 
-/** What is shown of what is wrong; one mistake can break a thousand requests. */
+/** Number of violations that are shown. One bug can break a thousand requests. */
 const SHOWN = 20
 
 export function isRight(t: Test, { wrong }: Result): void {
@@ -18,7 +18,7 @@ export function isRight(t: Test, { wrong }: Result): void {
   for (const { kind, text } of wrong.slice(0, SHOWN)) t.comment(`${kind}: ${text}`)
 }
 
-/** Each of these faults once, and shortened. */
+/** Each of these faults once, with a short duration. */
 export function testFaults(what: string, transport: Transport, kinds: FaultKind[]): void {
   t.test(what, async (t) => {
     const result = await runFaults(t, {

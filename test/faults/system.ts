@@ -9,26 +9,26 @@ import type { Downtime } from './answers.js'
 
 type Scope = Pick<Test, 'teardown'>
 
-/** The service's role, which has to give its password. */
+/** The service's role, which has a password. */
 export const ROLE = `${SECURED}tasks`
 export const PASSWORD = 'secret'
 
-/** How many connections a replica may have. */
+/** Maximum number of a replica's connections. */
 export const POOL = 10
 
 /** One process of the service at a time, always at the same address. */
 export interface Replica {
   api: string
-  /** Times in which it was down on purpose. */
+  /** Times in which it was stopped on purpose. */
   downtimes: { from: number; to: number }[]
-  /** What went wrong with its processes: ends that nobody asked for, output that only bugs cause. */
+  /** Failures of its processes: unexpected ends, and log lines that only bugs cause. */
   failures: string[]
   start(): Promise<void>
-  /** @throws Error when the process does not end within half a minute */
+  /** @throws Error if the process does not end within half a minute */
   stop(signal: 'SIGTERM' | 'SIGKILL'): Promise<void>
 }
 
-/** A process of the service, started and ready. */
+/** Starts a process of the service, and waits until it is ready. */
 export async function replicaOf(t: Scope, env: Record<string, string>): Promise<Replica> {
   const [PORT, OPS_PORT] = [String(await freePort()), String(await freePort())]
   const cwd = emptyFolder(t)
@@ -50,7 +50,7 @@ export async function replicaOf(t: Scope, env: Record<string, string>): Promise<
       started.process.once('close', (code, signal) => {
         if (!isStopping) replica.failures.push(`the process ended by itself: ${code ?? signal}`)
         else if (signal === null && code !== 0) replica.failures.push(`exit code ${code} after SIGTERM`)
-        // Log lines are JSON, and at error only what is a bug is logged.
+        // Log lines are JSON, and only bugs are logged at error.
         const logged = started
           .out()
           .split('\n')
@@ -85,11 +85,11 @@ export interface System {
   replicas: Replica[]
   /** The network between each replica and PostgreSQL. */
   proxies: TcpProxy[]
-  /** Runs work on a connection of its own, past the proxies. */
+  /** Runs work on a direct connection, without the proxies. */
   withAdminConnection<T>(work: (sql: postgres.Sql) => Promise<T>): Promise<T>
 }
 
-/** Replicas of the service on one PostgreSQL server of their own, each through a network of its own. */
+/** Replicas of the service with one PostgreSQL server, each behind a proxy of its own. */
 export async function startSystem(t: Scope, count: number, transport: Transport): Promise<System> {
   const server = await startPostgres({ fsync: 'on' })
   t.teardown(() => server.stop())
@@ -115,7 +115,7 @@ export async function startSystem(t: Scope, count: number, transport: Transport)
   return { server, replicas, proxies, withAdminConnection }
 }
 
-/** Each connection of the service that the database has, in one line. */
+/** The service's connections in the database, each in one line. */
 export const connectionsOf = ({ withAdminConnection }: System): Promise<string[]> =>
   withAdminConnection(async (sql) => {
     const rows = await sql`

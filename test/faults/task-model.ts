@@ -1,7 +1,7 @@
 import { fateOf, type Operation, type SeenTask } from './history.js'
 import type { Step } from './linearizability.js'
 
-/** One task as the service promises it: made once, every change makes the next version, deleted for good. */
+/** A task in the service's contract: created once, a new version with every change, deleted for good. */
 export type TaskState =
   | { is: 'unborn' | 'deleted' }
   | { is: 'there'; version: number; title: string; completed: boolean }
@@ -12,9 +12,9 @@ export const keyOf = (state: TaskState) =>
   state.is === 'there' ? `${state.version} ${state.completed} ${state.title}` : state.is
 
 /**
- * An operation as a step in the history of the task `id`, of which the operation is known to be part.
+ * An operation as a step in the history of the task `id`. The operation must be known to belong to it.
  *
- * @returns undefined when there is nothing to be learnt from it
+ * @returns undefined if it gives no information
  */
 export function stepOf(id: string, operation: Operation): Step<TaskState> | undefined {
   const fate = fateOf(operation)
@@ -49,7 +49,7 @@ export function stepOf(id: string, operation: Operation): Step<TaskState> | unde
   }
 }
 
-/** The state after the operation was carried out; undefined when it cannot be, from this one. */
+/** The state after the operation; undefined if the operation is impossible in this state. */
 function effectOf({ request, answer }: Operation, state: TaskState): TaskState | undefined {
   if (request.kind === 'create') {
     const { title, completed } = request
@@ -75,7 +75,7 @@ function effectOf({ request, answer }: Operation, state: TaskState): TaskState |
   }
 }
 
-/** Whether the answer of what was carried out tells the state that it led to. */
+/** True if the answer of an executed operation has the state after it. */
 function isAnswered({ request, answer }: Operation, after: TaskState): boolean {
   if (request.kind === 'delete') return after.is === 'deleted'
   return (
@@ -86,12 +86,12 @@ function isAnswered({ request, answer }: Operation, after: TaskState): boolean {
   )
 }
 
-/** The status with which the operation has to be refused; undefined when it has not. */
+/** The status with which the operation must be refused; undefined if it must succeed. */
 function refusalOf({ request, answer }: Operation, state: TaskState): number | undefined {
   if (request.kind === 'create') return undefined
   if (state.is !== 'there') return 404
   if (request.kind !== 'update' || request.version === undefined) return undefined
-  // The tag in the answer is read after the change was tried, so it may be newer still.
+  // The tag in the answer is read after the change has failed, so it may be newer.
   return request.version !== state.version && (answer?.version ?? 0) >= state.version ? 412 : undefined
 }
 

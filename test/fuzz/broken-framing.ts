@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 
-/** Puts one thing wrong into a request, or leaves it as it is. */
+/** Breaks one thing in a request, or leaves it unchanged. */
 type Mutation = (request: string) => string
 
 const LINES = [
@@ -178,7 +178,7 @@ const mutation: fc.Arbitrary<Mutation> = fc.oneof(
   )
 )
 
-/** One to three things wrong at once. */
+/** Breaks one to three things. */
 export const mutations: fc.Arbitrary<Mutation> = fc
   .array(mutation, { minLength: 1, maxLength: 3, size: 'max' })
   .map(

@@ -4,14 +4,14 @@ import { UNKNOWN_ID } from '../support/refusals.js'
 import type { Draft } from './drafts.js'
 import type { Sent } from './sent.js'
 
-/** The ids of users, some of which other services stumble over. */
+/** The ids of users, some of which are difficult for other services. */
 const NAMES = ['alice', 'ü/💡', 'a%2fb', '__proto__', "o'hara; drop table tasks; --", '€'.repeat(255)]
 
-/** A task, and what a client knows of it besides. */
+/** A task, and the client's knowledge about it. */
 export interface Known {
   task: Task
   version: number
-  /** The Idempotency-Key that it was created with, and what was sent with it. */
+  /** The Idempotency-Key and the body of its creation. */
   key: string | undefined
   meaning: string
 }
@@ -19,10 +19,10 @@ export interface Known {
 export interface User {
   name: string
   token: string
-  /** Tokens that are none of hers. */
+  /** Tokens that are not valid for her. */
   expired: string
   forged: string
-  /** Newest first, as lists are. */
+  /** Newest first, like lists. */
   tasks: Known[]
 }
 
@@ -38,7 +38,7 @@ export function makeUsers(): Promise<User[]> {
   )
 }
 
-/** What a draft is in one world: the request, whose path it names, and the task that it finds there. */
+/** A draft in one world: the request, the user in its path, and the task at that path. */
 export interface Concrete {
   sent: Sent
   user: User
@@ -49,7 +49,7 @@ export function concrete(draft: Draft, users: User[]): Concrete {
   const user = users[draft.user % users.length] as User
   const stranger = users[(draft.user + 1) % users.length] as User
   const id = idOf(draft.task, user.tasks, stranger.tasks)
-  // A UUID is the same in capitals.
+  // A UUID in upper case is the same id.
   const known = user.tasks.find(({ task }) => task.id === id.toLowerCase())
 
   const { method, noise, caller, body, condition, key } = draft

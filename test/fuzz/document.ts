@@ -2,7 +2,7 @@ import Ajv2020 from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import type { FastifyInstance } from 'fastify'
 
-/** As much of JSON Schema as the document uses. */
+/** The keywords of JSON Schema that the document uses. */
 export interface Schema {
   $ref?: string
   type?: string | string[]
@@ -37,10 +37,7 @@ export interface Document {
   components: { schemas: Record<string, Schema> }
 }
 
-/**
- * The document that a service shows, with the rules that it has in words only. They are keywords here that no validator
- * elsewhere knows.
- */
+/** The OpenAPI document of a service. Rules that it has only in words are added as keywords of our own. */
 export function documentOf(app: FastifyInstance): Document {
   const document = JSON.parse(JSON.stringify(app.swagger())) as Document
   const { CreateTask, UpdateTask } = document.components.schemas
@@ -52,8 +49,8 @@ export function documentOf(app: FastifyInstance): Document {
 }
 
 /**
- * Says whether a value is right by a schema of the document. Ajv as OpenAPI 3.1 has it, set up apart from the service's
- * own, so that a wrong option there is seen.
+ * Validates a value with a schema of the document. This Ajv is configured independently of the service's own, so that
+ * a wrong option there is found.
  */
 export function validatorOf(document: Document) {
   const ajv = new Ajv2020.default({ strict: false })
@@ -70,7 +67,7 @@ export function validatorOf(document: Document) {
   })
   ajv.addSchema(document, 'document')
   const compiled = new Map<Schema, ReturnType<typeof ajv.compile>>()
-  /** What is wrong, as one text; '' when nothing is. */
+  /** All errors in one text; '' if there are none. */
   return (schema: Schema, value: unknown): string => {
     let validate = compiled.get(schema)
     if (validate === undefined) {
@@ -83,6 +80,6 @@ export function validatorOf(document: Document) {
 
 export type Validate = ReturnType<typeof validatorOf>
 
-/** A schema with its reference, if it is one, followed. */
+/** Resolves a schema's reference, if it is one. */
 export const resolve = ({ components }: Document, schema: Schema): Schema =>
   schema.$ref ? (components.schemas[schema.$ref.replace('#/components/schemas/', '')] as Schema) : schema

@@ -4,13 +4,13 @@ import fc from 'fast-check'
 import type { Document, Operation, Validate } from './document.js'
 import { Members, valuesOf } from './values.js'
 
-/** The id that some requests bring, and that their answers then have. */
+/** The id of a request, which its answer must return. */
 export const REQUEST_ID = 'mine'
 
-/** Whose token is sent. Of the last ones none is a token of anybody. */
+/** The user of the token. The last ones are invalid tokens. */
 export type Caller = 'owner' | 'stranger' | 'none' | 'garbage' | 'expired' | 'forged'
 
-/** A version of the task at the path, by what it is when the request is sent. */
+/** A version of the task in the path, relative to its state when the request is sent. */
 export type TagRef = 'current' | 'weak current' | 'encoded current' | 'next' | 'previous' | 'other'
 
 const TAG_REFS: TagRef[] = ['current', 'weak current', 'encoded current', 'next', 'previous', 'other']
@@ -24,23 +24,23 @@ export interface Condition {
 export interface Body {
   bytes: Buffer
   type: string | undefined
-  /** The sizes of chunks that it is sent in; undefined sends its length. */
+  /** The sizes of its chunks; undefined sends a Content-Length. */
   chunks: number[] | undefined
 }
 
 /**
- * A request that names users, tasks and versions by what they are when it is sent, so that one sequence of drafts can go
- * to two services whose ids differ.
+ * A request with relative users, tasks and versions. They become concrete when it is sent, so one sequence of drafts
+ * can go to two services with different ids.
  */
 export interface Draft {
   method: string
-  /** A path of the document, or one that is not there. */
+  /** A path of the document, or an unknown one. */
   path: { template: string } | { text: string; undecodable: boolean }
   user: number
   caller: Caller
-  /** One of the user's own tasks, in the case that it may be written in; of another user's; or any text. */
+  /** One of the user's own tasks, in lower or upper case; another user's task; or any text. */
   task: { own: number; upper: boolean } | { foreign: number } | { text: string }
-  /** Whether every byte in the path is percent-encoded, and a slash follows. */
+  /** True percent-encodes every byte of the path, and appends a slash. */
   encodeAll: boolean
   slash: boolean
   query: [name: string, value: string][]
@@ -50,7 +50,7 @@ export interface Draft {
   body: Body | undefined
 }
 
-/** @param share of 100 that have it */
+/** @param share percentage of requests that have it */
 const sometimes = <T>(arbitrary: fc.Arbitrary<T>, share: number): fc.Arbitrary<T | undefined> =>
   fc.oneof({ weight: 100 - share, arbitrary: fc.constant(undefined) }, { weight: share, arbitrary })
 
@@ -67,10 +67,10 @@ const OTHER_TYPES = [
   '*/*'
 ]
 
-/** What an empty body may say that it is. */
+/** Content types of an empty body. */
 const EMPTY_TYPES = [undefined, ...JSON_TYPES, 'text/plain']
 
-/** Header fields that must change nothing, but for a content coding of a body. */
+/** Header fields without effect, except for a content coding of a body. */
 const NOISE: [string, string][] = [
   ['Accept', 'text/html'],
   ['Accept', 'application/xml;q=0.1'],
@@ -146,7 +146,7 @@ const caller: fc.Arbitrary<Caller> = fc.oneof(
   { weight: 1, arbitrary: fc.constantFrom<Caller>('none', 'garbage', 'expired', 'forged') }
 )
 
-/** What HTTP allows in a header field, without white space around it. */
+/** Valid characters of a header field, without white space around it. */
 const fieldText = fc
   .string({
     unit: fc
@@ -207,7 +207,7 @@ function bodyOf(text: fc.Arbitrary<string>): fc.Arbitrary<Body> {
   )
 }
 
-/** Written out, with every character that is not ASCII escaped or none. */
+/** JSON with every non-ASCII character escaped, or with none. */
 const toText = (value: unknown, ascii: boolean) => {
   const text = value instanceof Members ? value.toText() : JSON.stringify(value)
   return ascii
@@ -215,7 +215,7 @@ const toText = (value: unknown, ascii: boolean) => {
     : text
 }
 
-/** Any request, most of them right or nearly right, made from what the document says of its operations. */
+/** Any request. Most are valid or nearly valid, and made from the document's description of an operation. */
 export function draftsOf(document: Document, isRight: Validate): fc.Arbitrary<Draft> {
   const values = valuesOf(document, isRight)
   const anyBody = bodyOf(fc.jsonValue({ maxDepth: 2 }).map((value) => JSON.stringify(value)))
@@ -234,7 +234,7 @@ export function draftsOf(document: Document, isRight: Validate): fc.Arbitrary<Dr
     const queries = parameters.filter((one) => one.in === 'query')
 
     const someCondition = conditionOf(ifMatch ? 'If-Match' : 'If-None-Match')
-    // Also where it is not documented, and means nothing.
+    // Also sent to operations that ignore it.
     const strayCondition = fc
       .constantFrom<Condition['header']>('If-Match', 'If-None-Match')
       .chain(conditionOf)
@@ -292,7 +292,7 @@ export function draftsOf(document: Document, isRight: Validate): fc.Arbitrary<Dr
       key: sometimes(
         key
           ? fc.oneof(
-              // Few of them, so that they meet again.
+              // Only a few, so that they are used again.
               { weight: 16, arbitrary: fc.nat(30).map((n) => `key-${n}`) },
               { weight: 1, arbitrary: values.right(key.schema) as fc.Arbitrary<string> },
               { weight: 2, arbitrary: fc.oneof(fieldText, fc.constantFrom('', 'a b', 'a'.repeat(256))) }
@@ -313,7 +313,7 @@ export function draftsOf(document: Document, isRight: Validate): fc.Arbitrary<Dr
 
   const drafts = Object.entries(document.paths).flatMap(([template, item]) =>
     Object.entries(item).map(([method, operation]) => ({
-      // The others need tasks to be there.
+      // The other operations need existing tasks.
       weight: method === 'post' ? 3 : 1,
       arbitrary: draftOf(template, method.toUpperCase(), operation)
     }))

@@ -8,17 +8,17 @@ export type Fields = Partial<Pick<Task, 'title' | 'description' | 'completed'>>
 
 const MAX_BODY_BYTES = 65_536
 
-/** What a request must lead to. */
+/** The expected result of a request. */
 export interface Expected {
-  /** The statuses that it may get for what is wrong with it; none when nothing is, and then it must succeed. */
+  /** The allowed error statuses. If there are none, the request must succeed. */
   faults: Set<number>
   /** The body as the service must read it. */
   body: Fields
-  /** The task that was created before with the same key. */
+  /** The task of an earlier create with the same key. */
   replayed: Known | undefined
 }
 
-/** What the document and the contract say of a request, worked out without the service's code. */
+/** The result that the document and the contract require, computed without the service's code. */
 export function expectedOf(
   draft: Draft,
   { user, known }: Concrete,
@@ -31,7 +31,7 @@ export function expectedOf(
     faults.add(status)
     return expected
   }
-  // Nothing else is told to whom we do not know.
+  // An unauthenticated client gets no other error.
   if (draft.caller !== 'owner' && draft.caller !== 'stranger') return only(401)
   if ('text' in draft.path) return only(draft.path.undecodable ? 400 : 404)
   if (operation === undefined) return only(405)
@@ -53,7 +53,7 @@ export function expectedOf(
   return expected
 }
 
-/** Adds to the faults what is wrong with a body. */
+/** Adds the errors of a body. */
 function readBody(
   { body, noise }: Draft,
   { operationId, requestBody }: Operation,
@@ -80,7 +80,7 @@ function readBody(
   return value
 }
 
-/** Whether a tag names the version that the task has, in whatever form. */
+/** True if a tag has the task's version, in any form. */
 export const namesCurrent = (tag: TagRef): boolean => tag.endsWith('current')
 
 function checkCondition(
@@ -106,12 +106,12 @@ function checkKey(
   if (key === undefined || parameter === undefined) return
   if (validate(parameter.schema, key) !== '') expected.faults.add(422)
   const first = tasks.find((one) => one.key === key)
-  // A request with something wrong in it never gets as far as the key.
+  // An invalid request does not use its key.
   if (first === undefined || expected.faults.size > 0) return
   if (first.meaning === meaningOf(expected.body)) expected.replayed = first
   else expected.faults.add(422)
 }
 
-/** Two creates with one key must mean the same. */
+/** Two creates with one key must have equal values. */
 export const meaningOf = ({ title, description = null, completed = false }: Fields): string =>
   JSON.stringify([title, description, completed])

@@ -8,7 +8,7 @@ import { AGAIN, REQUESTS, SEED } from './settings.js'
 import { readStrictly } from './strict-http.js'
 import { converse, parseAnswers, Wire } from './wire.js'
 
-/** How many connections are open at once: a request that does not end is waited for until the service gives it up. */
+/** Number of open connections. A request that does not end takes as long as the service's timeout. */
 const AT_ONCE = 200
 const PATH = '/api/alice/tasks'
 
@@ -20,8 +20,8 @@ const withLength =
 const latin1 = (text: string) => Buffer.from(text, 'latin1')
 
 /**
- * Follows each request, to end the connection: a request that needs no token to be answered. It comes twice, as the first
- * may be taken for a body.
+ * Sent after each request, to end the connection. It needs no token. It is sent twice, because a body may absorb the
+ * first.
  */
 const END =
   lines(`GET ${PATH}?end HTTP/1.1`, 'Host: api') +
@@ -29,7 +29,7 @@ const END =
 
 t.test('broken framing', async (t) => {
   t.comment(AGAIN)
-  // A body may take in all that was to end the connection. It ends by itself then, and soon.
+  // A body may have absorbed the requests that end the connection. Then the service closes it soon.
   const app = await startApp(t, 'postgres', { KEEP_ALIVE_SECONDS: '2' })
   await app.listen({ host: '127.0.0.1', port: 0 })
   const { port } = app.server.address() as AddressInfo
@@ -46,15 +46,15 @@ t.test('broken framing', async (t) => {
   const titles = async () => new Set((await rowsOf(app)).map(({ title }) => title))
   const ask = async (request: string) => parseAnswers(await converse(port, latin1(request)))
 
-  t.test('a request inside of a body is never answered', async (t) => {
-    /** What an attacker wants to be taken for a request of its own. */
+  t.test('a request inside a body is never answered', async (t) => {
+    /** The request that an attacker wants to smuggle. */
     const inner = post('smuggled', authorization, 'Connection: close')
     const head = [`POST ${PATH} HTTP/1.1`, 'Host: api', authorization, 'Content-Type: application/json']
     const length = `Content-Length: ${inner.length}`
     const chunked = 'Transfer-Encoding: chunked'
     const inChunks = `${chunk(inner)}0\r\n\r\n`
 
-    t.test('where the framing is right, it is a body, and what follows is a request', async (t) => {
+    t.test('with correct framing it is a body, and the next request is answered', async (t) => {
       const statuses = async (request: string) =>
         (await ask(request + END)).answers.map(({ status }) => status)
       t.strictSame(await statuses(lines(...head, length) + inner), [400])
@@ -172,14 +172,14 @@ t.test('broken framing', async (t) => {
   })
 
   const COUNT = Math.trunc(REQUESTS / 5)
-  t.test(`${COUNT} requests with something wrong get their 4xx, or what they are due`, async (t) => {
+  t.test(`${COUNT} broken requests get their 4xx, or the right answer`, async (t) => {
     const cases = fc.sample(fc.record({ base: fc.nat(5), anonymous: fc.boolean(), mutate: mutations }), {
       seed: SEED,
       numRuns: COUNT
     })
     const chunked = (...texts: string[]) => `${texts.map(chunk).join('')}0\r\n\r\n`
 
-    /** The bytes of a case; what it creates is called by its index. */
+    /** The bytes of a case. The titles of its tasks contain the case's index. */
     const bytesOfCase = (index: number): Buffer => {
       const { base, anonymous, mutate } = cases[index] as (typeof cases)[number]
       const token = anonymous ? [] : [authorization]
@@ -213,7 +213,7 @@ t.test('broken framing', async (t) => {
       if (answers.some(({ status }) => status >= 500 || (status >= 300 && status < 400)))
         return 'a 3xx or 5xx'
       if (answers.some(isNoProblem)) return 'an error in another form'
-      // Node closes the connection of a CONNECT without a word.
+      // Node closes the connection on CONNECT without an answer.
       return answers.length === 0 && !bytes.includes('CONNECT') ? 'no answer' : undefined
     }
 
@@ -228,7 +228,7 @@ t.test('broken framing', async (t) => {
           for (const { status } of answers) seen.set(status, (seen.get(status) ?? 0) + 1)
           const wrong = wrongOf(bytes, answers, rest)
           if (wrong) failures.push(`${index}: ${wrong}, answered ${JSON.stringify(answers)}`)
-          // On a connection of its own: while the other one was open, the server may have closed one that was kept.
+          // On a new connection, because the server may have closed an idle one meanwhile.
           const wire = new Wire(port)
           const { status } = await wire.ask(plain, false)
           wire.close()
@@ -249,7 +249,7 @@ t.test('broken framing', async (t) => {
       t.fail(`request ${failure}; again: ${AGAIN}`)
     }
     t.ok(
-      // The short form has too few requests for headers that are too large.
+      // The short form has too few requests to include headers that are too large.
       [200, 201, 400, 401, ...(REQUESTS < 1_000 ? [] : [431])].every((status) => seen.has(status)),
       'all kinds of answers were seen'
     )

@@ -7,17 +7,17 @@ import type { Test } from '../support/tap.js'
 
 type Json = string | Buffer | object
 
-/** Makes the bytes of a signature over a token's first two parts. */
+/** Signs the first two parts of a token. */
 export type Signer = (input: Buffer) => Buffer
 
-/** A string or Buffer is taken as it is. */
+/** A string or Buffer is used unchanged. */
 export const part = (json: Json): string =>
   (Buffer.isBuffer(json)
     ? json
     : Buffer.from(typeof json === 'string' ? json : JSON.stringify(json))
   ).toString('base64url')
 
-/** The compact form of exactly these parts, whatever they say: RFC 7515, section 7.1. */
+/** The compact form of exactly these parts: RFC 7515, section 7.1. */
 export function compact(header: Json, payload: Json, signer: Signer): string {
   const input = `${part(header)}.${part(payload)}`
   return `${input}.${signer(Buffer.from(input)).toString('base64url')}`
@@ -32,11 +32,11 @@ export const hmac =
 export interface Source {
   app: FastifyInstance
   alg: string
-  /** The header of a right token. */
+  /** The header of a valid token. */
   header: { alg: string; kid?: string }
   sign: Signer
   privateKey?: KeyObject
-  /** As its server publishes it; a secret is not published. */
+  /** As its server publishes it. Undefined for a secret. */
   jwk?: JWK
 }
 
@@ -46,18 +46,18 @@ const SIGNERS: Record<string, (key: KeyObject) => Signer> = {
   EdDSA: (key) => (input) => signWith(null, input, key)
 }
 
-/** A key of its own that a service does not know. */
+/** A key that the service does not know. */
 export async function makeKey(alg: string) {
   const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true })
   const key = KeyObject.from(privateKey as never)
   return { key, jwk: await exportJWK(publicKey), sign: (SIGNERS[alg] as (key: KeyObject) => Signer)(key) }
 }
 
-/** An app for a secret, and one for keys of each kind at a server. */
+/** An app with a secret, and one with a key server for each kind of key. */
 export async function startSources(t: Test): Promise<Source[]> {
   const secret = { app: await startApp(t), alg: 'HS256', header: { alg: 'HS256' }, sign: hmac(SECRET) }
   const keys = await Promise.all(Object.keys(SIGNERS).map(async (alg) => ({ alg, ...(await makeKey(alg)) })))
-  // Without alg, so that it is not the key that says which algorithms are good.
+  // Without alg, so that the service itself must restrict the algorithms.
   const published = keys.map(({ alg, jwk }) => ({ ...jwk, kid: alg, use: 'sig' }))
   const server = await startKeyServer(t, published)
   const app = await startApp(t, 'postgres', { JWT_SECRET: '', JWKS_URL: server.url })

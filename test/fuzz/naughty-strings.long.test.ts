@@ -4,7 +4,7 @@ import { type Answer, clientOf, expectProblem, onEachDatabase, sign } from '../s
 import { bytesOf, type Sent } from './sent.js'
 import { Wire } from './wire.js'
 
-/** Max Woolf's Big List of Naughty Strings: what has broken other services before. */
+/** Max Woolf's Big List of Naughty Strings, which have broken other services. */
 const STRINGS: string[] = createRequire(import.meta.url)('big-list-of-naughty-strings')
 
 const isTitle = (text: string) => [...text].length <= 200 && /\S/.test(text)
@@ -13,10 +13,10 @@ onEachDatabase(async (t, app) => {
   const alice = await clientOf(app, 'alice')
   const titles = STRINGS.filter(isTitle)
   t.ok(titles.length > 400 && titles.length < STRINGS.length, 'the list has both kinds')
-  /** A field of every task, the newest last. */
+  /** One field of every task, oldest first. */
   const listed = async (field: string) =>
     (await alice('GET')).json.map((task: Answer['json']) => task[field]).reverse()
-  // Not by their texts: some of them would break the test's report.
+  // The titles have no texts, because some would break the test's report.
   const nameOf = (text: string) => `string ${STRINGS.indexOf(text)}`
 
   t.test('each as a title: stored exactly, or 422', async (t) => {
@@ -43,7 +43,7 @@ onEachDatabase(async (t, app) => {
     t.ok(isSame((await listed('description')).slice(titles.length), STRINGS), 'and each reads back')
   })
 
-  t.test('each as the id of a user, who has a list of her own', async (t) => {
+  t.test('each as the id of a user with an own list', async (t) => {
     await app.listen({ host: '127.0.0.1', port: 0 })
     const wire = new Wire((app.server.address() as AddressInfo).port)
     t.teardown(() => wire.close())

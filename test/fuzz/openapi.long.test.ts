@@ -12,7 +12,7 @@ import { AGAIN, REQUESTS, SEED } from './settings.js'
 import { Wire } from './wire.js'
 import { World, WrongAnswer } from './world.js'
 
-/** After so many requests every list is read. */
+/** Number of requests between two reads of every list. */
 const COMPARE_EVERY = 20
 
 t.test(
@@ -20,7 +20,7 @@ t.test(
   async (t) => {
     t.comment(AGAIN)
     const apps: FastifyInstance[] = []
-    // One after the other: the embedded database holds the process up while it starts.
+    // One after the other, because the embedded database blocks the process while it starts.
     for (const kind of KINDS) apps.push(await startApp(t, kind))
     const document = documentOf(apps[0] as FastifyInstance)
     const validate = validatorOf(document)
@@ -70,10 +70,10 @@ t.test(
       'all were sent'
     )
 
-    // Some need several things to come together.
+    // Some answers need several rare conditions.
     const skip = REQUESTS < 10_000 && 'only with 10,000 requests or more'
-    t.test('every documented answer was seen, but for those of a service in trouble', { skip }, async (t) => {
-      // A path that cannot be decoded is no operation's, and nothing else is a bad request to list.
+    t.test('every documented answer was seen, except those of a failing service', { skip }, async (t) => {
+      // A path that cannot be decoded belongs to no operation, and a list has no other bad request.
       const elsewhere = (name: string) => name === 'listTasks 400' || / (405|408|431)$/.test(name)
       for (const operation of Object.values(document.paths).flatMap((item) => Object.values(item))) {
         for (const status of Object.keys(operation.responses).filter((one) => Number(one) < 500)) {

@@ -1,12 +1,12 @@
 import { isUtf8 } from 'node:buffer'
 
-/** A request as it goes over the wire. */
+/** A request as sent on the connection. */
 export interface Sent {
   method: string
   target: string
   headers: [name: string, value: string][]
   body?: Buffer | undefined
-  /** The sizes of the first chunks that the body is sent in; when undefined, its length is sent. */
+  /** The sizes of the first chunks of the body; undefined sends a Content-Length. */
   chunks?: number[] | undefined
 }
 
@@ -33,7 +33,7 @@ function inChunks(body: Buffer, sizes: number[]): Buffer {
   return Buffer.concat([...pieces, Buffer.from('0\r\n\r\n')])
 }
 
-/** The request as a curl command, to be run against a service on its default port; bytes come out of base64. */
+/** The request as a curl command for a service on its default port. Bytes are in base64. */
 export function show({ method, target, headers, body, chunks }: Sent): string {
   const fields: Sent['headers'] = [
     ...headers,

@@ -15,10 +15,11 @@ const CRLF = Buffer.from('\r\n')
 const FIELD = new RegExp(`^(${TOKEN}):[ \\t]*([\\t\\x20-\\x7e\\x80-\\xff]*)$`)
 
 /**
- * The requests at the start of these bytes that are complete and leave no doubt about where they end: RFC 9112 to the
- * letter. What a server answers beyond these it has read in some other way than the next one may. What has nothing to do
- * with the end is let pass, as Node does: more than one space around the target, no Host or several, and versions that are
- * treated as HTTP/1.0.
+ * Parses the complete requests at the start of these bytes, strictly by RFC 9112, so that the end of each is certain. If a
+ * server answers more requests, another server may see other boundaries between them.
+ *
+ * Rules that do not concern the end are not checked, as in Node. These are the spaces around the target, the number of
+ * Hosts, and versions that are treated as HTTP/1.0.
  */
 export function readStrictly(bytes: Buffer): StrictRequest[] {
   const requests: StrictRequest[] = []
@@ -47,7 +48,7 @@ function readOne(bytes: Buffer): { request: StrictRequest; end: number; last: bo
   const codings = all('transfer-encoding')
   let body: { bytes: Buffer; end: number } | undefined
   if (codings.length > 0) {
-    // Section 6.1: with a length as well it is an error; before HTTP/1.1 the connection must end with it.
+    // Section 6.1: with a Content-Length too it is an error. Before HTTP/1.1 the connection must be closed after it.
     if (length !== undefined || !endsInChunks(codings)) return undefined
     body = chunksAt(bytes, head.end)
   } else if (moreLengths.length > 0 || !/^\d{1,9}$/.test(length ?? '0')) {
@@ -57,7 +58,7 @@ function readOne(bytes: Buffer): { request: StrictRequest; end: number; last: bo
     body = end <= bytes.length ? { bytes: bytes.subarray(head.end, end), end } : undefined
   }
   if (body === undefined) {
-    // The body of a GET means nothing, so nobody has to wait for its end; nothing comes after it.
+    // The body of a GET has no meaning, so a server need not wait for its end. No request follows it.
     const request = { method, target, headers, body: Buffer.alloc(0) }
     return method === 'GET' ? { request, end: bytes.length, last: true } : undefined
   }
@@ -65,7 +66,7 @@ function readOne(bytes: Buffer): { request: StrictRequest; end: number; last: bo
   return { request: { method, target, headers, body: body.bytes }, end: body.end, last }
 }
 
-/** Section 6.3: the body's end is known when chunks are the last coding, and are so once. */
+/** Section 6.3: the end of the body is known if "chunked" is the last coding, and occurs once. */
 function endsInChunks(fields: string[]): boolean {
   const codings = fields
     .join()
@@ -74,7 +75,7 @@ function endsInChunks(fields: string[]): boolean {
   return codings.indexOf('chunked') === codings.length - 1
 }
 
-/** The lines up to an empty one, each of which ends with CR and LF and has neither in it, nor NUL. */
+/** The lines before an empty one. Each ends with CR and LF, and contains no CR, LF or NUL. */
 function linesAt(bytes: Buffer, start: number): { lines: string[]; end: number } | undefined {
   const at = bytes.indexOf('\r\n\r\n', start)
   if (at < 0) return undefined

@@ -11,13 +11,13 @@ import { startKeyServer } from '../support/key-server.js'
 import t, { type Test } from '../support/tap.js'
 import { compact, hmac, makeKey, part, type Signer, type Source, startSources } from './key-sources.js'
 
-// The attacks that RFC 8725 warns of, and the cases that Project Wycheproof has for JWS, made here because its vectors
-// sign texts that are no claims. What plugins/auth.test.ts and auth-jwks.test.ts have is not repeated.
+// The attacks of RFC 8725, and the cases of Project Wycheproof for JWS, whose vectors sign texts that are no claims.
+// Cases in plugins/auth.test.ts and auth-jwks.test.ts are not repeated.
 
 const CLAIMS = { sub: 'alice', exp: Math.floor(Date.now() / 1000) + 3600 }
 const ZERO: Signer = () => Buffer.alloc(64)
 
-/** Tokens of one kind: those that open the API show that it is not something else that closes it to the others. */
+/** Tokens of one kind. The valid ones show that the others are refused for the right reason. */
 interface Kind {
   opens: Record<string, string>
   refused: Record<string, string>
@@ -36,7 +36,7 @@ async function check(t: Test, source: Source, { opens, refused }: Kind): Promise
   t.ok(Object.keys(opens).length > 0 && Object.keys(refused).length > 0)
 }
 
-/** Every way to write a word in capitals and small letters. */
+/** Every mixture of upper and lower case of a word. */
 const spellings = (word: string): string[] =>
   [...word].reduce<string[]>(
     (all, letter) => all.flatMap((one) => [one + letter, one + letter.toUpperCase()]),
@@ -183,7 +183,7 @@ const kinds: Record<string, (source: Source, attacker: Attacker) => Kind> = {
     const ignored = source.jwk === undefined
     const signed = named(kids, (kid) => compact({ ...header, kid }, CLAIMS, sign))
     return {
-      // With one secret, its name says nothing.
+      // With a secret the kid is ignored.
       opens: ignored ? signed : { 'its own': good(source) },
       refused: {
         ...prefixed('signed with another key', unsigned),
@@ -309,7 +309,7 @@ const kinds: Record<string, (source: Source, attacker: Attacker) => Kind> = {
       const text = JSON.stringify(json)
       return Buffer.from(text.length % 3 === 0 ? `${text} ` : text).toString('base64')
     }
-    // Its base64 has a slash or a plus.
+    // Its base64 has a slash or a plus sign.
     const special = { ...CLAIMS, x: '???>>>~~~' }
     const ordinary = Buffer.from(JSON.stringify(special)).toString('base64').replace(/=+$/, '')
     t.match(ordinary, /[+/]/)
@@ -436,14 +436,14 @@ t.test('tokens', async (t) => {
     }
   }
 
-  t.test('nothing was asked of the servers that tokens named', async (t) => {
+  t.test('no URL in a token was fetched', async (t) => {
     t.strictSame(server.requests, [])
     t.equal((await fetch(server.url)).status, 200)
     t.equal(server.requests.length, 1, 'where requests are counted')
   })
 
   for (const source of sources.filter(({ jwk }) => jwk)) {
-    t.test(`${source.alg}: a public key taken for a secret (RFC 8725, 2.1)`, async (t) => {
+    t.test(`${source.alg}: a public key used as a secret (RFC 8725, section 2.1)`, async (t) => {
       const { jwk, header } = source
       const key = createPublicKey({ key: jwk as never, format: 'jwk' })
       const pem = (type: 'spki' | 'pkcs1') => key.export({ type: type as 'spki', format: 'pem' }) as string
@@ -488,7 +488,7 @@ t.test('tokens', async (t) => {
     })
   }
 
-  t.test('ES256: numbers that no signature has (CVE-2022-21449, RFC 7518, 3.4)', async (t) => {
+  t.test('ES256: invalid numbers in a signature (CVE-2022-21449, RFC 7518, section 3.4)', async (t) => {
     const source = sources.find(({ alg }) => alg === 'ES256') as Source
     const ORDER = Buffer.from('ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551', 'hex')
     const zero = Buffer.alloc(32)
@@ -529,7 +529,7 @@ t.test('tokens', async (t) => {
     await check(t, source, { opens: { 'a right signature': token }, refused })
   })
 
-  t.test('EdDSA: numbers that no signature has (RFC 8032, 5.1.7)', async (t) => {
+  t.test('EdDSA: invalid numbers in a signature (RFC 8032, section 5.1.7)', async (t) => {
     const source = sources.find(({ alg }) => alg === 'EdDSA') as Source
     const ORDER = 2n ** 252n + 27742317777372353535851937790883648493n
     const token = good(source)
@@ -547,14 +547,14 @@ t.test('tokens', async (t) => {
     await check(t, source, { opens: { 'a right signature': token }, refused })
   })
 
-  t.test('RS256: paddings that are not PKCS #1 v1.5 (RFC 8017, 8.2.2)', async (t) => {
+  t.test('RS256: paddings that are not PKCS #1 v1.5 (RFC 8017, section 8.2.2)', async (t) => {
     const source = sources.find(({ alg }) => alg === 'RS256') as Source
     const key = source.privateKey as never
     const size = Buffer.from(source.jwk?.n as string, 'base64url').length
     const digestInfo = (hash: Buffer, prefix = '3031300d060960864801650304020105000420') =>
       Buffer.concat([Buffer.from(prefix, 'hex'), hash])
     const sha256 = (input: Buffer) => createHash('sha256').update(input).digest()
-    /** 00 01 FF … FF 00 and the rest, with as much garbage at its end as is asked for. */
+    /** 00 01 FF … FF 00 and the rest, with the given garbage at its end. */
     const block = (rest: Buffer, { type = 1, fill = 0xff, garbage = 0, separator = 0 } = {}) =>
       Buffer.concat([
         Buffer.from([0, type]),
@@ -599,7 +599,7 @@ t.test('tokens', async (t) => {
   })
 })
 
-/** The number that these bytes are, most significant first, and another, in as many bytes. */
+/** Adds a number to the number in these bytes, most significant first, with the same length. */
 function plus(bytes: Buffer, addend: bigint): Buffer {
   const sum = BigInt(`0x${bytes.toString('hex')}`) + addend
   return Buffer.from(

@@ -3,7 +3,7 @@ import { type Document, resolve, type Schema, type Validate } from './document.j
 
 type Any = fc.Arbitrary<unknown>
 
-/** Code points that are easy to get wrong, beside those that fast-check picks. */
+/** Difficult code points, in addition to those of fast-check. */
 const POINTS = [
   '\ufeff',
   '\u0301',
@@ -26,7 +26,7 @@ const point = fc.oneof(
 )
 
 const WHITE = [' ', '\t', '\n', '\r', '\u00a0', '\u2003', '\u3000', '\ufeff']
-/** What PostgreSQL would not store as it is. */
+/** Text that PostgreSQL cannot store. */
 const UNSTORABLE = ['\0', '\0', '\ud800', '\udbff', '\udc00', '\udc00\ud800']
 
 const repeated = (length: number) => point.map((one) => [...one.repeat(length)].slice(0, length).join(''))
@@ -105,7 +105,10 @@ const UNKNOWN = [
 ]
 const unknownMembers = fc.array(fc.tuple(fc.constantFrom(...UNKNOWN), anyJson), { maxLength: 2 })
 
-/** Values that a schema takes (`right`), values with one thing wrong or at the edge of it (`near`), and any at all (`wild`). */
+/**
+ * Values that are valid for a schema (`right`), that break one rule or are at its limit (`near`), and any value
+ * (`wild`).
+ */
 export function valuesOf(document: Document, isRight: Validate) {
   function right(schema: Schema): Any {
     const { type, enum: choices, properties, required = [] } = resolve(document, schema)
@@ -144,7 +147,7 @@ export function valuesOf(document: Document, isRight: Validate) {
               (value) => new Members([...others, [name, value]])
             )
           },
-          // Of two members of one name the last counts: RFC 8259 leaves it open, and JSON.parse has chosen.
+          // Of two members with one name the last counts. RFC 8259 leaves it open, and JSON.parse does so.
           {
             weight: 1,
             arbitrary: near(properties[name] as Schema).map(

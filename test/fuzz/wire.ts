@@ -1,17 +1,17 @@
 import { connect, type Socket } from 'node:net'
 import type { Answer } from '../support/api.js'
 
-/** Longer than a request or an answer may take; when nothing came by then, it hangs. */
+/** Timeout of a request or an answer. It is longer than the service's own. */
 const PATIENCE_MS = 120_000
 
-/** An answer, and where in what was received it ends. */
+/** An answer, and the position of its end in the received bytes. */
 interface Parsed {
   answer: Answer
   end: number
 }
 
 /**
- * The first answer in what a server sent, interim ones (1xx) left out; undefined when there is no whole one.
+ * Parses the first answer in a server's output, without interim ones (1xx). Returns undefined if it is incomplete.
  *
  * @param isHead an answer to HEAD ends with its headers
  */
@@ -38,7 +38,7 @@ function parseAnswer(received: Buffer, isHead: boolean): Parsed | undefined {
   return { answer: { status, headers, text, json }, end: body.end }
 }
 
-/** Waits until a connection has ended; fails when the server leaves it open. */
+/** Waits until a connection has ended. Fails if the server leaves it open. */
 function ended(socket: Socket): Promise<void> {
   return new Promise((resolve, reject) => {
     if (socket.closed) return resolve()
@@ -69,7 +69,7 @@ function bodyOf(received: Buffer, start: number, headers: Answer['headers']) {
   }
 }
 
-/** Every whole answer in what a server sent, and what is left after the last. */
+/** Every complete answer in a server's output, and the rest after the last. */
 export function parseAnswers(received: Buffer): { answers: Answer[]; rest: Buffer } {
   const answers: Answer[] = []
   let rest = received
@@ -81,15 +81,15 @@ export function parseAnswers(received: Buffer): { answers: Answer[]; rest: Buffe
 }
 
 /**
- * Sends these bytes over a connection of its own.
+ * Sends these bytes over a new connection.
  *
- * @returns all that came back until the server ended the connection; fails when it does not
+ * @returns everything until the server closes the connection; fails if it does not
  */
 export async function converse(port: number, bytes: Buffer): Promise<Buffer> {
   const socket = connect(port, '127.0.0.1')
   const received: Buffer[] = []
   socket.on('data', (chunk) => received.push(chunk))
-  // A server that has answered need not read what is still being sent.
+  // After its answer a server need not read the rest of the request.
   socket.on('error', () => {})
   socket.write(bytes)
   await ended(socket)
@@ -97,8 +97,8 @@ export async function converse(port: number, bytes: Buffer): Promise<Buffer> {
 }
 
 /**
- * A client that sends exactly the bytes it is given, one request after the other on one connection for as long as the
- * server keeps it open. What Node's own client would refuse to send, tidy up or hide is what these tests are about.
+ * A client that sends exactly the given bytes. It sends one request after another on one connection, as long as the
+ * server keeps that open. Node's own client would refuse, change or hide these requests.
  */
 export class Wire {
   #socket: Socket | undefined
@@ -106,7 +106,7 @@ export class Wire {
 
   constructor(readonly port: number) {}
 
-  /** Fails when there is no answer, or more than one. */
+  /** Fails unless there is exactly one answer. */
   async ask(request: Buffer, isHead: boolean): Promise<Answer> {
     if (this.#received.length > 0) throw new Error(`bytes that nobody asked for: ${this.#received}`)
     const socket = this.#open()

@@ -12,7 +12,7 @@ const PROBLEM_TYPE = 'application/problem+json; charset=utf-8'
 const JSON_TYPE = 'application/json; charset=utf-8'
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
-/** What is wrong with a service's answer: the message says so, and holds request and answer. */
+/** A wrong answer of a service. The message has the request and the answer. */
 export class WrongAnswer extends Error {}
 
 function must(holds: boolean, otherwise: string): void {
@@ -20,11 +20,11 @@ function must(holds: boolean, otherwise: string): void {
 }
 
 /**
- * One running service, and a model of what it must hold: every answer is checked against the document and against the
- * model, so that a right request that is refused is found as well as a wrong one that is not.
+ * One running service, and a model of its tasks. Every answer is compared with the document and the model, so wrongly
+ * refused requests are found, and wrongly accepted ones too.
  */
 export class World {
-  /** How often each operation answered each status. */
+  /** Number of answers by operation and status. */
   readonly seen = new Map<string, number>()
   /** In the order of creation, which is the same in every world. */
   readonly #ids = new Map<string, string>()
@@ -37,9 +37,9 @@ export class World {
   ) {}
 
   /**
-   * Sends a draft and checks the answer.
+   * Sends a draft, and checks the answer.
    *
-   * @returns the answer with ids and timestamps replaced, to be compared with that of another world
+   * @returns the answer with placeholders for ids and timestamps, for comparison with another world
    * @throws WrongAnswer
    */
   async send(draft: Draft): Promise<object> {
@@ -56,8 +56,7 @@ export class World {
   }
 
   /**
-   * Reads every list, which must be what the model has: what was written reads back as it was answered, and what was
-   * refused changed nothing.
+   * Reads every list, and compares it with the model.
    *
    * @throws WrongAnswer
    */
@@ -124,10 +123,10 @@ export class World {
     return methods?.[method.toLowerCase()] ?? (method === 'HEAD' ? methods?.get : undefined)
   }
 
-  /** Follows a success in the model, and checks that it is what the request asked for. */
+  /** Applies a success to the model, and checks that it is the requested change. */
   #apply(draft: Draft, { operationId }: Operation, request: Concrete, expected: Expected, answer: Answer) {
     const { user } = request
-    // Where there is no such task, a success is wrong, and was found to be.
+    // If there is no such task, a success is wrong, and was reported already.
     const known = request.known as Known
     const { headers, json } = answer
     switch (operationId) {
