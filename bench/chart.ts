@@ -17,7 +17,7 @@ const BAR = 18
 const ROW = 26
 const HEADING = 40
 
-// An image in a page cannot know the page's theme, but the reader's: both are covered, whatever is behind the chart.
+// An image cannot know the page's theme, only the reader's. These colours work on any background.
 const STYLE = `
   text { font: 13px system-ui, sans-serif; fill: #1f2328 }
   .heading { font-weight: 600; font-size: 15px }
@@ -82,7 +82,7 @@ function text(x: number, y: number, content: string, attributes = ''): string {
   return `<text x="${x}" y="${y}" ${attributes}>${escaped}</text>`
 }
 
-// npx tsx bench/chart.ts: from the latest results, however they were made.
+// npx tsx bench/chart.ts: draws the latest results.
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   drawChart(JSON.parse(readFileSync(join(import.meta.dirname, 'results', 'latest.json'), 'utf8')) as Results)
 }

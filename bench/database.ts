@@ -5,7 +5,7 @@ import { startPostgres } from '../test/support/postgres-server.js'
 
 export interface BenchDatabase {
   url: string
-  /** Of the PostgreSQL server, where this machine can see what it costs. */
+  /** The process of the PostgreSQL server; undefined if this machine cannot measure it. */
   pid: number | undefined
   close(): Promise<void>
 }
@@ -13,8 +13,9 @@ export interface BenchDatabase {
 const OWNER = 'tasks_bench'
 
 /**
- * A database with an empty table: on a server of our own, or a new one on the server that DATABASE_URL names. What is
- * there is never touched. On our own server its owner is no superuser, because row-level policies do not hold for those.
+ * A database with an empty table: on a server of our own, or a new database on the server of DATABASE_URL. Other
+ * databases there are never touched. On our own server the owner is no superuser, because row-level policies do not
+ * apply to superusers.
  */
 export async function openBenchDatabase(): Promise<BenchDatabase> {
   const given = process.env.DATABASE_URL

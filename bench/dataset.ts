@@ -5,11 +5,11 @@ import { issueToken } from '../src/token.js'
 export const USERS = 10_000
 export const TASKS_PER_USER = 20
 
-/** The titles of what requests write; about as long as those of the seed, so that the answers stay as large. */
+/** The titles in requests. They have the length of the seed's, so that the size of answers does not change. */
 export const CREATED_TITLE = 'Task made by the benchmark'
 export const RENAMED_TITLE = 'Task renamed by the benchmark'
 
-/** Every 20th user is asked for tasks; those between them create, so that the lists which are measured do not grow. */
+/** Every 20th user reads tasks. The users between them create tasks, so that the measured lists do not grow. */
 export const USER_STEP = 20
 export const ACTIVE_USERS = USERS / USER_STEP
 
@@ -30,19 +30,19 @@ export const JWT_SECRET = randomBytes(32).toString('hex')
 
 export const userId = (number: number) => `user-${number}`
 
-/** The first ten digits of every id's time, read as a number, before the first task. */
+/** The first ten digits of every id's time, as a number, before the first task. */
 export const FIRST_ID = 9_900_000_000
 
 /**
- * The id of a user's task, 0 being the oldest. UUIDv7 in form, and in order of age over all users, so that a user's
- * tasks lie as far apart in the table as they do where people write one every now and then. pgbench computes the same.
+ * The id of a user's task; 0 is the oldest. It has the form of a UUIDv7, and the order of age over all users. So a
+ * user's tasks are spread over the table, as when people create one from time to time. pgbench computes the same ids.
  */
 export function taskId(user: number, task: number): string {
   const time = `01${FIRST_ID + task * USERS + user}`
   return `${time.slice(0, 8)}-${time.slice(8)}-7000-8000-000000000000`
 }
 
-/** Fills the empty table, in one statement. Dead rows are removed when it is time for it, not when PostgreSQL likes. */
+/** Fills the empty table in one statement. Dead rows are removed here, and not by autovacuum at any time. */
 export async function seed(sql: postgres.Sql, users = USERS): Promise<void> {
   await sql`
     insert into tasks (user_id, id, title, description, completed, completed_at, created_at, updated_at)
@@ -64,7 +64,7 @@ export async function seed(sql: postgres.Sql, users = USERS): Promise<void> {
   await sql`vacuum (analyze) tasks`
 }
 
-/** Removes what was created and leaves no dead rows behind, so that every server finds the same table. */
+/** Removes created tasks and dead rows, so that every server finds the same table. */
 export async function tidy(sql: postgres.Sql): Promise<void> {
   await sql`delete from tasks where title = ${CREATED_TITLE}`
   await sql`vacuum (analyze) tasks`

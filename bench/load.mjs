@@ -1,5 +1,5 @@
-// The load, in a process of its own: autocannon on the requests that the parent sends, first for the warm-up, then for
-// the window that counts. Every latency is kept, because autocannon's own histogram knows whole milliseconds only.
+// Runs autocannon on the parent's requests, in a process of its own. The warm-up comes first, then the measured
+// window. Every latency is kept, because autocannon's own histogram has whole milliseconds only.
 import autocannon from 'autocannon'
 
 process.once('disconnect', () => process.exit())
@@ -8,18 +8,18 @@ process.on('message', ({ url, connections, warmup, seconds, requests }) => {
   const statuses = {}
   const latencies = []
   const others = []
-  // Clients whose answer, which comes with the next event, is that of a slow request.
+  // Clients whose next answer belongs to a slow request.
   const slow = new Set()
   let counting = false
   let failed
 
-  // Each connection goes its own way through its own share of the requests.
+  // Each connection sends its own share of the requests.
   let share = 0
   const size = Math.ceil(requests.length / connections)
   const tracker = autocannon({
     url,
     connections,
-    // Ended below, and looked at in short intervals so that the end is soon.
+    // It is stopped below. A short interval makes that quick.
     duration: 86_400,
     sampleInt: 100,
     setupClient(client) {

@@ -3,14 +3,14 @@ import { join } from 'node:path'
 import type { Users } from './dataset.js'
 import type { Operation, Request } from './operations.js'
 
-/** What one measurement says of the load. Latencies in milliseconds. */
+/** One measurement of the load, with latencies in milliseconds. */
 export interface Load {
   count: number
   /** Answers per second. */
   rate: number
   p50: number
   p99: number
-  /** Of the requests that are not among the slow ones, where some are. */
+  /** Without the slow requests, if there are some. */
   othersP50?: number
   othersP99?: number
 }
@@ -19,10 +19,10 @@ type Message =
   | { event: 'started' | 'ended' }
   | ({ event: 'result'; statuses: Record<string, number>; failed?: string } & Load)
 
-/** How many requests the connections take turns with: enough that each asks for something else than the others. */
+/** Number of requests that the connections send in turn. Each must send other requests than the rest. */
 const REQUESTS = 10_000
 
-/** @param slow users that one request in a hundred is of */
+/** @param slow the users of one request in a hundred */
 export const makeRequests = (operation: Operation, users: Users, slow?: Users): Request[] =>
   Array.from({ length: REQUESTS }, () =>
     slow && Math.random() < 0.01 ? { ...operation.request(slow), slow: true } : operation.request(users)
@@ -30,11 +30,11 @@ export const makeRequests = (operation: Operation, users: Users, slow?: Users): 
 
 export interface LoadGenerator {
   /**
-   * Drives a server.
+   * Sends requests to a server.
    *
-   * @param warmup seconds before the window that counts
+   * @param warmup duration of the warm-up in seconds
    * @param onWindow called when the window begins and when it ends
-   * @throws Error when an answer had another status than it should, or none came
+   * @throws Error if an answer has an unexpected status, or there is none
    */
   drive(
     options: {

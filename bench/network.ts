@@ -1,4 +1,4 @@
-// The network between a server and PostgreSQL, in a process of its own so that it takes none of their time.
+// The network between a server and PostgreSQL, in a process of its own, so that it uses none of their CPU time.
 import { startProxy } from '../test/support/tcp-proxy.js'
 
 process.once('disconnect', () => process.exit())

@@ -1,21 +1,21 @@
 import { CREATED_TITLE, RENAMED_TITLE, TASKS_PER_USER, taskId, type User, type Users } from './dataset.js'
 
-/** In the form that autocannon takes. */
+/** A request in autocannon's form. */
 export interface Request {
   method: 'GET' | 'POST' | 'PATCH'
   path: string
   headers: Record<string, string>
   body?: string
-  /** Its latency is kept apart. */
+  /** True counts its latency separately. */
   slow?: boolean
 }
 
 export interface Operation {
   label: string
-  /** The only statuses that are right. */
+  /** The expected statuses. */
   statuses: number[]
   writes: boolean
-  /** A request like many others: of any user, on any task. */
+  /** A random request: any user, any task. */
   request(users: Users): Request
 }
 
@@ -59,7 +59,7 @@ function toggle({ readers }: Users): Request {
   return { method: 'PATCH', path: `${anyTask(user)}/complete`, headers: bearer(user.token) }
 }
 
-/** Shares of the mix, in per cent: 80 % reads, 20 % writes. pgbench takes the same. */
+/** Shares of the mix in per cent: 80 % reads, 20 % writes. pgbench uses the same. */
 export const MIX = { get: 60, list: 20, create: 6, update: 7, toggle: 7 }
 
 function mix(users: Users): Request {

@@ -18,7 +18,10 @@ import { MIX, type OperationName } from './operations.js'
 export const PGBENCH = 'pgbench'
 export const PGBENCH_LABEL = 'pgbench -M prepared, SQL only'
 
-/** Enough to know the percentiles without writing a line for each of tens of thousands in a second. */
+/**
+ * This sample is enough for percentiles. A log line for each of tens of thousands of transactions in a second would
+ * be too much.
+ */
 const SAMPLED = 0.1
 
 const USER = `\\set user ${USER_STEP} * random(1, ${ACTIVE_USERS})`
@@ -27,7 +30,7 @@ const TASK = `${USER}
 const OWN_TASK = `user_id = 'user-' || :user and id = ('01' || :id || '70008000000000000000')::uuid`
 const COLUMNS = 'user_id, id, title, description, completed, completed_at, created_at, updated_at'
 
-/** What the service asks the database, with the choice of user and task made by pgbench. */
+/** The service's statements. pgbench chooses the user and the task. */
 const SCRIPTS: Partial<Record<OperationName, string>> = {
   get: `${TASK}
 select ${COLUMNS} from tasks where ${OWN_TASK};`,
@@ -47,7 +50,7 @@ update tasks set completed = not completed, completed_at = case when not complet
 where ${OWN_TASK} returning ${COLUMNS};`
 }
 
-/** The program of the PATH, or the newest that Debian keeps beside it. */
+/** The pgbench in PATH, or Debian's newest. */
 export function findPgbench(): string | undefined {
   const debian = '/usr/lib/postgresql'
   const versions = existsSync(debian) ? readdirSync(debian).sort((a, b) => Number(b) - Number(a)) : []
@@ -57,7 +60,11 @@ export function findPgbench(): string | undefined {
 
 export const canPgbench = (operation: OperationName) => operation === 'mix' || operation in SCRIPTS
 
-/** Runs the operation's statement as fast as the database can. @throws Error when a statement fails */
+/**
+ * Runs the operation's statement as fast as the database can.
+ *
+ * @throws Error if a statement fails
+ */
 export async function pgbench(
   program: string,
   databaseUrl: string,
@@ -106,7 +113,7 @@ export async function pgbench(
   }
 }
 
-/** From the log: client, transaction, time in µs, … */
+/** Fields of the log: client, transaction, time in µs, … */
 function latencies(directory: string): { p50: number; p99: number } {
   const sorted = readdirSync(directory)
     .filter((file) => file.startsWith('log'))

@@ -1,14 +1,9 @@
 import { readdirSync, readFileSync } from 'node:fs'
 
-/** Nanoseconds of CPU time that each of some processes has used so far. */
+/** CPU time of each process so far, in nanoseconds. */
 export type CpuTimes = ReadonlyMap<number, number>
 
-/**
- * Of a process and its descendants; undefined where the system does not tell (anything but Linux).
- *
- * From the scheduler: what /proc/[pid]/stat says is rounded down to 10 ms for each process, and a backend of PostgreSQL
- * may not use more in a whole measurement.
- */
+/** Measures a process and its descendants. Returns undefined except on Linux. */
 export function cpuTimes(root: number): CpuTimes | undefined {
   const times = new Map<number, number>()
   for (const pid of tree(root)) {
@@ -22,7 +17,7 @@ export function cpuTimes(root: number): CpuTimes | undefined {
   return times.size === 0 ? undefined : times
 }
 
-/** CPU time between the two, in seconds. Of processes that have ended between them it is not known. */
+/** CPU time between the two, in seconds, without processes that ended between them. */
 export function cpuSeconds(before: CpuTimes | undefined, after: CpuTimes | undefined): number | undefined {
   if (before === undefined || after === undefined) return undefined
   let nanoseconds = 0
@@ -30,7 +25,7 @@ export function cpuSeconds(before: CpuTimes | undefined, after: CpuTimes | undef
   return nanoseconds / 1e9
 }
 
-/** The largest resident memory that a process and its descendants have had, in MiB, summed; undefined as above. */
+/** The sum of the largest resident memory of a process and of its descendants, in MiB; undefined except on Linux. */
 export function peakMemory(root: number): number | undefined {
   const pids = tree(root)
   if (pids.length === 0) return undefined
@@ -47,7 +42,7 @@ function tree(root: number): number[] {
     .filter((name) => /^\d+$/.test(name))
     .map((pid): [number, number] => {
       const stat = read(`/proc/${pid}/stat`)
-      // The name, in parentheses, may hold spaces. After it: state, parent, …
+      // The name is in parentheses and may contain spaces. After it: state, parent, …
       return [Number(pid), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])]
     })
   const pids = parents.some(([pid]) => pid === root) ? [root] : []
@@ -59,7 +54,7 @@ function list(directory: string): string[] {
   try {
     return readdirSync(directory)
   } catch {
-    // The process ended, or there is no such folder: not Linux.
+    // The process has ended, or this is not Linux.
     return []
   }
 }
@@ -68,7 +63,7 @@ function read(file: string): string {
   try {
     return readFileSync(file, 'utf8')
   } catch {
-    // It ended between the listing and now.
+    // It has ended since the listing.
     return ''
   }
 }

@@ -38,11 +38,11 @@ const root = join(import.meta.dirname, '..')
 
 const OURS = 'ours'
 const HAND_WRITTEN = 'node-http'
-/** The hand-written one again, where it has another pool than usual. */
+/** The hand-written peer again, for a regime with another pool. */
 const USUAL_POOL = 'node-http-10'
 const COMPARE = 'compare'
 const DEFAULT_POOL = 10
-/** With a fifth of it, the first cases of a round were up to twice as slow as the same ones later. */
+/** With a fifth of this, the first cases of a round were up to twice as slow as the same ones later. */
 const BREAK_IN_SECONDS = 6
 
 const stop = new AbortController()
@@ -74,7 +74,7 @@ async function main(): Promise<void> {
   }
 }
 
-/** Takes traces, and does nothing with them. */
+/** A collector that discards traces. */
 async function startCollector(): Promise<{ url: string; close(): void }> {
   const server = createServer((request, response) => request.resume().on('end', () => response.end()))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -93,7 +93,7 @@ interface Bench {
   users: Users
 }
 
-/** @throws Error for what is not an option, a server, a regime or an operation, or cannot run here though asked for */
+/** @throws Error for an unknown option, server, regime or operation, or one that cannot run here */
 function readOptions(collector: string) {
   const { values } = parseArgs({
     options: {
@@ -192,7 +192,7 @@ function readOptions(collector: string) {
     )
   )
   if (!quick && !inRegimes && values.connections === undefined) {
-    // How latency and throughput change with the number of clients shows in these three; all would take an hour more.
+    // These three show latency and throughput by the number of clients. All operations would take an hour more.
     const some = names.filter((name) => ['get', 'list', 'mix'].includes(name))
     for (const count of [1, 200]) {
       cases.push(...some.map((operation) => ({ regime: 'plain', operation, connections: count })))
@@ -211,7 +211,7 @@ function readOptions(collector: string) {
     baselines: inRegimes
       ? others
       : [['bare', HAND_WRITTEN, COMPARE].find((name) => servers.has(name)) ?? first],
-    /** Whether the run holds everything that the documents show. */
+    /** True if the run has all results that the documents show. */
     complete:
       !quick &&
       values.servers === undefined &&
@@ -232,9 +232,9 @@ function prepare(): void {
 }
 
 /**
- * Every server runs during the whole round, idle but for its turns, and takes its turn in every case before the next
- * case begins: so the servers are compared within seconds of each other. A new round starts them anew, because two
- * starts of one program are not equally fast either.
+ * Every server runs during the whole round, and is idle between its turns. All servers take their turn in a case
+ * before the next case begins, so they are compared within seconds. Each round restarts them, because two starts of
+ * one program differ in speed.
  */
 async function measureAll(plan: Plan, bench: Bench): Promise<Measurement[]> {
   const measurements: Measurement[] = []
@@ -298,7 +298,7 @@ async function* measureRound(round: number, plan: Plan, bench: Bench): AsyncGene
       network?.setDelay(regime.network ?? 0)
       for (const one of plan.cases.filter((other) => other.regime === name)) {
         const operation = operations[one.operation]
-        // The same requests for all.
+        // All servers get the same requests.
         const requests = makeRequests(operation, regime.users?.(users) ?? users, regime.slow?.(users))
         for (const server of rotated(participants(plan, one), turn++)) {
           const measured = measure(plan, one, requests, servers.get(server), url, bench)
@@ -315,8 +315,8 @@ async function* measureRound(round: number, plan: Plan, bench: Bench): AsyncGene
 }
 
 /**
- * Gives the code of a server some seconds to become compiled, before its first turn, and again after minutes without a
- * request, in which V8 has dropped much of what it had compiled.
+ * Gives V8 some seconds to compile a server's code before its first turn. After minutes without a request V8 drops
+ * much of the compiled code, so this is repeated.
  */
 async function breakIn({ url, failed }: RunningServer, { generator, users }: Bench): Promise<void> {
   const requests = makeRequests(operations.mix, users)
@@ -386,7 +386,7 @@ function report(plan: Plan, postgresVersion: string, measurements: Measurement[]
   if (!plan.inRegimes) drawChart(results)
 }
 
-/** Says whose failure it is. */
+/** Adds the server's name to the error. */
 async function named<T>(name: string, promise: Promise<T>): Promise<T> {
   try {
     return await promise

@@ -10,23 +10,23 @@ const here = import.meta.dirname
 const START_MS = 30_000
 const STOP_MS = 10_000
 
-/** Something to measure that answers HTTP. */
+/** An HTTP server to measure. */
 export interface ServerKind {
   label: string
   /** The program and its arguments. */
   command: string[]
-  /** Connections to PostgreSQL that it may use. The peers but the hand-written one have 10, whatever this says. */
+  /** Number of connections to PostgreSQL. The peers have 10, except the hand-written one. */
   pool?: number
   /** Further environment variables. */
   env?: Record<string, string>
-  /** Why this machine cannot run it; undefined when it can. */
+  /** The reason why this machine cannot run it; undefined if it can. */
   missing?(): string | undefined
 }
 
 const node = process.execPath
 const peer = (file: string) => join(here, 'peers', file)
 const bun = join(here, 'node_modules', 'bun', 'bin', 'bun.exe')
-// Debian's own, for it is Debian's packages that are asked for; a version manager may put another one first.
+// Debian's own Python, because only it has Debian's packages. A version manager may put another one first in PATH.
 const python = '/usr/bin/python3'
 
 export const SERVERS = {
@@ -59,7 +59,7 @@ export const SERVERS = {
   }
 } satisfies Record<string, ServerKind>
 
-/** The service with more and with less of what it tells about itself. */
+/** The service with fewer and with more observability features. */
 export function observedServers(collector: string): Record<string, ServerKind> {
   const service = SERVERS.ours.command[1] as string
   const traced = (share: string) => ({
@@ -83,7 +83,7 @@ export function observedServers(collector: string): Record<string, ServerKind> {
   }
 }
 
-/** The service as it was built in another checkout. */
+/** The service as built in another checkout. */
 export function otherCheckout(directory: string): ServerKind {
   const file = resolve(directory, 'dist', 'src', 'server.js')
   if (!existsSync(file)) throw new Error(`--compare: there is no ${file}; run "npm run build" there`)
@@ -93,15 +93,15 @@ export function otherCheckout(directory: string): ServerKind {
 export interface RunningServer {
   url: string
   pid: number
-  /** Rejects with the end of what the server wrote, should it end by itself. */
+  /** Rejects with the end of the server's output if it exits by itself. */
   failed: Promise<never>
   stop(): Promise<void>
 }
 
 /**
- * Starts a server as production runs it, and waits until it answers.
+ * Starts a server as in production, and waits until it answers.
  *
- * @throws Error with the end of what it wrote when it ends or does not answer in time
+ * @throws Error with the end of its output if it exits or does not answer in time
  */
 export async function startServer(
   name: string,
@@ -111,11 +111,11 @@ export async function startServer(
   const port = await freePort()
   const directory = mkdtempSync(join(tmpdir(), 'tasks-bench-'))
   const logFile = join(directory, 'log')
-  // A file, as production has it: a pipe would make this process read while it measures.
+  // A file, as in production. A pipe would make this process read during the measurement.
   const log = openSync(logFile, 'w')
   const child = spawn(program, args, {
     stdio: ['ignore', log, log],
-    // Nobody's settings but these, or two machines would not measure the same.
+    // Only these settings, so that two machines measure the same.
     env: {
       PATH: process.env.PATH,
       HOME: directory,
@@ -138,7 +138,7 @@ export async function startServer(
       reject(new Error(`${name} ended (${signal ?? code}). It wrote:\n${end}`))
     })
   })
-  // Ends that nobody waits for, stop() among them, are no failures.
+  // After the start an exit is no error, for example by stop().
   failed.catch(() => {})
   const server = {
     url: `http://127.0.0.1:${port}`,

@@ -1,5 +1,5 @@
-// Loaded into the service by the soak run: on SIGWINCH it collects all garbage, and writes what is left on the heap. Not
-// on SIGUSR2, which ends the service, nor on SIGUSR1, which is Node's own.
+// The soak run loads this into the service. On SIGWINCH it collects all garbage, and writes the size of the heap.
+// SIGUSR2 would end the service, and SIGUSR1 is Node's own.
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 
@@ -8,7 +8,7 @@ const gc = runInNewContext('gc')
 
 process.on('SIGWINCH', () => {
   gc()
-  // What finalizers let go of is garbage from now on.
+  // The first collection runs finalisers, and the second frees the memory that these release.
   setImmediate(() => {
     gc()
     console.log(`heap after collection: ${process.memoryUsage().heapUsed}`)

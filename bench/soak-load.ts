@@ -4,21 +4,21 @@ import { text } from 'node:stream/consumers'
 import { sign } from '../test/support/sign.js'
 import { random } from './operations.js'
 
-/** Each has at most one request under way, so that what every answer must be is known beforehand. */
+/** Number of users. Each has at most one running request, so that the right answer is known beforehand. */
 const USERS = 200
-/** Tasks of each: above it the next step that would create one deletes one. */
+/** Number of tasks of each user. Above it, a step deletes a task instead of creating one. */
 const TASKS = 20
-/** The user of the long lists, and how many tasks they have; see `seedLongList`. */
+/** The user of the long lists, and the number of their tasks; see `seedLongList`. */
 export const HOARDER = 'hoarder'
 export const HOARD = 2_000
 
 const TICK_MS = 10
 const KEPT_CONNECTIONS = 32
-/** This share of the requests opens a connection of its own. */
+/** Share of the requests that open a connection of their own. */
 const NEW_CONNECTIONS = 0.1
-/** And this one carries a token that was never seen, so that the memory for known ones is full within a minute. */
+/** Share of the requests with a new token, so that the cache of tokens is full within a minute. */
 const NEW_TOKENS = 0.3
-/** Nothing here comes near it; what does not answer by then counts as wrong. */
+/** Timeout of an answer, in milliseconds. A later answer counts as wrong. */
 const PATIENCE_MS = 10_000
 const MOST_WRONG = 100
 
@@ -44,13 +44,13 @@ interface Answer {
 }
 
 export interface SoakLoad {
-  /** Steps that could not begin because all users were waiting. */
+  /** Steps that could not begin because every user had a running request. */
   missed: number
   /** Answers so far, by operation. */
   counts: Map<string, number>
-  /** Steps that got a 503, as a service on a machine that is too busy may answer. */
+  /** Steps that got a 503, which is allowed on a busy machine. */
   refused: number
-  /** What was not as it must be; kept short. */
+  /** Wrong answers, abbreviated. */
   wrong: string[]
   /** Latencies in milliseconds since the last call. */
   takeLatencies(): number[]
@@ -59,7 +59,7 @@ export interface SoakLoad {
   resume(): void
 }
 
-/** @param rate steps per second, nearly all of one request */
+/** @param rate steps per second, most of them with one request */
 export async function startSoakLoad(api: string, rate: number): Promise<SoakLoad> {
   let agent = newAgent()
   const free: User[] = []
@@ -116,7 +116,7 @@ export async function startSoakLoad(api: string, rate: number): Promise<SoakLoad
     } catch (error) {
       if (error instanceof Refused) load.refused++
       else if (load.wrong.length < MOST_WRONG) load.wrong.push(`${name}: ${(error as Error).message}`)
-      // What has become of the tasks is not known, so another user takes the place.
+      // The state of the user's tasks is unknown, so another user replaces this one.
       if (user !== hoarder) free.push(await newUser())
     }
     underWay--
@@ -195,7 +195,7 @@ export async function startSoakLoad(api: string, rate: number): Promise<SoakLoad
     )
   }
 
-  /** A step on a task that is there; without one it creates the first. */
+  /** A step on an existing task. If there is none, it creates one. */
   const onTask = (step: (user: User, task: User['tasks'][0]) => Promise<void>) => (user: User) => {
     const task = user.tasks[random(user.tasks.length)]
     return task ? step(user, task) : create(user)
@@ -207,7 +207,7 @@ export async function startSoakLoad(api: string, rate: number): Promise<SoakLoad
     if (length < least || length > most) throw new Error(`${length} tasks instead of ${least} to ${most}`)
   }
 
-  /** What happens, and how often per thousand steps. */
+  /** The steps, with their number in a thousand. */
   const STEPS: Record<string, [number, Step]> = {
     get: [250, onTask((user, { id }) => send(user, 200, 'GET', `/${id}`).then(() => {}))],
     'get, not modified': [
@@ -251,7 +251,7 @@ export async function startSoakLoad(api: string, rate: number): Promise<SoakLoad
     "another's": [
       10,
       (user) =>
-        // In the header, for a token that is renewed would be the other's.
+        // The header is set here, because `send` would sign a new token for this user.
         send({ ...user, id: HOARDER }, 403, 'GET', '', undefined, { authorization: `Bearer ${user.token}` })
     ],
     'no such task': [25, (user) => send(user, 404, 'GET', `/${randomUUID()}`)],
@@ -262,7 +262,7 @@ export async function startSoakLoad(api: string, rate: number): Promise<SoakLoad
       1,
       async (user) => {
         const response = await open(user, 'GET', '', {})
-        // That the rest does not come is what is asked for here.
+        // This step aborts the request on purpose.
         response.once('data', () => response.destroy()).on('error', () => {})
         await new Promise((done) => response.once('close', done))
       }

@@ -1,4 +1,4 @@
-/** The service at one moment; latencies, lag and rate since the moment before. Bytes and milliseconds. */
+/** One sample of the service, in bytes and milliseconds. Latencies, lag and rate are since the previous sample. */
 export interface Sample {
   rss: number
   heap: number
@@ -12,9 +12,9 @@ export interface Sample {
   rate: number
 }
 
-/** What is left when no client is there and all garbage is gone. */
+/** Values without clients, after garbage collection. */
 export interface Rest {
-  /** Bytes. */
+  /** In bytes. */
   heap: number
   descriptors: number
   handles: number
@@ -23,11 +23,11 @@ export interface Rest {
 
 interface Window {
   samples: Sample[]
-  /** After its end. */
+  /** After the end of the load. */
   rest: Rest | undefined
 }
 
-/** By how much what is held may grow from the second minute to the last. */
+/** Allowed growth of retained memory from the second minute to the last. */
 const TOLERANCE = 0.1
 
 const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
@@ -38,7 +38,7 @@ interface Row {
   label: string
   of: (window: Window) => number
   show: (value: number) => string
-  /** How much more it may be at the end, for it to be the same; undefined for what is shown only. */
+  /** Allowed difference at the end; undefined for values that are only shown. */
   tolerance?: (before: number) => number
 }
 
@@ -57,7 +57,7 @@ const ROWS: Row[] = [
   { label: 'PostgreSQL connections at rest', of: atRest('connections'), show: whole, tolerance: shareOrOne },
   { label: 'heap', of: median('heap'), show: mebibytes },
   { label: 'external memory', of: median('external'), show: mebibytes },
-  // Clients' connections are among these: they follow how many requests are under way.
+  // These include clients' connections, and depend on the number of running requests.
   { label: 'file descriptors', of: median('descriptors'), show: whole },
   { label: 'handles', of: median('handles'), show: whole },
   { label: 'PostgreSQL connections', of: median('connections'), show: whole, tolerance: shareOrOne },
@@ -67,12 +67,12 @@ const ROWS: Row[] = [
   { label: 'requests per second', of: median('rate'), show: whole }
 ]
 
-/** The second minute against the last one, as a Markdown table, and whether nothing that is held has grown. */
+/** Compares the second minute with the last in a Markdown table, and tells if any retained value has grown. */
 export function compare(second: Window, last: Window): { table: string; passed: boolean } {
   let passed = true
   const lines = ROWS.map(({ label, of, show, tolerance }) => {
     const [before, after] = [of(second), of(last)]
-    // NaN, where a value is missing, is no success.
+    // NaN, for a missing value, is no success.
     const isSame = tolerance === undefined || after - before <= tolerance(before)
     passed &&= isSame
     const change = `${after < before ? '−' : '+'}${Math.abs((after / before - 1) * 100).toFixed(1)} %`
@@ -85,7 +85,7 @@ export function compare(second: Window, last: Window): { table: string; passed: 
 
 const medianOf = (values: number[]) => percentile(values, 0.5)
 
-/** NaN when there are none. */
+/** NaN if there are none. */
 export function percentile(values: number[], share: number): number {
   const sorted = [...values].sort((a, b) => a - b)
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN

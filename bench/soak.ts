@@ -10,13 +10,13 @@ import { SECRET } from '../test/support/sign.js'
 import { HOARD, HOARDER, startSoakLoad } from './soak-load.js'
 import { compare, percentile, type Rest, type Sample } from './soak-report.js'
 
-// Whether the service holds more after a long time than after a short one: memory, handles, connections.
+// Checks that the service retains no more after a long time than after a short one: memory, handles, connections.
 
 const SAMPLE_MS = 10_000
 const MINUTE_MS = 60_000
-/** At rest after this time: a connection for streams that nobody uses is closed after 10 seconds. */
+/** Time until the service is idle, in milliseconds: an unused connection for streams is closed after 10 seconds. */
 const REST_MS = 15_000
-/** This share of the steps may get a 503: the machine may have a moment when it does something else. */
+/** Share of the steps that may get a 503, because the machine may be busy for a moment. */
 const MOST_REFUSED = 0.001
 
 const { values } = parseArgs({

@@ -14,7 +14,7 @@ export interface Measurement extends Load, Case {
   /** CPU time per request in microseconds, of the server and of PostgreSQL. */
   serverCpu?: number | undefined
   postgresCpu?: number | undefined
-  /** The server's largest resident memory since it was started, in MiB. */
+  /** The server's largest resident memory since its start, in MiB. */
   memory?: number | undefined
 }
 
@@ -29,7 +29,7 @@ export interface Line {
   server: string
   label: string
   rate: Spread
-  /** To the baselines, round by round, so that a machine that drifts between rounds does not show in it. */
+  /** Ratio to the baseline of the same round, so that a drift of the machine between rounds has no effect. */
   ratios: Record<string, Spread>
   p50: number
   p99: number
@@ -45,7 +45,7 @@ export interface Table extends Case {
   lines: Line[]
 }
 
-/** What the files in bench/results hold. */
+/** The content of a file in bench/results. */
 export interface Results {
   date: string
   node: string
@@ -53,7 +53,7 @@ export interface Results {
   cpu: string
   cores: number
   rounds: number
-  /** Of each measurement, without the warm-up. */
+  /** Duration of each measurement without the warm-up, in seconds. */
   seconds: number
   tables: Table[]
 }
@@ -114,7 +114,7 @@ function spread(values: (number | undefined)[]): Spread | undefined {
   }
 }
 
-/** A server's line on a line of its own, and no more digits than mean something. */
+/** Each server on a line of its own, with significant digits only. */
 export function toJson({ tables, ...run }: Results): string {
   const rounded = (_key: string, value: unknown) =>
     typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value
@@ -157,7 +157,7 @@ export function renderCases(tables: Table[], baseline: string): string {
     .join('\n\n')
 }
 
-/** One table with a row for each case; in its cells the first server and the others beside it. */
+/** One table with a row for each case. A cell has the first server and the others beside it. */
 export function renderRegimes(tables: Table[]): string {
   const [{ lines: servers = [] } = {}] = tables
   const others = servers.slice(1)
@@ -195,7 +195,7 @@ export function renderRegimes(tables: Table[]): string {
   return `In each cell: ${servers.map(({ label }) => label).join(' / ')}\n\n${markdown(2, [head, ...rows])}`
 }
 
-/** @param texts how many columns, from the first, hold no figures */
+/** @param texts number of columns without figures, from the first */
 function markdown(texts: number, rows: string[][]): string {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
   const line = (cells: string[], fill?: string) =>

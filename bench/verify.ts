@@ -3,7 +3,7 @@ import type postgres from 'postgres'
 import { TASKS_PER_USER, taskId, type Users } from './dataset.js'
 import { type OperationName, operations } from './operations.js'
 
-/** A server that answers fast and wrong must not win: what each operation answers is compared with the table. */
+/** Compares the answers of each operation with the table, because a fast server may answer wrongly. */
 export async function verify(
   url: string,
   sql: postgres.Sql,
@@ -39,7 +39,7 @@ export async function verify(
   }
 }
 
-/** The rows in the form of the wire. */
+/** The rows in the API's format. */
 async function read(sql: postgres.Sql, user: string, id?: string) {
   const rows = await sql`
     select id, user_id, title, description, completed, completed_at, created_at, updated_at from tasks where user_id = ${user} ${id ? sql`and id = ${id}` : sql``} order by id desc`

@@ -1,4 +1,4 @@
-// Bun's own server, router and SQL client, as its documentation shows them.
+// Bun's own server, router and SQL client, written as in its documentation.
 import { randomUUIDv7, SQL, serve } from 'bun'
 import { verifier } from './hs256.mjs'
 
@@ -6,7 +6,7 @@ const { DATABASE_URL, JWT_SECRET, PORT } = process.env
 const sql = new SQL({ url: DATABASE_URL, max: 10 })
 const verify = verifier(JWT_SECRET)
 
-/** Runs the handler for the token's own user only. */
+/** Calls the handler only for the token's own user. */
 const owned = (handler) => (request) => {
   const claims = verify(request.headers.get('authorization'))
   if (!claims) return Response.json({ detail: 'A valid bearer token is required.' }, { status: 401 })
@@ -25,7 +25,7 @@ serve({
   routes: {
     '/api/:userId/tasks': {
       GET: owned(async (_request, user) =>
-        // Copied, because the rows' array carries the command and the count beside them.
+        // A copy, because the array of rows also has the command and the count.
         Response.json([
           ...(await sql`select id, user_id, title, description, completed, completed_at, created_at, updated_at from tasks where user_id = ${user} order by id desc`)
         ])

@@ -1,4 +1,4 @@
-// Express 5 with pg, jsonwebtoken and zod, as their documentations show them.
+// Express 5 with pg, jsonwebtoken and zod, written as in their documentation.
 import express from 'express'
 import jwt from 'jsonwebtoken'
 import pg from 'pg'

@@ -106,7 +106,7 @@ def uuid7() -> UUID:
 
 
 def now() -> datetime:
-    # The column keeps milliseconds, and so must the answer.
+    # The column has milliseconds, and so must the answer.
     instant = datetime.now(timezone.utc)
     return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
 

@@ -1,5 +1,5 @@
-// Hono on Node with its own JWT middleware, its zod validator, and drizzle on its default driver (node-postgres with
-// its default pool of 10), as their documentations show them.
+// Hono on Node with its own JWT middleware and its zod validator, written as in its documentation. Drizzle uses its
+// default driver, node-postgres with a pool of 10.
 import { serve } from '@hono/node-server'
 import { zValidator } from '@hono/zod-validator'
 import { and, desc, eq, not, sql } from 'drizzle-orm'

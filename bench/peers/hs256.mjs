@@ -1,6 +1,6 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 
-/** Checks HS256 tokens by hand, for the peers that use no library. Returns the claims, or undefined. */
+/** Checks HS256 tokens without a library, for some peers. Returns the claims, or undefined. */
 export function verifier(secret) {
   return (authorization) => {
     if (!authorization?.startsWith('Bearer ')) return undefined

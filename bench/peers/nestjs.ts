@@ -1,5 +1,5 @@
-// NestJS on Fastify with its own JWT module, guard and TypeORM module, and a zod pipe, as its documentation shows them.
-// What is injected is named, because the loader that runs this file leaves out the types that Nest would read.
+// NestJS on Fastify with its own JWT module, guard and TypeORM module, and a zod pipe, written as in its
+// documentation. Injected values have names, because the loader of this file drops the types that Nest would read.
 import 'reflect-metadata'
 import {
   Body,

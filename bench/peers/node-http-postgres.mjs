@@ -1,5 +1,5 @@
-// What the ratios refer to: node:http and postgres.js written by hand, with nothing between them. No framework, no
-// validation, no logs, no metrics; the driver prepares the statements, as it does by default.
+// The baseline of the ratios: node:http and postgres.js, written by hand. It has no framework, validation, logs or
+// metrics. The driver prepares statements by default.
 import { createServer } from 'node:http'
 import postgres from 'postgres'
 import { v7 as uuidv7 } from 'uuid'

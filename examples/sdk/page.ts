@@ -1,5 +1,5 @@
-// Follows docs/sdks.md: its commands and its code, in empty folders. They find the packages of this one, at the versions
-// of its lock file, so nothing is installed.
+// Follows docs/sdks.md: runs its commands and its code in empty folders. They use the packages of this folder, at the
+// versions of its lock file, so nothing is installed.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -19,7 +19,7 @@ const COMPILER_OPTIONS = [
   'bundler'
 ]
 
-/** The sections of the page that have commands and code. */
+/** The sections of the page with commands and code. */
 export const sections = readFileSync(PAGE, 'utf8')
   .split(/^## /m)
   .map((text) => ({

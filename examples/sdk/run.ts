@@ -22,7 +22,7 @@ const apiUrl = `http://127.0.0.1:${port}`
 const opsUrl = `http://127.0.0.1:${opsPort}`
 const folder = mkdtempSync(join(tmpdir(), 'tasks-sdk-'))
 const server = spawn(process.execPath, [SERVER], {
-  // The service reads a file .env where it runs, and there is none in this folder.
+  // The service reads .env in its working folder, and this one has none.
   cwd: folder,
   env: {
     PATH: process.env.PATH,
@@ -41,7 +41,7 @@ try {
   await ready()
   for (const [name, connect] of Object.entries({ 'openapi-fetch': openapiFetch, 'hey-api': heyApi, orval })) {
     console.log(`\n${name}`)
-    // Issuers put such characters into user ids, and they have to be encoded in a path.
+    // Issuers use such characters in user ids, and a path must encode them.
     const user = `${name}|Zoë/50% ?#`
     await run(check, connect, { baseUrl: apiUrl, user, token: sign(user) })
   }
@@ -70,7 +70,7 @@ async function check(title: string, body: () => Promise<void>) {
   }
 }
 
-/** A token for an hour, as the user's issuer would hand it out. */
+/** A token for an hour, like the user's issuer would issue. */
 function sign(sub: string): string {
   const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url')
   const exp = Math.floor(Date.now() / 1000) + 3600

@@ -1,4 +1,4 @@
-// npm run example: starts the issuer, the API with its embedded database, and the page; ends all three together.
+// npm run example: starts the issuer, the API with its embedded database, and the page. It stops all three together.
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -14,9 +14,9 @@ const at = (port) => `http://127.0.0.1:${port}`
 const PAGE_URL = at(PAGE_PORT)
 const AUDIENCE = 'tasks-api'
 
-/** How long a part may take until it answers. */
+/** Timeout for the start of a part, in milliseconds. */
 const START_MS = 120_000
-/** How long a part may take to end. The API lets requests in flight finish for 10 seconds. */
+/** Timeout for the end of a part, in milliseconds. The API waits 10 seconds for requests in flight. */
 const STOP_MS = 20_000
 
 const children = new Set()
@@ -68,7 +68,7 @@ Open the page and create an account. Ctrl-C ends all of it.
   await stop(1)
 }
 
-/** @throws Error that names a port which is taken, and the variable for another one */
+/** @throws Error with the port that is in use, and the variable for another one */
 async function checkPorts(ports) {
   for (const [variable, port] of Object.entries(ports)) {
     await new Promise((resolve, reject) => {
@@ -106,11 +106,11 @@ async function finish(command, args, cwd) {
 }
 
 /**
- * Starts a part that runs until the end. It is in a process group of its own: Ctrl-C reaches this process alone, which
- * then stops each part once.
+ * Starts a part in a process group of its own, so that Ctrl-C signals only this process. This one then stops each
+ * part once.
  */
 function start(name, args, env) {
-  // What is in the environment for another service would be wrong here.
+  // Without the environment's settings of another service.
   const { DATABASE_URL, MIGRATION_DATABASE_URL, JWT_SECRET, HOST, OPS_HOST, ...rest } = process.env
   const child = spawn(process.execPath, args, {
     cwd: HERE,

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 /** The service tolerates 5 seconds more. */
 export const TOKEN_SECONDS = 10
 
-/** The whole example on free ports, with empty databases. */
+/** Starts the whole example on free ports, with empty databases. */
 export async function startExample() {
   const data = mkdtempSync(join(tmpdir(), 'tasks-browser-'))
   const [api, ops, issuer, page] = await freePorts(4)

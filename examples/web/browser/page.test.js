@@ -10,7 +10,7 @@ import { chromium } from 'playwright-core'
 import { startExample, TOKEN_SECONDS } from './example.js'
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
-/** Where the screenshots go, when somebody wants to look at them. */
+/** A folder for screenshots; none by default. */
 const { SCREENSHOTS } = process.env
 
 /** @type {Awaited<ReturnType<typeof startExample>>} */
@@ -20,7 +20,7 @@ let browser
 
 before(async () => {
   example = await startExample()
-  // Root has no sandbox.
+  // Chromium's sandbox does not work as root.
   browser = await chromium.launch({
     executablePath: /** @type {string} */ (process.env.CHROMIUM_PATH),
     args: process.getuid?.() === 0 ? ['--no-sandbox'] : []
@@ -93,7 +93,7 @@ async function personAt(page) {
 }
 
 /**
- * What a person sends from the browser's console.
+ * Sends a request from the page, like a person in the browser's console.
  *
  * @param {Page} page @param {string} url @param {string} token
  */
@@ -135,7 +135,7 @@ test('two people work through the page, and each sees only their own tasks', asy
   await bob.getByRole('button', { name: 'Delete Walk the dog' }).click()
   await bob.getByText('Nothing to do yet').waitFor()
 
-  // What the service has is what the pages showed.
+  // The service has the tasks that the pages showed.
   await alice.getByRole('checkbox', { name: 'Buy milk' }).and(alice.locator(':checked')).waitFor()
   await alice.reload()
   await row(alice, 'Buy milk').waitFor()
@@ -243,7 +243,7 @@ test('a lost answer on create makes one task', async (t) => {
     if (route.request().method() !== 'POST') return route.continue()
     keys.push(route.request().headers()['idempotency-key'])
     if (keys.length > 1) return route.continue()
-    // The service has done it, and the answer is lost.
+    // The service has executed the request, and the answer is lost.
     const answer = await route.fetch()
     assert.equal(answer.status(), 201)
     await route.abort('connectionreset')

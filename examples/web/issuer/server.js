@@ -1,4 +1,4 @@
-// Signs people up and in, and hands out the JWTs that the tasks API checks. https://www.better-auth.com
+// Signs users up and in, and issues the JWTs for the tasks API. https://www.better-auth.com
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
@@ -54,7 +54,7 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
 }
 
 /**
- * Signs the session cookies and encrypts the private keys in the database, so it must outlive a restart.
+ * This secret signs the session cookies and encrypts the private keys in the database, so it must survive a restart.
  *
  * @param {string} file
  */
@@ -62,7 +62,7 @@ function secret(file) {
   try {
     writeFileSync(file, randomBytes(32).toString('base64url'), { mode: 0o600, flag: 'wx' })
   } catch {
-    // It was made by an earlier start.
+    // An earlier start has made it.
   }
   return readFileSync(file, 'utf8')
 }

@@ -9,7 +9,7 @@ export function App() {
   const onSignedOut = useCallback(() => setHasEnded(true), [])
 
   if (session && !hasEnded) {
-    // The key starts afresh for another user: nothing of the one before stays on the page.
+    // The key discards all state when the user changes.
     return <TaskPage key={session.user.id} user={session.user} onSignedOut={onSignedOut} />
   }
   if (isPending) return <p className="wait">Loading…</p>

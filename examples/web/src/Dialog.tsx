@@ -14,7 +14,7 @@ export function Dialog({ title, onClose, children }: Props) {
   useLayoutEffect(() => {
     const element = dialog.current
     element?.showModal()
-    // Closed before it is removed: only then does the browser put the focus back.
+    // Closed before it is removed, because only then does the browser restore the focus.
     return () => element?.close()
   }, [])
 

@@ -8,7 +8,7 @@ interface Version {
 }
 
 interface Props {
-  /** Reads the newest version. Undefined when that was refused. */
+  /** Reads the newest version. Returns undefined if that was refused. */
   read: () => Promise<Version | undefined>
   onSave: (fields: Fields, etag: string) => void
   onClose: () => void
@@ -18,7 +18,7 @@ export function EditDialog({ read, onSave, onClose }: Props) {
   const [version, setVersion] = useState<Version>()
   const title = useRef<HTMLInputElement>(null)
 
-  // Once: the dialog edits the version that it read when it opened.
+  // Once, because the dialog edits the version that it read when it opened.
   useEffect(() => {
     let isOpen = true
     void read().then((version) => {

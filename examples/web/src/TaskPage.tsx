@@ -7,7 +7,7 @@ import { CloseIcon, Logo } from './icons'
 import { TaskRow } from './TaskRow'
 import { type Conflict, useTasks } from './useTasks'
 
-// The page has the whole list anyway, so it does not ask for ?status=: a filter answers at once, and offline as well.
+// The page has the whole list, so it does not use ?status=. A filter works at once, and offline too.
 const FILTERS = {
   all: { label: 'All', matches: (_: Task) => true, empty: 'Nothing to do yet. Add your first task above.' },
   pending: { label: 'Pending', matches: (task: Task) => !task.completed, empty: 'Nothing left to do.' },
@@ -38,7 +38,7 @@ export function TaskPage({ user, onSignedOut }: Props) {
     input.value = ''
     setNews(`Added ${title}.`)
     const isCreated = await create(title)
-    // The text comes back, to be corrected, unless the user has gone on.
+    // The text is restored for correction, unless the user has typed more.
     if (!isCreated && input.value === '') input.value = title
   }
 
@@ -178,12 +178,12 @@ export function TaskPage({ user, onSignedOut }: Props) {
 
 interface ConnectionProps {
   outage: ReturnType<typeof useTasks>['outage']
-  /** How many changes wait. */
+  /** Number of queued changes. */
   pending: number
   onRetry: () => void
 }
 
-/** Says that something is wrong with the connection, and what becomes of the changes. */
+/** Tells about connection problems, and about the queued changes. */
 function Connection({ outage, pending, onRetry }: ConnectionProps) {
   const isOnline = useSyncExternalStore(subscribeToNetwork, () => navigator.onLine)
   const state = isOnline ? outage : 'offline'

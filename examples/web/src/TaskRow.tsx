@@ -5,14 +5,14 @@ import { DeleteIcon, EditIcon } from './icons'
 
 interface Props {
   task: Task
-  /** The service does not know the task yet. */
+  /** True until the service has created the task. */
   isDraft: boolean
   onToggle: (task: Task, completed: boolean) => void
   onEdit: (task: Task) => void
   onDelete: (task: Task) => void
 }
 
-/** Memoised: with thousands of tasks, only the rows that changed are rendered again. */
+/** Memoised, so that with thousands of tasks only changed rows are rendered. */
 export const TaskRow = memo(function TaskRow({ task, isDraft, onToggle, onEdit, onDelete }: Props) {
   return (
     <li className={task.completed ? 'task completed' : 'task'} aria-busy={isDraft}>
@@ -48,7 +48,7 @@ export const TaskRow = memo(function TaskRow({ task, isDraft, onToggle, onEdit, 
   )
 })
 
-/** Moves the focus to a neighbour when the change takes the row away. Otherwise it would start at the top of the page. */
+/** Moves the focus to a neighbour when the change removes the row. Otherwise it would move to the top of the page. */
 function keepFocus(control: HTMLElement, change: () => void) {
   const row = control.closest('li')
   const neighbour = row?.nextElementSibling ?? row?.previousElementSibling

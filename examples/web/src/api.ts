@@ -6,15 +6,15 @@ export type Task = components['schemas']['Task']
 type Problem = components['schemas']['Problem']
 
 const API_URL = import.meta.env.VITE_API_URL ?? 'http://127.0.0.1:3000'
-/** The service answers within 5 seconds. After this time no answer will come. */
+/** Longer than the service's own timeout of 5 seconds. */
 const TIMEOUT_MS = 10_000
 
-/** The session has ended: the user has to sign in again. */
+/** The session has ended: the user must sign in again. */
 export class SignedOut extends Error {}
 
-/** No answer came, or a 503. The same request may succeed later. */
+/** There was no answer, or a 503. The same request may succeed later. */
 export class Unavailable extends Error {
-  /** Undefined when there was no answer, or it did not say. */
+  /** Undefined if there was no answer, or no Retry-After. */
   readonly retryAfterMs: number | undefined
   readonly answered: boolean
 
@@ -38,10 +38,10 @@ export class Refused extends Error {
 
 /** The operations of one user. Each rejects with SignedOut, Unavailable or Refused. */
 export function tasksOf(userId: string) {
-  // Only in memory: a script from elsewhere finds no token in the browser's storage.
+  // Only in memory, so that no script can read a token from the browser's storage.
   let token: string | undefined
 
-  /** Sends a request with the user's token, and once more with a new one when the token has expired. */
+  /** Sends a request with the user's token. If that has expired, it retries once with a new one. */
   async function send(request: Request): Promise<Response> {
     for (const isLast of [false, true]) {
       token ??= await fetchToken()
@@ -62,7 +62,7 @@ export function tasksOf(userId: string) {
   return {
     list: () => answer(client.GET('/api/{userId}/tasks', { params: { path: user } })),
 
-    /** One task for each key, however often this is called with it. */
+    /** Creates one task for each key, even if it is called again. */
     create: (title: string, key: string) =>
       answer(
         client.POST('/api/{userId}/tasks', {
@@ -73,7 +73,7 @@ export function tasksOf(userId: string) {
 
     get: (id: string) => answer(client.GET('/api/{userId}/tasks/{taskId}', { params: { path: task(id) } })),
 
-    /** Refused with 412 when the task no longer has the version that `etag` names. */
+    /** Refused with 412 if the task no longer has the version in `etag`. */
     update: (id: string, fields: { title: string; description: string | null }, etag: string) =>
       answer(
         client.PATCH('/api/{userId}/tasks/{taskId}', {
@@ -82,7 +82,7 @@ export function tasksOf(userId: string) {
         })
       ),
 
-    /** Sets the value, and does not flip it, so that it is safe to repeat. */
+    /** Sets the value instead of flipping it, so that a retry is safe. */
     complete: (id: string, completed: boolean) =>
       answer(
         client.PATCH('/api/{userId}/tasks/{taskId}/complete', {
@@ -103,10 +103,10 @@ async function fetchToken(): Promise<string> {
   throw new Unavailable()
 }
 
-/** What the service answered, with the version of the task if it was one task. */
+/** An answer of the service. An answer with one task has its version. */
 async function answer<T>(call: Promise<{ data?: T; error?: Problem; response: Response }>) {
   const { data, error, response } = await call.catch((error) => {
-    // Fetch rejects when there is no network, when the service is down, and when the time is up.
+    // fetch rejects without a network, if the service is down, and after the timeout.
     throw error instanceof SignedOut ? error : new Unavailable()
   })
   if (response.status === 503) throw new Unavailable(response)

@@ -1,13 +1,13 @@
 import type { Task } from './api'
 
-/** A change that the user sees at once, while the service has not answered yet. */
+/** A change that the user sees before the service has answered. */
 export type Change =
   | { kind: 'create'; task: Task }
   | { kind: 'update'; id: string; fields: Partial<Task> }
   | { kind: 'delete'; id: string }
 
 export interface State {
-  /** What the service last said, newest first. Undefined until it has. */
+  /** The service's last list, newest first. Undefined until it has arrived. */
   saved: Task[] | undefined
   pending: Change[]
 }
@@ -15,9 +15,9 @@ export interface State {
 export type Action =
   | { type: 'loaded'; tasks: Task[] }
   | { type: 'changed'; change: Change }
-  /** The change was made, and the task is now as given. */
+  /** The change was made, and this is the task now. */
   | { type: 'confirmed'; change: Change; task: Task | undefined }
-  /** The change was refused: without it in `pending`, the user sees again what was saved. */
+  /** The change was refused. It is removed from `pending`, so that the user sees the saved task again. */
   | { type: 'refused'; change: Change }
 
 export function reduce(state: State, action: Action): State {
@@ -39,7 +39,7 @@ export function reduce(state: State, action: Action): State {
 /** The tasks as the user sees them. */
 export const shown = ({ saved, pending }: State): Task[] | undefined => saved && pending.reduce(apply, saved)
 
-/** The same change with what the service made of it. */
+/** The same change with the service's result. */
 function confirmed(change: Change, task: Task | undefined): Change {
   if (!task) return change
   return change.kind === 'create' ? { kind: 'create', task } : { kind: 'update', id: task.id, fields: task }

@@ -1,13 +1,13 @@
 import { Unavailable } from './api'
 
-/** Why requests are waiting. */
+/** The reason why requests wait. */
 export type Outage = 'unreachable' | 'busy'
 
 const MAX_PAUSE_MS = 8_000
 
 /**
- * Runs requests one at a time, in the order in which the user made the changes. A request without an answer is sent
- * again until it has one, so each has to be safe to repeat.
+ * Runs requests one at a time, in the order of the user's changes. It repeats a request until there is an answer, so
+ * each must be safe to repeat.
  */
 export class RequestQueue {
   #last: Promise<unknown> = Promise.resolve()
@@ -15,7 +15,7 @@ export class RequestQueue {
   #wake = () => {}
   readonly #onOutage: (outage: Outage | undefined) => void
 
-  /** @param onOutage is told when requests begin to wait, and when they no longer do */
+  /** @param onOutage called when requests begin to wait, and when they no longer do */
   constructor(onOutage: (outage: Outage | undefined) => void) {
     this.#onOutage = onOutage
   }
@@ -31,7 +31,7 @@ export class RequestQueue {
     this.#wake()
   }
 
-  /** Sends nothing more. */
+  /** Sends no more requests. */
   end(): void {
     this.#ended = true
     this.#wake()
@@ -39,7 +39,7 @@ export class RequestQueue {
 
   async #untilAnswered<T>(request: () => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
-      // Never settles: whoever waits for it is gone.
+      // Never settles: its caller is gone.
       if (this.#ended) return new Promise(() => {})
       try {
         const answer = await request()

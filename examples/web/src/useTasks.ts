@@ -16,7 +16,7 @@ const draft = (userId: string, id: string, title: string): Task => ({
   updated_at: ''
 })
 
-/** Somebody else, or another tab, changed the task that the user has edited. */
+/** Another user or tab has changed the task that the user edited. */
 export interface Conflict {
   theirs: Task
   mine: Fields
@@ -24,7 +24,7 @@ export interface Conflict {
   etag: string
 }
 
-/** The tasks of a user: shown as changed at once, and as before again when the service refuses the change. */
+/** The tasks of a user. A change is shown at once, and undone if the service refuses it. */
 export function useTasks(userId: string, onSignedOut: () => void) {
   const [state, dispatch] = useReducer(reduce, { saved: undefined, pending: [] })
   const [outage, setOutage] = useState<Outage>()
@@ -33,7 +33,7 @@ export function useTasks(userId: string, onSignedOut: () => void) {
   const api = useMemo(() => tasksOf(userId), [userId])
   const queue = useRef<RequestQueue>(null)
 
-  /** Runs a request after those before it. Undefined when it was refused, which the user is told. */
+  /** Runs a request after the earlier ones. Returns undefined if it was refused, and shows that to the user. */
   const run = useCallback(
     async <T>(request: () => Promise<T>): Promise<T | undefined> => {
       try {
@@ -52,17 +52,17 @@ export function useTasks(userId: string, onSignedOut: () => void) {
     if (answer) dispatch({ type: 'loaded', tasks: answer.data })
   }, [api, run])
 
-  /** Shows a change, asks the service for it, and takes it back when that is refused. */
+  /** Shows a change, sends it to the service, and undoes it if that refuses. */
   const change = useCallback(
     async (change: Change, request: () => Promise<Task | undefined>): Promise<boolean> => {
       setProblem(undefined)
       dispatch({ type: 'changed', change })
-      // An object tells a request that was refused from one that answers no task.
+      // The object distinguishes a refused request from one whose answer has no task.
       const answer = await run(async () => ({ task: await request() }))
       if (answer) dispatch({ type: 'confirmed', change, ...answer })
       else {
         dispatch({ type: 'refused', change })
-        // The list may be out of date: the task may be gone.
+        // The list may be out of date: the task may have been deleted.
         void load()
       }
       return answer !== undefined
@@ -78,7 +78,7 @@ export function useTasks(userId: string, onSignedOut: () => void) {
         } catch (error) {
           if (!(error instanceof Refused) || error.status !== 412) throw error
           const now = await api.get(id)
-          // The answer to an earlier attempt was lost: the task is as the user wants it.
+          // The answer to an earlier attempt was lost, and the task already has the user's values.
           if (now.data.title === mine.title && now.data.description === mine.description) return now.data
           setConflict({ theirs: now.data, mine, etag: now.etag })
           return now.data
@@ -102,12 +102,12 @@ export function useTasks(userId: string, onSignedOut: () => void) {
       remove: ({ id }: Task) =>
         change({ kind: 'delete', id }, async () => {
           await api.delete(id).catch((error) => {
-            // Gone already: by an attempt whose answer was lost, or by another tab.
+            // Already deleted, by an attempt whose answer was lost, or by another tab.
             if (!(error instanceof Refused) || error.status !== 404) throw error
           })
           return undefined
         }),
-      /** The task as it is now and its version, to be edited. */
+      /** The current task and its version, for editing. */
       read: (id: string) => run(() => api.get(id)),
       update
     }
@@ -118,7 +118,7 @@ export function useTasks(userId: string, onSignedOut: () => void) {
     queue.current = requests
     const retryNow = () => requests.retryNow()
     let isLoading = false
-    // The user comes back from another tab, which may have changed something.
+    // The user returns from another tab, which may have changed something.
     const refresh = async () => {
       if (isLoading) return
       isLoading = true
@@ -146,7 +146,7 @@ export function useTasks(userId: string, onSignedOut: () => void) {
   return {
     tasks: useMemo(() => shown(state), [state]),
     pending,
-    /** The ids of the tasks that the service does not know yet. */
+    /** The ids of the tasks that the service has not created yet. */
     drafts: useMemo(
       () => new Set(state.pending.flatMap((change) => (change.kind === 'create' ? [change.task.id] : []))),
       [state]
