@@ -30,10 +30,9 @@ export default fp(
           title: 'Tasks API',
           version,
           description:
-            'A to-do list for each user. Every request carries a JWT, and the user in the path must be the `sub` of that token. ' +
+            'A to-do list for each user. Every request needs a JWT, and the user in the path must be the `sub` of that token. ' +
             'Errors are problem details (RFC 9457) with a stable `code`. ' +
-            'Every answer has an `X-Request-Id`, under which the log has the request. It is the one that the request brings, ' +
-            'if that has 1 to 64 letters, digits and `. _ : -`.',
+            'Every answer has the `X-Request-Id` of the log. A request can set it: 1 to 64 letters, digits and `. _ : -`.',
           license: { name: 'MIT', identifier: 'MIT' }
         },
         servers: [{ url: 'http://127.0.0.1:3000' }],

@@ -33,11 +33,11 @@ export const Problem = Type.Object(
     type: Type.Literal('about:blank', { description: 'Always `about:blank`: see `code`.' }),
     title: Type.String({ description: 'The phrase of the HTTP status.' }),
     status: Type.Integer({ minimum: 400, maximum: 599, description: 'The HTTP status.' }),
-    detail: Type.String({ description: 'What went wrong, for a person.' }),
+    detail: Type.String({ description: 'A sentence for a person.' }),
     code: Type.Unsafe<ErrorCode>({
       type: 'string',
       enum: Object.keys(STATUS_OF),
-      description: 'What went wrong, for a program. Stable.'
+      description: 'A stable code for programs.'
     }),
     errors: Type.Optional(
       Type.Array(
@@ -45,13 +45,13 @@ export const Problem = Type.Object(
           {
             path: Type.String({
               description:
-                'Where, as a JSON pointer (RFC 6901) into the body, the query or the headers; empty for the whole.'
+                'A JSON pointer (RFC 6901) into the body, the query or the headers; empty for the whole.'
             }),
-            message: Type.String({ description: 'What is wrong, for a person.' })
+            message: Type.String({ description: 'A sentence for a person.' })
           },
-          { description: 'One thing that is wrong.' }
+          { description: 'One broken rule.' }
         ),
-        { description: 'With `validation_failed`: each thing that is wrong.' }
+        { description: 'Every broken rule, with `validation_failed`.' }
       )
     )
   },

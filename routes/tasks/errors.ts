@@ -29,7 +29,7 @@ export const header = (description: string, schema: object = { type: 'string' })
 })
 
 export const ETag = {
-  ETag: header('The version of the task, to be sent back in `If-Match` or `If-None-Match`.')
+  ETag: header('The version of the task, for `If-Match` or `If-None-Match`.')
 }
 
 /** The parts of a request that an operation reads. They decide which errors it can answer. */
@@ -62,8 +62,8 @@ export function errors({ task, body, condition, idempotencyKey, invalid }: Reads
         invalid_http: BROKEN_REQUESTS[400]
       }
     ),
-    401: answer('No token, or not a valid one.', example(new MissingToken()), {
-      'WWW-Authenticate': header('`Bearer`, with `error="invalid_token"` when a token was sent.')
+    401: answer('There is no valid token.', example(new MissingToken()), {
+      'WWW-Authenticate': header('`Bearer`, with `error="invalid_token"` if a token was sent.')
     }),
     403: answer("The path's user is not the token's `sub`.", example(new Forbidden())),
     ...(task && { 404: answer('The user has no such task.', example(new TaskNotFound())) }),
@@ -73,7 +73,7 @@ export function errors({ task, body, condition, idempotencyKey, invalid }: Reads
     408: answer('The request took longer than 10 seconds to arrive.', BROKEN_REQUESTS[408]),
     ...(condition === 'If-Match' && {
       412: answer(
-        'The task has none of the versions in `If-Match`; nothing was changed.',
+        'The task has none of the versions in `If-Match`. Nothing was changed.',
         example(new PreconditionFailed()),
         ETag
       )
@@ -85,8 +85,8 @@ export function errors({ task, body, condition, idempotencyKey, invalid }: Reads
     ...(invalid && {
       422: answer(
         idempotencyKey
-          ? 'The body or the `Idempotency-Key` breaks its schema, and `errors` says where; or a task was already created with this key and another body.'
-          : `The ${body ? 'body' : 'query'} breaks its schema; \`errors\` says where.`,
+          ? 'The body or the `Idempotency-Key` breaks its schema; see `errors`. Or a task was already created with this key and another body.'
+          : `The ${body ? 'body' : 'query'} breaks its schema; see \`errors\`.`,
         {
           validation_failed: problem('validation_failed', sentenceOf([invalid]), { errors: [invalid] }),
           ...(idempotencyKey && { idempotency_key_reused: example(new IdempotencyKeyReused()) })
@@ -94,11 +94,14 @@ export function errors({ task, body, condition, idempotencyKey, invalid }: Reads
       )
     }),
     431: answer('The headers, or the URL, are larger than 16 KiB.', BROKEN_REQUESTS[431]),
-    500: answer('A bug. The log has it under the `X-Request-Id` of the answer.', example(new Internal())),
+    500: answer(
+      'A bug. The log has the error with the `X-Request-Id` of the answer.',
+      example(new Internal())
+    ),
     503: answer(
-      'The database or the key server does not answer in time, or too much work is waiting.',
+      'The database or the key server cannot be used or does not answer in time, or the service is overloaded.',
       example(new Unavailable()),
-      { 'Retry-After': header('Seconds to wait.', { type: 'integer' }) }
+      { 'Retry-After': header('Seconds until a retry.', { type: 'integer' }) }
     )
   }
 }

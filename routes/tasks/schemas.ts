@@ -18,27 +18,27 @@ const TASK = {
 export const Task = Type.Object(
   {
     id: Type.String({ format: 'uuid', description: 'UUIDv7: newer tasks have greater ids.' }),
-    user_id: Type.String({ description: 'Whose task it is: the `sub` of the token that made it.' }),
+    user_id: Type.String({ description: 'The owner: the `sub` of the token that created the task.' }),
     title: Type.String({
       minLength: 1,
       maxLength: 200,
-      description: 'What is to be done, exactly as it was sent.',
+      description: 'The text of the task, exactly as it was sent.',
       examples: [TASK.title]
     }),
     description: Type.Unsafe<string | null>({
       type: ['string', 'null'],
       maxLength: 10_000,
-      description: 'More about it, exactly as it was sent; null when there is nothing.'
+      description: 'More text, exactly as it was sent, or null.'
     }),
-    completed: Type.Boolean({ description: 'Whether it is done.' }),
+    completed: Type.Boolean({ description: 'True if the task is done.' }),
     completed_at: Type.Unsafe<string | null>({
       type: ['string', 'null'],
       format: 'date-time',
-      description: 'When `completed` last became true; null when it is false.'
+      description: 'The time when `completed` last became true; null if it is false.'
     }),
-    created_at: timestamp('When it was created: RFC 3339, UTC, with milliseconds.'),
+    created_at: timestamp('The time of the creation: RFC 3339, UTC, with milliseconds.'),
     updated_at: timestamp(
-      'When it was last changed: RFC 3339, UTC, with milliseconds. Changes with every update and toggle, and never goes backwards.'
+      'The time of the last change: RFC 3339, UTC, with milliseconds. It increases with every update and toggle.'
     )
   },
   { $id: 'Task', description: 'A task of a user.', examples: [TASK] }
@@ -52,7 +52,7 @@ const title = () =>
     pattern: NOT_BLANK,
     format: STORABLE,
     description:
-      '1 to 200 Unicode code points, at least one of them not white space, stored exactly as sent. Neither NUL nor lone surrogates.',
+      '1 to 200 Unicode code points, at least one of them not white space. Stored exactly as sent. NUL and lone surrogates are refused.',
     examples: [TASK.title]
   })
 
@@ -61,15 +61,15 @@ const description = (whenLeftOut: string) =>
     type: ['string', 'null'],
     maxLength: 10_000,
     format: STORABLE,
-    description: `At most 10,000 Unicode code points, stored exactly as sent, or null. Neither NUL nor lone surrogates. ${whenLeftOut}`,
+    description: `At most 10,000 Unicode code points, or null. Stored exactly as sent. NUL and lone surrogates are refused. ${whenLeftOut}`,
     examples: ['Two litres']
   })
 
 export const CreateTask = Type.Object(
   {
     title: title(),
-    description: Type.Optional(description('null when left out.')),
-    completed: Type.Optional(Type.Boolean({ description: 'false when left out.' }))
+    description: Type.Optional(description('Defaults to null.')),
+    completed: Type.Optional(Type.Boolean({ description: 'Defaults to false.' }))
   },
   {
     $id: 'CreateTask',
@@ -78,7 +78,7 @@ export const CreateTask = Type.Object(
   }
 )
 
-const UNCHANGED = 'Stays as it is when left out.'
+const UNCHANGED = 'Does not change if left out.'
 
 export const UpdateTask = Type.Partial(
   Type.Object({
@@ -91,7 +91,7 @@ export const UpdateTask = Type.Partial(
     minProperties: 1,
     [AT_LEAST_ONE_OF]: ['title', 'description', 'completed'],
     description:
-      'What to change: at least one of `title`, `description` and `completed`. Fields that are left out stay as they are. Unknown fields are ignored.',
+      'The fields to change: at least one of `title`, `description` and `completed`. Other fields do not change. Unknown fields are ignored.',
     examples: [{ title: 'Buy bread' }]
   }
 )
@@ -99,12 +99,14 @@ export const UpdateTask = Type.Partial(
 export const SetCompletion = Type.Object(
   {
     completed: Type.Optional(
-      Type.Boolean({ description: 'Sets `completed`; without it, the request flips it.' })
+      Type.Boolean({
+        description: 'The new value of `completed`. Without it, the request flips `completed`.'
+      })
     )
   },
   {
     $id: 'SetCompletion',
-    description: 'Whether the task is done; flipped when nothing is said.',
+    description: 'The new value of `completed`. An empty object flips it.',
     examples: [{ completed: true }]
   }
 )
@@ -134,7 +136,7 @@ export const ListQuery = Type.Object({
     Type.Unsafe<'all' | 'pending' | 'completed'>({
       type: 'string',
       enum: ['all', 'pending', 'completed'],
-      description: 'Which tasks: `all` when left out or empty.'
+      description: 'Filters by `completed`. Defaults to `all`, also if it is empty.'
     })
   )
 })
@@ -148,14 +150,15 @@ const IfMatch = optionalHeader(
   'If-Match',
   Type.String({
     description:
-      'Entity tags from `ETag`, or `*`. The task is changed only when it has one of them; otherwise 412, and nothing is changed.'
+      'Entity tags from `ETag`, or `*`. The task is changed only if it has one of these versions. Otherwise the answer is 412.'
   })
 )
 
 const IfNoneMatch = optionalHeader(
   'If-None-Match',
   Type.String({
-    description: 'Entity tags from `ETag`, or `*`. 304 without a body when the task still has one of them.'
+    description:
+      'Entity tags from `ETag`, or `*`. If the task still has one of these versions, the answer is 304 without a body.'
   })
 )
 
@@ -166,7 +169,7 @@ export const IdempotencyKey = optionalHeader(
     maxLength: 255,
     pattern: VISIBLE_ASCII,
     description:
-      'Makes the request safe to repeat: as often as it is sent with this key, there is one task. 1 to 255 visible ASCII characters, best a random UUID for each task.'
+      'Makes a retry safe: repeated requests with this key create one task. 1 to 255 visible ASCII characters; use a random UUID for each task.'
   })
 )
 
@@ -181,7 +184,8 @@ const tags = ['tasks']
 export const listTasks = {
   operationId: 'listTasks',
   summary: "List the user's tasks, newest first",
-  description: 'Every task in one array, without pages; with `status`, only those to do or only those done.',
+  description:
+    'Returns every task in one array, without pagination. `status` selects pending or completed tasks.',
   tags,
   params: UserParams,
   querystring: ListQuery,
@@ -197,7 +201,7 @@ export const listTasks = {
 export const createTask = {
   operationId: 'createTask',
   summary: 'Create a task',
-  description: 'With an `Idempotency-Key` it is safe to repeat when no answer comes.',
+  description: 'With an `Idempotency-Key` a client can safely retry when it gets no answer.',
   tags,
   params: UserParams,
   headers: IdempotencyKey,
@@ -205,7 +209,7 @@ export const createTask = {
   response: {
     201: json('The task.', ref(Task), {
       ...ETag,
-      'Idempotency-Replayed': header('`true` when an earlier request with this key made the task.'),
+      'Idempotency-Replayed': header('`true` if an earlier request with this key created the task.'),
       Location: header('The path of the task.', { type: 'string', format: 'uri-reference' })
     }),
     ...errors({
@@ -219,7 +223,7 @@ export const createTask = {
 export const getTask = {
   operationId: 'getTask',
   summary: 'Get a task',
-  description: 'With `If-None-Match` it comes only when it has changed.',
+  description: 'With `If-None-Match` the task is returned only if it has changed.',
   tags,
   params: TaskParams,
   headers: IfNoneMatch,
@@ -238,7 +242,7 @@ export const updateTask = {
   operationId: 'updateTask',
   summary: 'Change some fields of a task',
   description:
-    'Fields that are left out stay as they are. With `If-Match` it overwrites nothing that it has not seen.',
+    'Fields that are left out do not change. With `If-Match` a client cannot overwrite a change that it has not seen.',
   tags,
   params: TaskParams,
   headers: IfMatch,
@@ -258,28 +262,28 @@ export const putTask = {
   ...updateTask,
   operationId: 'putTask',
   summary: 'Change some fields of a task, for clients that send PUT',
-  description: 'The same as `updateTask`: fields that are left out stay as they are.'
+  description: 'The same as `updateTask`: fields that are left out do not change.'
 }
 
 export const deleteTask = {
   operationId: 'deleteTask',
   summary: 'Delete a task',
   description:
-    'Afterwards its id gets 404, like one that never existed or belongs to someone else. With `If-Match` it deletes only a version that the client has seen.',
+    'Afterwards its id gets 404, like one that never existed or belongs to someone else. With `If-Match` only a version that the client has seen is deleted.',
   tags,
   params: TaskParams,
   headers: IfMatch,
   response: {
-    204: { description: 'The task is gone.', type: 'null' },
+    204: { description: 'The task was deleted.', type: 'null' },
     ...errors({ task: true, body: true, condition: 'If-Match' })
   }
 }
 
 export const toggleTaskCompletion = {
   operationId: 'toggleTaskCompletion',
-  summary: 'Complete a task, or take it back',
+  summary: 'Complete a task, or mark it as pending again',
   description:
-    'Without a body, or with `{}` or `null`, flips `completed`. With `{"completed": true}` or `{"completed": false}` sets it, which is safe to repeat.',
+    'Without a body, or with `{}` or `null`, the request flips `completed`. `{"completed": true}` or `{"completed": false}` sets it, and is safe to repeat.',
   tags,
   params: TaskParams,
   headers: IfMatch,

@@ -245,8 +245,8 @@ t.test('the OpenAPI document', async (t) => {
 
   t.test('describes a field as its operation uses it', async (t) => {
     const { CreateTask, UpdateTask } = document.components.schemas
-    t.match(CreateTask, { properties: { completed: { description: 'false when left out.' } } })
-    t.match(UpdateTask, { properties: { completed: { description: 'Stays as it is when left out.' } } })
+    t.match(CreateTask, { properties: { completed: { description: 'Defaults to false.' } } })
+    t.match(UpdateTask, { properties: { completed: { description: 'Does not change if left out.' } } })
     for (const { parameters = [] } of operations) {
       const userId = parameters.find(({ name }) => name === 'userId')
       t.equal(userId?.description, 'The `sub` of the token.', 'encoding it is the work of the client')
