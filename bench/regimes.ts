@@ -4,18 +4,18 @@ import { join } from 'node:path'
 import type postgres from 'postgres'
 import type { Users } from './dataset.js'
 
-/** What the database or the way to it is like while servers are measured. */
+/** A condition of the database or the network while servers are measured. */
 export interface Regime {
   label: string
-  /** Milliseconds that the network takes, each way. */
+  /** Delay of the network in each direction, in milliseconds. */
   network?: number
   begin?(sql: postgres.Sql, users: Users): Promise<unknown>
   end?(sql: postgres.Sql): Promise<unknown>
-  /** Those that requests are of, where not all. */
+  /** The users of the requests, if not all. */
   users?(users: Users): Users
-  /** Those that one request in a hundred is of: it is slow, and the others are counted by themselves too. */
+  /** The users of one slow request in a hundred. The latency of the others is also counted separately. */
   slow?(users: Users): Users
-  /** Whether dead rows stay where they are until the end. */
+  /** True keeps dead rows until the end. */
   keepsDeadRows?: boolean
 }
 
@@ -29,7 +29,7 @@ const slowUsers = some(0, 10)
 const quickUsers = some(10)
 const idsOf = ({ readers, creators }: Users) => [...readers, ...creators].map(({ id }) => id)
 
-/** Each statement takes this many milliseconds longer in the database, as with a cold cache or a busy server. */
+/** Delays each statement in the database, as a cold cache or a busy server would. */
 const everyStatement = (milliseconds: number): Regime => ({
   label: `${milliseconds} ms a statement`,
   begin: (sql) => pauseWhere(sql, `(select bench_pause(${milliseconds / 1000}))`),
@@ -74,9 +74,9 @@ export const REGIMES = {
 } satisfies Record<string, Regime> as Record<string, Regime>
 
 /**
- * Makes statements sleep, whoever sends them, and each once: a change is looked at by the policy twice, before and after.
+ * Makes every client's statements sleep, each of them once: PostgreSQL checks the policy twice for a change.
  *
- * @param condition a policy's, in which bench_pause sleeps for so many seconds
+ * @param condition the policy's condition, in which bench_pause sleeps
  */
 async function pauseWhere(sql: postgres.Sql, condition: string): Promise<void> {
   const [{ bypasses }] = (await sql`
@@ -108,8 +108,8 @@ async function dropPause(sql: postgres.Sql): Promise<void> {
 }
 
 /**
- * Makes commits slow, as a synchronous standby would: the transaction keeps its connection and its locks, others commit at
- * the same time, and a transaction of many changes waits once.
+ * Makes commits slow, as a synchronous standby would. The transaction keeps its connection and its locks. Others can
+ * commit at the same time, and a transaction of many changes waits once.
  */
 async function pauseAtCommit(sql: postgres.Sql, milliseconds: number): Promise<void> {
   await sql.unsafe(`
@@ -125,14 +125,14 @@ async function pauseAtCommit(sql: postgres.Sql, milliseconds: number): Promise<v
       deferrable initially deferred for each row execute function bench_commit()`)
 }
 
-/** Each of the users had this many tasks more, newer than those that are left, until a moment ago. */
+/** Gives each user this many more tasks, newer than the others, and deletes them. */
 async function leaveDeadRows(sql: postgres.Sql, users: string[]): Promise<void> {
   await sql`
     insert into tasks (user_id, id, title, completed)
     select u, ('02' || lpad(n::text, 10, '0') || '70008000000000000000')::uuid, 'Task that is deleted', false
     from unnest(${users}::text[]) u, generate_series(1, ${DELETED}::int) n`
   await sql`delete from tasks where title = 'Task that is deleted'`
-  // The first to pass by marks what is dead in the index. It should be none of the servers that are compared.
+  // The first statement marks dead entries in the index. It must not be one of the compared servers.
   for (const user of users) {
     await sql`select count(*) from (select * from tasks where user_id = ${user} order by id desc limit 201) list`
   }
