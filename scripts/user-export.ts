@@ -3,7 +3,7 @@ import { pipeline } from 'node:stream/promises'
 import { taskRepository } from '../db/tasks.js'
 import { jsonPieces } from '../routes/tasks/json-array.js'
 import { Task } from '../routes/tasks/schemas.js'
-import { loadConfig } from '../src/config.js'
+import { loadDatabaseConfig } from '../src/config.js'
 import { runCommand, userArgument, withDatabase } from './command.js'
 
 // npm run -s user:export -- alice: prints alice's list in the API's format. The number of tasks goes to stderr.
@@ -13,7 +13,7 @@ const FIELDS = Object.keys(Task.properties)
 
 await runCommand(async () => {
   const user = userArgument('user:export')
-  await withDatabase(loadConfig(process.env).database, async (db) => {
+  await withDatabase(loadDatabaseConfig(process.env), async (db) => {
     const list = await taskRepository(db).list(user)
     let count = 0
     const pieces = jsonPieces(Array.isArray(list) ? [list] : list, (batch) => {

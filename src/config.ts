@@ -170,7 +170,7 @@ const LOCAL_ORIGIN = /^http:\/\/(localhost|127\.0\.0\.1)(:\d{1,5})?$/
  */
 export function loadConfig(env: Record<string, string | undefined>): Readonly<Config> {
   const values = parse(env)
-  const production = values.NODE_ENV === 'production'
+  const production = isProduction(values)
   return Object.freeze({
     production,
     api: { host: values.HOST, port: Number(values.PORT) },
@@ -186,7 +186,19 @@ export function loadConfig(env: Record<string, string | undefined>): Readonly<Co
   })
 }
 
+/**
+ * Reads the part that commands on the database need. They run without a source of keys, so a job that migrates gets none.
+ *
+ * @throws StartError as `loadConfig`
+ */
+export function loadDatabaseConfig(env: Record<string, string | undefined>): DatabaseConfig {
+  const values = parse(env)
+  return databaseConfig(values, isProduction(values))
+}
+
 type Values = Static<typeof Environment>
+
+const isProduction = ({ NODE_ENV }: Values) => NODE_ENV === 'production'
 
 function parse(env: Record<string, string | undefined>): Values {
   const values: Record<string, string> = {}

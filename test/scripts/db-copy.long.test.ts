@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import { clientOf, SECRET, startApp } from '../support/api.js'
+import { clientOf, startApp } from '../support/api.js'
 import { databaseEnv, emptyDatabase, sqlClient } from '../support/databases.js'
 import { emptyFolder, runScript, until } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
@@ -104,7 +104,6 @@ t.test('an embedded database', async (t) => {
     t.teardown(() => admin.unsafe(`drop owned by ${role}; drop role ${role}`))
     const service = {
       NODE_ENV: 'production',
-      JWT_SECRET: SECRET,
       DATABASE_URL: url.replace('postgres@', `${role}@`),
       MIGRATION_DATABASE_URL: url
     }

@@ -1,7 +1,7 @@
 import { generateKeyPairSync } from 'node:crypto'
 import { join, resolve } from 'node:path'
 import { StartError } from '../../db/errors.js'
-import { Environment, loadConfig } from '../../src/config.js'
+import { Environment, loadConfig, loadDatabaseConfig } from '../../src/config.js'
 import t, { type Test } from '../support/tap.js'
 
 const SECRET = 's3cr3t-'.repeat(5)
@@ -291,6 +291,12 @@ t.test('production refuses every default for development', async (t) => {
     { kind: 'jwks', url: 'https://issuer.example/jwks' },
     'a key server alone is enough'
   )
+})
+
+t.test('a command on the database needs no source of keys, in production either', async (t) => {
+  const { NODE_ENV, DATABASE_URL } = PRODUCTION
+  t.strictSame(loadDatabaseConfig({ NODE_ENV, DATABASE_URL }), loadConfig(PRODUCTION).database)
+  t.throws(() => loadDatabaseConfig({ NODE_ENV }), /^DATABASE_URL must be set in production/)
 })
 
 t.test('tracing is on if a collector is set, or tracing is requested, and it is not disabled', async (t) => {

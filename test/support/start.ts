@@ -1,7 +1,7 @@
 import { StartError } from '../../db/errors.js'
 import { openMigrated } from '../../db/migrate.js'
 import { buildApp } from '../../src/app.js'
-import { loadConfig } from '../../src/config.js'
+import { loadConfig, loadDatabaseConfig } from '../../src/config.js'
 
 // The programs' work with an environment, without starting a process for each case. Tests of the programs themselves
 // check that they print the message of a StartError, and end with code 1.
@@ -10,7 +10,7 @@ type Env = Record<string, string>
 
 /** The same as `npm run db:migrate`. */
 export async function migrateWith(env: Env): Promise<void> {
-  const db = await openMigrated(loadConfig(env).database)
+  const db = await openMigrated(loadDatabaseConfig(env))
   await db.close()
 }
 
