@@ -23,7 +23,7 @@ const INSUFFICIENT_PRIVILEGE = '42501'
 const MIN_VERSION_NUMBER = 150_000
 
 /** Timeout of the database's first answer, in milliseconds. */
-const START_MS = 10_000
+export const START_MS = 10_000
 
 /**
  * Opens the database and runs the migrations. If `migrationUrl` is set, its role runs them, and grants the role of `url`

@@ -1,5 +1,8 @@
 import type { FastifyInstance } from 'fastify'
 
+/** Time after the grace period in which the rest of the stop must end, in milliseconds. Then the process exits anyway. */
+export const CLOSE_MS = 8_000
+
 /**
  * Returns a function that stops the server. It accepts no more connections, waits at most `graceMs` for requests in
  * flight, and then closes every connection. `close()` alone would also wait for connections that have sent nothing or

@@ -5,7 +5,7 @@ import requiredHost from '../plugins/required-host.js'
 import { httpServer } from './http-server.js'
 
 /** Timeout of the database's answer to `/ready`, in milliseconds. */
-const READY_MS = 1_000
+export const READY_MS = 1_000
 
 /** The documentation page and its files replace this policy by their own. */
 const SECURITY_HEADERS = {

@@ -7,12 +7,10 @@ import { buildApp } from './app.js'
 import { type Config, type Listener, loadConfig } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
 import { loadDotEnv } from './dot-env.js'
-import { gracefulStop } from './graceful-stop.js'
+import { CLOSE_MS, gracefulStop } from './graceful-stop.js'
 import { buildOps, portOf, urlOf } from './ops.js'
 import { issueToken } from './token.js'
 
-/** Time after the grace period in which the rest of the stop must end, in milliseconds. Then the process exits anyway. */
-const CLOSE_MS = 8_000
 /**
  * A handler for one of these signals keeps the process alive: the failed instruction runs again after it, for ever.
  * Therefore close-with-grace must skip them.
