@@ -6,18 +6,18 @@ import { chooseConnection, Delays, type Pace } from './pacing.js'
 import { laps, type Sending, Session, type SessionEvents, TICK_MS } from './session.js'
 import type { DatabaseAddress } from './url.js'
 
-/** After a failed attempt to connect, the next one waits this long: while other connections work, or when none does. */
+/** Delays after a failed attempt to connect, in milliseconds: while other connections work, and while none does. */
 const RECONNECT_MS = 1_000
 const FIRST_RECONNECT_MS = 100
-/** A connection that has had nothing to do for this time is closed, but for the last one. */
+/** An idle connection is closed after this time, except the last one, in milliseconds. */
 const IDLE_MS = 60_000
-/** A server that has become read-only costs the pool all its connections, at most once in this time. */
-const RENEW_MS = 1_000
+/** If a server has become read-only, all connections are replaced, at most once in this time, in milliseconds. */
+const RECONNECT_ALL_MS = 1_000
 
-/** Work that waits for a connection. */
+/** Work that needs a connection. */
 export interface Ticket {
   costMs: number
-  /** Whether it must have the connection to itself until it is done. */
+  /** True if it must have the connection to itself. */
   isolated: boolean
   until: number
   start(session: Session, now: number): void
@@ -26,46 +26,46 @@ export interface Ticket {
 
 /**
  * Connections to one database, opened as needed, up to `max`. Work goes to the connection that is expected to answer
- * first (pacing.ts), or waits, in the order in which it came, until one has room.
+ * first (pacing.ts). If all are busy, it waits in a queue.
  */
 export class Pool {
-  /** In the order in which they are filled. */
+  /** Earlier ones are used first. */
   #sessions: Session[] = []
   #waiting: Ticket[] = []
   #opening = 0
-  #openAgainAt = Number.NEGATIVE_INFINITY
+  #nextOpenAt = Number.NEGATIVE_INFINITY
   #openError: unknown
-  #renewedAt = Number.NEGATIVE_INFINITY
+  #reconnectedAllAt = Number.NEGATIVE_INFINITY
   #isClosed = false
   #tickedAt = performance.now()
 
   readonly delays = new Delays()
 
-  /** @param open connects; it rejects when no server can be used */
+  /** @param open connects. It rejects if no server can be used */
   constructor(
     private readonly open: (events: ConnectionEvents) => Promise<Client>,
     readonly max: number,
     readonly observed: DatabaseObservations = observations()
   ) {}
 
-  /** How many statements and other work are not answered. */
+  /** Number of statements and other work without an answer. */
   get pending(): number {
     return this.waiting + this.sent
   }
 
-  /** How much work waits for a connection. */
+  /** Length of the queue. */
   get waiting(): number {
     return this.#waiting.length
   }
 
-  /** How many statements were sent and are not answered. */
+  /** Number of statements that were sent and have no answer yet. */
   get sent(): number {
     let sent = 0
     for (const session of this.#sessions) sent += session.pending
     return sent
   }
 
-  /** How many connections wait for a synchronous standby, and are of no use until it answers. */
+  /** Number of connections that are blocked until a synchronous standby answers. */
   get awaitingStandby(): number {
     return this.#sessions.filter((session) => session.awaitsStandby).length
   }
@@ -75,7 +75,7 @@ export class Pool {
     return { idle, busy: this.#sessions.length - idle, opening: this.#opening }
   }
 
-  /** @throws DatabaseUnavailable when the database cannot be reached, or does not answer in time */
+  /** @throws DatabaseUnavailable if the database cannot be reached, or does not answer in time */
   read(statement: Statement, pace: Pace, now: number, until: number): Promise<Rows> {
     const session = this.#pick(pace.ms, false, now)
     const sending = { until, costMs: pace.ms, pace, isWrite: false }
@@ -92,7 +92,7 @@ export class Pool {
     })
   }
 
-  /** Starts the work now, or as soon as a connection has room. */
+  /** Starts the work now, or when a connection is free. */
   run(ticket: Ticket, now: number): void {
     const session = this.#pick(ticket.costMs, ticket.isolated, now)
     if (session !== undefined) ticket.start(session, now)
@@ -100,9 +100,9 @@ export class Pool {
   }
 
   /**
-   * A connection for the caller alone, until `release` or its end.
+   * Reserves a connection until `release`, or until it is closed.
    *
-   * @throws DatabaseUnavailable when none is free in time
+   * @throws DatabaseUnavailable if none is free in time
    */
   reserve(until: number): Promise<Session> {
     return new Promise((resolve, reject) => {
@@ -121,7 +121,7 @@ export class Pool {
     this.#dispatch()
   }
 
-  /** To be called every `TICK_MS`. */
+  /** Must be called every `TICK_MS`. */
   tick(now: number): void {
     this.delays.eventLoop.measured(Math.max(0, now - this.#tickedAt - TICK_MS), now)
     this.#tickedAt = now
@@ -140,7 +140,7 @@ export class Pool {
     this.#dispatch()
   }
 
-  /** Closes every connection; statements under way have `milliseconds` to finish. */
+  /** Closes every connection. Running statements have `milliseconds` to finish. */
   async end(milliseconds: number): Promise<void> {
     this.#isClosed = true
     this.#rejectWaiting(new DatabaseUnavailable('closing'))
@@ -148,7 +148,7 @@ export class Pool {
   }
 
   #pick(costMs: number, isolated: boolean, now: number): Session | undefined {
-    // Nobody overtakes what waits.
+    // New work must not overtake the queue.
     return this.#waiting.length > 0 ? undefined : this.#choose(costMs, isolated, now)
   }
 
@@ -160,8 +160,8 @@ export class Pool {
 
   #wait(ticket: Ticket, now: number): void {
     this.#waiting.push(ticket)
-    // Connecting has just failed, and no connection is left: there is nothing to wait for.
-    const cannotOpen = this.#opening === 0 && now < this.#openAgainAt
+    // There is no connection, and the last attempt to open one has just failed.
+    const cannotOpen = this.#opening === 0 && now < this.#nextOpenAt
     if (this.#isClosed || (this.#sessions.length === 0 && cannotOpen)) {
       const reason = this.#isClosed ? 'closing' : 'connection'
       this.#rejectWaiting(new DatabaseUnavailable(reason, { cause: this.#openError }))
@@ -178,11 +178,11 @@ export class Pool {
     }
   }
 
-  /** Opens one more connection, unless there are enough, or as many are on their way as there are already. */
+  /** Opens one more connection, unless there are enough. It opens at most as many at a time as there are already. */
   #grow(now: number): void {
     const { length } = this.#sessions
     if (this.#isClosed || length + this.#opening >= this.max || this.#opening > length) return
-    if (now < this.#openAgainAt) return
+    if (now < this.#nextOpenAt) return
     this.#opening++
     let session: Session | undefined
     const events: ConnectionEvents = {
@@ -194,7 +194,7 @@ export class Pool {
         this.#opening--
         this.#openError = undefined
         if (this.#isClosed) return client.destroy()
-        this.#leaveOthersThan(client.address)
+        this.#retireOthersThan(client.address)
         this.delays.roundTrip.measured(client.roundTripMs, performance.now())
         session = new Session(client, this.#events, this.delays)
         this.#sessions.push(session)
@@ -206,7 +206,7 @@ export class Pool {
         this.#openError = error
         this.observed.emit('openFailed', error)
         const isFirst = this.#sessions.length === 0
-        this.#openAgainAt = performance.now() + (isFirst ? FIRST_RECONNECT_MS : RECONNECT_MS)
+        this.#nextOpenAt = performance.now() + (isFirst ? FIRST_RECONNECT_MS : RECONNECT_MS)
         if (isFirst && this.#opening === 0) {
           this.#rejectWaiting(new DatabaseUnavailable('connection', { cause: error }))
         }
@@ -214,8 +214,8 @@ export class Pool {
     )
   }
 
-  /** Leaves the connections to any other server: when this one is the primary, that one no longer is. */
-  #leaveOthersThan(address: DatabaseAddress): void {
+  /** Closes the connections to other servers: they are no longer the primary. */
+  #retireOthersThan(address: DatabaseAddress): void {
     const now = performance.now()
     for (const session of [...this.#sessions]) {
       if (session.connection.address !== address) session.retire('read_only', now)
@@ -229,24 +229,24 @@ export class Pool {
     onTimeout: () => this.observed.emit('timedOut', 'sent'),
     onCancel: (reason) => this.observed.emit('cancelled', reason),
     onClosed: (session, reason) => this.#remove(session, reason),
-    onReadOnly: () => this.#renew()
+    onReadOnly: () => this.#reconnectAll()
   }
 
   #remove(session: Session, reason: ClosingReason): void {
     this.#sessions = this.#sessions.filter((other) => other !== session)
     this.observed.emit('closed', reason)
-    // The network or the server is gone, so idle connections are dead as well, and would cost a request each.
+    // The network or the server has failed. Idle connections are dead too, and each would make a request fail.
     if (reason === 'unresponsive') {
       for (const other of this.#sessions) if (other.isIdle) other.close('unresponsive')
     }
     if (!this.#isClosed) this.#dispatch()
   }
 
-  /** Replaces every connection: a server that is the primary again does not tell those that exist. */
-  #renew(): void {
+  /** Replaces every connection: old ones stay read-only, even if their server becomes the primary again. */
+  #reconnectAll(): void {
     const now = performance.now()
-    if (now < this.#renewedAt + RENEW_MS) return
-    this.#renewedAt = now
+    if (now < this.#reconnectedAllAt + RECONNECT_ALL_MS) return
+    this.#reconnectedAllAt = now
     for (const session of [...this.#sessions]) session.retire('read_only', now)
   }
 
@@ -255,7 +255,7 @@ export class Pool {
   }
 }
 
-/** Sends a statement, and from time to time reads the server's clock twice before and once after it. */
+/** Sends a statement. To measure it, reads the server's clock twice before it and once after it. */
 function send(
   session: Session,
   statement: Statement,

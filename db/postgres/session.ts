@@ -5,13 +5,13 @@ import { isOutage, isReadOnly, isStalePlan, isStopped } from '../sqlstate.js'
 import type { Delays, Pace } from './pacing.js'
 import type { DatabaseAddress } from './url.js'
 
-/** One connection to a database. It answers statements in the order in which they were sent. */
+/** One connection to a database. It answers statements in order. */
 export interface Connection {
-  /** Which of the servers it leads to. */
+  /** The address of its server. */
   readonly address: DatabaseAddress
   /** Sends a statement without waiting for the answers to earlier ones. */
   query(text: string, parameters: unknown[]): PromiseLike<Rows>
-  /** Runs a statement batch by batch: the database makes the next rows when the promise of `onRows` is fulfilled. */
+  /** Runs a statement in batches. The next rows are fetched when the promise of `onRows` is fulfilled. */
   cursor(
     text: string,
     parameters: unknown[],
@@ -19,10 +19,9 @@ export interface Connection {
     onRows: (rows: unknown[]) => Promise<void>
   ): PromiseLike<unknown>
   /**
-   * Asks the database to cancel the statement that it is running, unless that waits for its synchronous standby. Never
-   * rejects.
+   * Asks the database to cancel the running statement, unless that waits for its synchronous standby. Never rejects.
    *
-   * @returns whether it waits for its standby
+   * @returns true if it waits for its standby
    */
   cancel(): Promise<boolean>
   /** Ends the connection now. The database drops every statement that it has not read yet. */
@@ -31,17 +30,17 @@ export interface Connection {
   end(milliseconds: number): Promise<void>
 }
 
-/** The deadline of a request's statement: two of them, or one and a hanging key server, stay below 5 s. */
+/** Deadline of a statement, in milliseconds. Two statements, or one and a key server that hangs, take less than 5 s. */
 export const STATEMENT_MS = 2_000
 /** If nothing arrives this long after a cancel request, treat the connection as dead. */
-const SILENCE_MS = 500
-/** A cancel request has arrived by then. It names a connection, not a statement, and may come too late for its own. */
+const UNRESPONSIVE_MS = 500
+/** A cancel request may arrive this late, and then cancel the connection's next statement. */
 const STRAY_CANCEL_MS = 1_000
-/** A commit that waits for its synchronous standby is asked after at this interval. */
-const ASK_AGAIN_MS = 1_000
+/** Interval between two checks of a commit that waits for its synchronous standby. */
+const STANDBY_CHECK_MS = 1_000
 /** Deadlines are checked at this interval, so one can be overrun by this much. */
 export const TICK_MS = 50
-/** A head that has run for this long beyond its cost and the delays is slow: later statements go to other connections. */
+/** A statement that exceeds its cost and the delays by this time is slow: later ones go to other connections. */
 const SLOW_MS = 10
 /** A retired connection has this long to finish its statements. */
 const RETIRE_MS = 1_000
@@ -51,27 +50,27 @@ const CLOCK: Statement = {
   parameters: []
 }
 
-/** Writes that can be cancelled because they hold up others. */
+/** Writes that can be cancelled because others wait for their locks. */
 export interface Cancellable {
-  /** Whether they are done or undone as one, so that none of them can be sent again by itself. */
+  /** True for a transaction: none of its writes can be retried alone. */
   readonly isTransaction: boolean
 }
 
-/** What a session has to know of a statement. */
+/** A statement's limits and kind. */
 export interface Sending {
-  /** When the request must be answered. */
+  /** Deadline, as `performance.now()`. */
   until: number
-  /** How long the statement is expected to run, in milliseconds. */
+  /** Expected duration, in milliseconds. */
   costMs: number
-  /** Learns after which time it was answered. */
+  /** Receives the time until the answer. */
   pace?: Pace
-  /** A write may wait for a lock, so others are queued behind it only where no connection is idle. */
+  /** A write may wait for a lock, so statements are queued behind it only if no connection is idle. */
   isWrite: boolean
-  /** Nothing is queued behind it. */
+  /** True if no statement may be queued behind it. */
   isolated?: boolean
-  /** What may be cancelled at this statement: a transaction, or a single write. */
+  /** The transaction or single write that it belongs to. */
   batch?: Cancellable
-  /** It only reads the server's clock, so it is never cancelled: a late cancel request could hit the next statement. */
+  /** True if it only reads the server's clock. It is never cancelled: a late cancel request could hit the next statement. */
   isClock?: boolean
 }
 
@@ -82,19 +81,19 @@ interface Pending {
   isolated: boolean
   batch: Cancellable | undefined
   isClock: boolean
-  /** When it was sent, or the one before it was answered. */
+  /** The time when it was sent, or when the statement before it was answered. */
   sentAt: number
-  /** Answers the request; undefined once that has happened. */
+  /** Rejects the request; undefined after the deadline. */
   reject: ((reason: Error) => void) | undefined
   cancelledAt: number | undefined
-  /** It waits for its synchronous standby, so it was not cancelled. Whether it still does is asked again then. */
-  askAgainAt: number | undefined
+  /** Set while it waits for its synchronous standby, and is not cancelled: the time of the next check. */
+  standbyCheckAt: number | undefined
   /** PostgreSQL committed, but stopped waiting for its synchronous standby. */
   standbyUnconfirmed: boolean
 }
 
 export interface SessionEvents {
-  /** An answer arrived, so the session may have room for more. */
+  /** An answer arrived, so the session may accept more statements. */
   onAnswer(): void
   /** A statement passed its deadline. */
   onTimeout(): void
@@ -105,22 +104,23 @@ export interface SessionEvents {
 }
 
 /**
- * One connection with the limit that drivers lack: an answer in time, whatever the database does. A statement that
- * passes its deadline is answered 503 and cancelled. If the cancel request has no effect, the connection is reset, and
- * statements queued behind it are not executed. A commit that waits for its synchronous standby is not cancelled, and
- * keeps its connection for as long as the server says that it does.
+ * One connection whose statements have a deadline, which drivers lack. A statement that passes its deadline is answered
+ * 503 and cancelled. If the cancel request has no effect, the connection is reset, and statements queued behind it are not
+ * executed.
  *
- * One clock checks the deadlines of all statements, instead of a timer for each: this is on the path of every request.
+ * A commit that waits for its synchronous standby is not cancelled. It keeps its connection until the wait ends.
+ *
+ * `tick` checks all deadlines, because a timer for each statement would cost every request time.
  */
 export class Session {
-  /** Sent and not answered, oldest first: the first one is running, the others are queued behind it. */
+  /** Statements without an answer, oldest first. The first one is running, the others are queued behind it. */
   readonly #pending = new Set<Pending>()
-  /** How many of those have passed their deadline. */
+  /** Number of those that have passed their deadline. */
   #timedOut = 0
-  #owedMs = 0
+  #backlogMs = 0
   #writes = 0
   #isolated = 0
-  /** Until then, a cancel request that is on its way may hit another statement than the one it was meant for. */
+  /** Until this time, a late cancel request may hit another statement. */
   #strayCancelUntil = Number.NEGATIVE_INFINITY
   #idleSince = performance.now()
   #retired: { at: number; reason: ClosingReason } | undefined
@@ -138,15 +138,15 @@ export class Session {
     return this.#pending.size
   }
 
-  /** Whether the session may get statements: it is not ending, and nothing that may take long is under way. */
+  /** True if the session accepts statements: it is not ending, and runs none that has timed out or is isolated. */
   get isOpen(): boolean {
     return !this.#isReserved && this.#isolated === 0 && this.#timedOut === 0 && !this.isEnding
   }
 
-  /** Whether a commit waits for its synchronous standby, beyond its deadline. */
+  /** True while a commit waits for its synchronous standby, beyond its deadline. */
   get awaitsStandby(): boolean {
     const [head] = this.#pending
-    return head?.askAgainAt !== undefined
+    return head?.standbyCheckAt !== undefined
   }
 
   get isWriting(): boolean {
@@ -158,8 +158,8 @@ export class Session {
   }
 
   /** The expected time, in milliseconds, until all statements are answered. */
-  get owedMs(): number {
-    return this.#owedMs
+  get backlogMs(): number {
+    return this.#backlogMs
   }
 
   /** True while the running statement takes unusually long. */
@@ -169,7 +169,7 @@ export class Session {
     return head !== undefined && now - head.sentAt > SLOW_MS + head.costMs + roundTrip.ms + eventLoop.ms
   }
 
-  /** When the running statement was sent, or the one before it was answered. */
+  /** The time when the running statement was sent, or when the one before it was answered. */
   get runningSince(): number {
     const [head] = this.#pending
     return head?.sentAt ?? Number.POSITIVE_INFINITY
@@ -179,12 +179,12 @@ export class Session {
     return this.#pending.size === 0 && !this.#isReserved
   }
 
-  /** For how many milliseconds the session has had nothing to do. */
+  /** Time since the last answer, in milliseconds; 0 while the session is busy. */
   idleMs(now: number): number {
     return this.isIdle ? now - this.#idleSince : 0
   }
 
-  /** The server's clock, in milliseconds, when it comes to this statement; undefined when it does not. Never throws. */
+  /** Reads the server's clock, in milliseconds. Resolves with undefined instead of throwing. */
   async clock(now: number, until: number): Promise<number | undefined> {
     try {
       const [row] = await this.send(CLOCK, now, { until, costMs: 0, isWrite: false, isClock: true })
@@ -194,7 +194,7 @@ export class Session {
     }
   }
 
-  /** @throws DatabaseUnavailable when the connection fails, or the statement has no answer in time */
+  /** @throws DatabaseUnavailable if the connection fails, or the statement has no answer in time */
   send(statement: Statement, now: number, sending: Sending): Promise<Rows> {
     const isAlone = this.#pending.size === 0
     const query = this.connection.query(statement.text, statement.parameters)
@@ -210,22 +210,22 @@ export class Session {
         sentAt: now,
         reject,
         cancelledAt: undefined,
-        askAgainAt: undefined,
+        standbyCheckAt: undefined,
         standbyUnconfirmed: false
       }
       this.#pending.add(pending)
-      this.#owedMs += costMs
+      this.#backlogMs += costMs
       if (isWrite) this.#writes++
       if (isolated) this.#isolated++
       const answered = (isDone: boolean) => {
-        // Deleted already when the session was closed.
+        // `close` has already deleted it.
         if (!this.#pending.delete(pending)) return
         const now = performance.now()
         const { roundTrip, eventLoop } = this.delays
         const took = now - pending.sentAt
         if (isAlone && isDone) roundTrip.measured(Math.max(0, took - costMs), now)
         pace?.answered(took - eventLoop.ms - (isAlone ? roundTrip.ms : 0))
-        this.#owedMs = this.#pending.size === 0 ? 0 : this.#owedMs - costMs
+        this.#backlogMs = this.#pending.size === 0 ? 0 : this.#backlogMs - costMs
         if (isWrite) this.#writes--
         if (isolated) this.#isolated--
         if (pending.reject === undefined) this.#timedOut--
@@ -239,7 +239,7 @@ export class Session {
         },
         (error) => {
           answered(false)
-          if (this.#maySendAgain(error, pending)) return resolve(this.send(statement, now, sending))
+          if (this.#canRetry(error, pending)) return resolve(this.send(statement, now, sending))
           if (isReadOnly(error)) this.events.onReadOnly()
           reject(isOutage(error) ? new DatabaseUnavailable('connection', { cause: error }) : error)
         }
@@ -247,24 +247,24 @@ export class Session {
     })
   }
 
-  /** Whether a statement failed for a reason that is not its own, without being done. */
-  #maySendAgain(error: unknown, { batch, cancelledAt }: Pending): boolean {
+  /** True if a statement failed for a reason outside of itself, and was not executed. */
+  #canRetry(error: unknown, { batch, cancelledAt }: Pending): boolean {
     if (this.isEnding || batch?.isTransaction) return false
-    // The driver prepares it anew when it is sent again.
+    // The driver prepares it again for the retry.
     if (isStalePlan(error)) return true
     return isStopped(error) && cancelledAt === undefined && performance.now() < this.#strayCancelUntil
   }
 
   #afterAnswer(now: number): void {
     if (this.#pending.size === 0) this.#idleSince = now
-    // The next one starts to run now, and gets its full time before it counts as slow.
+    // The next statement starts now, so its time begins here.
     else (this.#pending.values().next().value as Pending).sentAt = now
     if (this.#timedOut > 0) this.#cancelTimedOut(now)
     if (!this.isEnding) this.events.onAnswer()
     else if (this.#pending.size === 0 && this.#retired) this.close(this.#retired.reason)
   }
 
-  /** To be called every `TICK_MS`. */
+  /** Must be called every `TICK_MS`. */
   tick(now: number): void {
     for (const pending of this.#pending) {
       if (pending.reject === undefined || now < pending.until) continue
@@ -279,13 +279,13 @@ export class Session {
     if (isOverdue && !this.#isReserved) this.close(retired.reason)
   }
 
-  /** Cancels the running statement if it has timed out. Those behind it still have their turn. */
+  /** Cancels the running statement if it has timed out. Timed-out statements behind it wait for their turn. */
   #cancelTimedOut(now: number): void {
     const [head] = this.#pending
     if (head === undefined || head.reject !== undefined) return
     if (head.cancelledAt === undefined) {
-      if (now >= (head.askAgainAt ?? now)) this.#cancel(head, now, 'timeout')
-    } else if (now >= head.cancelledAt + SILENCE_MS) this.close('unresponsive')
+      if (now >= (head.standbyCheckAt ?? now)) this.#cancel(head, now, 'timeout')
+    } else if (now >= head.cancelledAt + UNRESPONSIVE_MS) this.close('unresponsive')
   }
 
   #cancel(head: Pending, now: number, reason: 'timeout' | 'lock'): void {
@@ -295,29 +295,30 @@ export class Session {
     void this.connection.cancel().then((isCommitting) => {
       if (!isCommitting) return this.events.onCancel(reason)
       head.cancelledAt = undefined
-      head.askAgainAt = performance.now() + ASK_AGAIN_MS
+      head.standbyCheckAt = performance.now() + STANDBY_CHECK_MS
     })
   }
 
   /**
    * Cancels the running statement if it belongs to this batch.
    *
-   * @returns whether it did
+   * @returns true if it does
    */
   cancelBatch(batch: Cancellable, now: number): boolean {
     const [head] = this.#pending
-    if (head?.batch !== batch || head.cancelledAt !== undefined || head.askAgainAt !== undefined) return false
+    if (head?.batch !== batch || head.cancelledAt !== undefined || head.standbyCheckAt !== undefined)
+      return false
     this.#cancel(head, now, 'lock')
     return true
   }
 
-  /** To be called when PostgreSQL says that the running commit did not wait for its synchronous standby. */
+  /** Must be called when PostgreSQL reports that the running commit did not wait for its synchronous standby. */
   markStandbyUnconfirmed(): void {
     const [head] = this.#pending
     if (head !== undefined) head.standbyUnconfirmed = true
   }
 
-  /** Keeps the connection for one caller alone. */
+  /** Reserves the connection for one caller. */
   reserve(): void {
     this.#isReserved = true
   }
@@ -328,13 +329,13 @@ export class Session {
     if (this.#retired !== undefined) this.close(this.#retired.reason)
   }
 
-  /** Takes no more statements, and closes when those under way are answered. */
+  /** Accepts no more statements, and closes when the pending ones are answered. */
   retire(reason: ClosingReason, now: number): void {
     if (this.isIdle) this.close(reason)
     else this.#retired ??= { at: now, reason }
   }
 
-  /** Ends the connection now; statements under way fail. */
+  /** Ends the connection now. Pending statements fail. */
   close(reason: ClosingReason): void {
     if (this.#isClosed) return
     this.#isClosed = true
@@ -345,7 +346,7 @@ export class Session {
     this.events.onClosed(this, reason)
   }
 
-  /** @param milliseconds how long statements under way may take to finish */
+  /** @param milliseconds time that pending statements have to finish */
   async end(milliseconds: number): Promise<void> {
     if (this.#isClosed) return
     await this.connection.end(milliseconds)
@@ -354,9 +355,10 @@ export class Session {
 }
 
 /**
- * How long the server worked between one reading of its clock and the next, in milliseconds, from the second reading on.
- * A reading takes time by itself: as much as lies between the first two, which follow each other. Undefined when a
- * reading failed.
+ * Computes the time between two readings of the server's clock, in milliseconds, from the second reading on. The first two
+ * readings follow each other directly. Their difference is the time of a reading itself, and is subtracted.
+ *
+ * @returns undefined if a reading failed
  */
 export async function laps(readings: Promise<number | undefined>[]): Promise<number[] | undefined> {
   const times: number[] = []

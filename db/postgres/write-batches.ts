@@ -6,8 +6,8 @@ import type { Pool, Ticket } from './pool.js'
 import { type Cancellable, laps, type Session } from './session.js'
 
 /**
- * A write, or a batch of them, that runs for so much longer than expected waits for a lock. It is cancelled, and each of
- * its writes is tried again on a connection of its own, so that others wait no longer.
+ * If a write or a batch exceeds its expected duration by this time, in milliseconds, it waits for a lock. Then it is
+ * cancelled, and each of its writes is retried on a connection of its own, so that it delays no others.
  */
 const LOCKED_MS = 500
 
@@ -19,35 +19,37 @@ interface Write {
   target: LockTarget
   until: number
   queuedAt: number
-  /** Must not share again: a batch that it was part of has failed. */
+  /** True after a failed batch: the write must not share a transaction again. */
   isolated: boolean
   resolve(rows: Rows): void
   reject(reason: unknown): void
 }
 
-/** Writes that are under way: a transaction, or a single one. */
+/** Running writes: a transaction, or a single one. */
 interface Batch extends Cancellable {
   session: Session
   since: number
   costMs: number
-  /** The session was asked to cancel one of its statements. */
+  /** True after a cancel request for one of its statements. */
   isCancelled: boolean
 }
 
 /**
- * Group commit: writes of different requests that wait at the same time share a transaction, so that the database waits
- * for its disk, and wakes this process, once for all of them. Each stays as atomic as it would be alone: it is answered
- * when the transaction has committed. If one write makes it fail, the others are tried again, each alone.
+ * Group commit: queued writes of different requests share a transaction. So the database waits for its disk, and wakes this
+ * process, once for all of them.
  *
- * How many may share, and how many batches are under way, follows from how long writes and commits take (pacing.ts).
- * When that says that sharing makes writes slower, each is sent by itself.
+ * Each write stays atomic, and is answered after the commit. If one write makes the transaction fail, the others are
+ * retried alone.
+ *
+ * The size and the number of batches depend on the durations of writes and commits (pacing.ts). If sharing would be slower,
+ * each write is sent alone.
  */
 export class WriteBatcher {
   #queue: Write[] = []
   readonly #batches = new Set<Batch>()
-  /** Batches that are under way, or wait for a connection. */
+  /** Number of batches that run, or wait for a connection. */
   #claimed = 0
-  /** Those of them that wait. */
+  /** Number of batches that wait for a connection. */
   #unstarted = 0
   #isScheduled = false
   readonly #write = new Pace()
@@ -55,19 +57,19 @@ export class WriteBatcher {
 
   constructor(private readonly pool: Pool) {}
 
-  /** How many writes are not sent yet. */
+  /** Number of writes that are not sent yet. */
   get waiting(): number {
     return this.#queue.length
   }
 
-  /** @throws DatabaseUnavailable when the database cannot be reached or does not answer in time */
+  /** @throws DatabaseUnavailable if the database cannot be reached or does not answer in time */
   run(statement: Statement, target: LockTarget, until: number): Promise<Rows> {
     return new Promise((resolve, reject) => {
       const queuedAt = performance.now()
       this.#queue.push({ statement, target, until, queuedAt, isolated: false, resolve, reject })
       if (this.#isScheduled) return
       this.#isScheduled = true
-      // After all requests that arrived together.
+      // Requests that arrived at the same time join the same batch.
       setImmediate(() => {
         this.#isScheduled = false
         this.#sendAll()
@@ -75,13 +77,13 @@ export class WriteBatcher {
     })
   }
 
-  /** To be called every `TICK_MS`. */
+  /** Must be called every `TICK_MS`. */
   tick(now: number): void {
     for (const batch of this.#batches) {
       const { session, since, costMs, isTransaction } = batch
-      const holdsUpOthers = isTransaction || session.pending > 1
+      const delaysOthers = isTransaction || session.pending > 1
       const isLate = now >= (isTransaction ? since : session.runningSince) + costMs + LOCKED_MS
-      if (holdsUpOthers && isLate && session.cancelBatch(batch, now)) batch.isCancelled = true
+      if (delaysOthers && isLate && session.cancelBatch(batch, now)) batch.isCancelled = true
     }
     if (this.#queue.some(({ until }) => now >= until)) {
       const late = this.#queue.filter(({ until }) => now >= until)
@@ -103,18 +105,18 @@ export class WriteBatcher {
     const now = performance.now()
     const size = batchSize(this.#write.ms, this.#commit.ms)
     const serviceMs = size * this.#write.ms + this.#commit.ms
-    const most = maxBatches(size, serviceMs, this.pool.delays.roundTrip.ms, this.pool.max)
-    // Further writes would wait for the standby as well, and leave no connection for reads.
+    const maxClaimed = maxBatches(size, serviceMs, this.pool.delays.roundTrip.ms, this.pool.max)
+    // Further writes would also wait for the standby, and leave no connection for reads.
     const awaitingStandby = this.pool.awaitingStandby
     for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
-      // While writes are too slow to share, one of them still is a batch now and then, to time it without its commit.
+      // While writes are too slow to share, one of them is sometimes sent as a batch, to measure it without its commit.
       const isShared = !first.isolated && (size > 1 || this.#write.startsMeasuring(now))
       if (awaitingStandby > 0 && this.#claimed + awaitingStandby >= this.pool.max / 2) return
       if (!isShared) {
         this.#queue.shift()
         this.#runSingle(first)
       } else {
-        if (this.#claimed >= most || this.#unstarted * size >= this.#queue.length) return
+        if (this.#claimed >= maxClaimed || this.#unstarted * size >= this.#queue.length) return
         this.#runBatch(size)
       }
     }
@@ -146,7 +148,7 @@ export class WriteBatcher {
     }
   }
 
-  /** Asks for a connection. The batch is what waits when there is one. */
+  /** Requests a connection. The batch is taken from the queue when the connection is free. */
   #runBatch(size: number): void {
     this.#claimed++
     this.#unstarted++
@@ -203,7 +205,7 @@ export class WriteBatcher {
     }
   }
 
-  /** Sends the whole transaction at once, and waits for every answer. */
+  /** Sends the whole transaction without waiting in between, and then waits for every answer. */
   async #transact(batch: Batch, writes: Write[], isProbe: boolean): Promise<Outcome> {
     const { session, since: now } = batch
     const until = Math.max(...writes.map((write) => write.until))
@@ -240,14 +242,14 @@ export class WriteBatcher {
     }
     if (isStopped(reason) || isStalePlan(reason))
       return { kind: 'rolled back', failedIndex: undefined, reason }
-    // The statement that failed must come before those that failed because of it.
+    // The first failure must be the cause: statements after it fail because of it.
     if (failedIndex === -1 || reason instanceof DatabaseUnavailable || isUnfinished(reason))
       return { kind: 'unknown', reason }
     return { kind: 'rolled back', failedIndex, reason }
   }
 }
 
-/** For a write of a transaction that may have been committed or not. */
+/** The error of a write whose transaction may or may not be committed. */
 function unknownOutcome(reason: unknown): DatabaseUnavailable {
   return reason instanceof DatabaseUnavailable
     ? new DatabaseUnavailable(reason.reason, { cause: reason.cause })
@@ -256,15 +258,15 @@ function unknownOutcome(reason: unknown): DatabaseUnavailable {
 
 type Outcome =
   | { kind: 'committed'; answers: PromiseSettledResult<Rows>[] }
-  /** Nothing was done, because of one write, or of none in particular when `failedIndex` is undefined. */
+  /** No write was executed. `failedIndex` is the write that failed; undefined if no single write is the cause. */
   | { kind: 'rolled back'; failedIndex: number | undefined; reason: unknown }
-  /** It may have been committed or not. */
+  /** The transaction may or may not be committed. */
   | { kind: 'unknown'; reason: unknown }
 
 /**
- * Splits waiting writes into those that share the next transaction, and the rest. Locks are taken in one order, by user
- * and then by task, so that no two transactions wait for each other. That would be possible if a write that may lock any
- * of a user's tasks shared with another write of that user, so it does not.
+ * Splits the queue into the writes of the next transaction, and the rest. A batch locks rows in order of user and task, so
+ * that two transactions cannot deadlock. A write that may lock any of a user's tasks has no such order, so it does not
+ * share with another write of that user.
  */
 export function takeBatch<W extends Pick<Write, 'target' | 'isolated'>>(
   queue: readonly W[],

@@ -15,7 +15,7 @@ const connection = (name: string, pending = 0, ms = 0, rest: Partial<Candidate> 
   isOpen: true,
   isWriting: false,
   pending,
-  owedMs: pending * ms,
+  backlogMs: pending * ms,
   isSlow: () => false,
   ...rest
 })
