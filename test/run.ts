@@ -18,7 +18,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     /** Number of files that run at the same time. */
-    jobs: { type: 'string', short: 'j', default: String(availableParallelism()) },
+    jobs: { type: 'string', short: 'j', default: String(availableParallelism() + 1) },
     /** Timeout of each file, in seconds. */
     timeout: { type: 'string', default: '180' },
     long: { type: 'boolean', default: false }
