@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 
-# The packages that the service runs with. A stage of its own: a change of the sources does not install them again.
+# Production packages, in a stage of their own: a change of the sources does not install them again.
 FROM node:24-bookworm-slim AS packages
 WORKDIR /app
 COPY package.json package-lock.json ./
@@ -29,14 +29,14 @@ COPY README.md CHANGELOG.md SECURITY.md ARCHITECTURE.md CONTRIBUTING.md ./
 COPY docs docs
 COPY examples/web/README.md examples/web/README.md
 
-# Within the container only: the outside reaches the ports that are published.
+# These addresses are inside the container. Only published ports are reachable from outside.
 ENV NODE_ENV=production HOST=0.0.0.0 OPS_HOST=0.0.0.0
 EXPOSE 3000 3001
 
-# By number, so that Kubernetes can see that it is not root. Any other works as well: nothing is written.
+# A number, so that Kubernetes can see that it is not root. Any other user works too, because no file is written.
 USER 1000:1000
 STOPSIGNAL SIGTERM
-# Not /ready: some engines restart a container that is unhealthy, which does not help when the database is away.
+# /live and not /ready: some engines restart an unhealthy container, which does not help while the database is away.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.OPS_PORT || 3001}/live`).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
 CMD ["node", "dist/src/server.js"]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs at each start, and makes only what is not there yet. Each service sees a volume of its own: the API neither the
+# Runs at each start, and makes only missing files. Each service has a volume of its own, so the API sees neither the
 # password of the schema's owner nor PostgreSQL's key.
 set -euo pipefail
 umask 077
@@ -10,7 +10,7 @@ for name in postgres owner service; do
 done
 [ -s postgres/jwt-secret ] || openssl rand -hex 32 >postgres/jwt-secret
 
-# Its own authority: the clients trust this certificate and no other.
+# A self-signed certificate: the clients trust no other.
 if [ ! -s postgres/server.crt ]; then
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 3650 \
     -subj /CN=postgres -addext subjectAltName=DNS:postgres \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the two images that the Dockerfile and compose.yaml begin with, from this machine's own files, where no registry
-# can be reached. Both have the interface of the official images as far as it is used here, and nothing else.
+# Builds the base images of the Dockerfile and compose.yaml from this machine's files, for machines without a registry.
+# They have only the parts of the official images that are used here.
 #
 # base-images.sh NODE NPM: the binary of Node, and the folder of npm
 set -euo pipefail
@@ -17,7 +17,7 @@ begin() {
   mkdir -p "$root"/usr/{bin,lib,lib64,sbin,share,local/bin,local/etc,local/lib/node_modules} "$root"/{tmp,root,etc/ssl/certs,var/lib}
   for name in bin lib lib64 sbin; do ln -s "usr/$name" "$root/$name"; done
   chmod 1777 "$root/tmp"
-  # As coreutils has them.
+  # Links as in coreutils.
   programs bash dash cat chmod chown cp env id install ln ls mkdir mv printf rm sleep test touch
   ln -s dash "$root/usr/bin/sh"
 }
@@ -48,12 +48,12 @@ commit() { # NAME ACCOUNT
 
 begin
 libraries "$node"
-# Node looks names up with these.
+# Node resolves host names with these.
 cp -L /lib/x86_64-linux-gnu/libnss_{dns,files}.so.2 "$root/lib/x86_64-linux-gnu/"
 cp "$node" "$root/usr/local/bin/node"
 cp -r "$npm" "$root/usr/local/lib/node_modules/npm"
 for name in npm npx; do ln -s "../lib/node_modules/npm/bin/$name-cli.js" "$root/usr/local/bin/$name"; done
-# How this machine reaches its registry.
+# This machine's settings for its registry.
 cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 npm config get cafile --location=global | sed -n 's/^\//cafile=\//p' >"$root/usr/local/etc/npmrc"
 buildah config --env PATH=/usr/local/bin:/usr/bin --cmd node "$container"

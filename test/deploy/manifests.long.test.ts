@@ -27,7 +27,7 @@ const service = kubernetes('service')
 /** PostgreSQL's default. */
 const MAX_CONNECTIONS = 100
 
-/** The configuration with the environment of the image. */
+/** The service's configuration in the image's environment. */
 const config = loadConfig({
   ...Object.fromEntries([...dockerfile.matchAll(/([A-Z_]+)=(\S+)/g)].map(([, name, value]) => [name, value])),
   DATABASE_URL: 'postgres://u:p@h/d',
@@ -36,7 +36,7 @@ const config = loadConfig({
 const pod = deployment.spec.template.spec
 const [container] = pod.containers
 
-/** Kubernetes' `512Mi` and Compose's `512m`, in MiB. */
+/** Converts Kubernetes' `512Mi` and Compose's `512m` into MiB. */
 const mebibytes = (text: string) => Number(/^(\d+)(Mi|m)$/.exec(text)?.[1])
 
 t.test('the linter finds no fault in the Dockerfile', async (t) => {
@@ -81,7 +81,7 @@ t.test('the manifests pass the schemas of the Kubernetes API', async (t) => {
   t.throws(() => new Deployment(wrong).validate(), /containerPort must be integer/)
 
   t.test('no manifest has a field that the API does not know', async (t) => {
-    // The schemas let unknown fields pass; TypeScript does not, in a literal.
+    // The schemas allow unknown fields. TypeScript refuses them in a literal.
     const unknownFields = (manifests: { kind: string; apiVersion: string }[]) => {
       const file = join(ROOT, 'dist-test/manifests.check.ts')
       const lines = manifests.map(

@@ -28,7 +28,7 @@ import { ROOT } from '../support/root.js'
 
 const { short } = parseArgs({ options: { short: { type: 'boolean', default: false } } }).values
 
-/** Not the Dockerfile's user: OpenShift chooses one of its own. */
+/** Another user than the Dockerfile's, because OpenShift chooses its own. */
 const OTHER_USER = '54321:54321'
 const REQUESTS = short ? 500 : 10_000
 const CONNECTIONS = 50
@@ -36,7 +36,7 @@ const CONNECTIONS = 50
 const folder = mkdtempSync(join(tmpdir(), 'tasks-deploy-'))
 writeFileSync(
   join(folder, 'containers.conf'),
-  // runc: crun refuses the mix of both versions of cgroups that some machines have.
+  // runc, because crun refuses machines with both versions of cgroups.
   `[containers]\ndefault_ulimits = ["nofile=10000:10000", "nproc=10000:10000"]
 [engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"
 [network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "${folder}/networks"\n`
@@ -50,7 +50,7 @@ const env = {
   ...process.env,
   ...ports,
   CONTAINERS_CONF: join(folder, 'containers.conf'),
-  // Images and containers of its own: the base images must not take the place of real ones.
+  // In a storage of their own, so that the base images do not replace real ones.
   CONTAINERS_STORAGE_CONF: join(folder, 'storage.conf'),
   DOCKER_HOST: `unix://${folder}/podman.sock`,
   COMPOSE_PROJECT_NAME: 'tasks-test'
@@ -67,7 +67,7 @@ const run = (command: string, args: string[], more: { cwd?: string } = {}) =>
   }).trim()
 const podman = (...args: string[]) => run('podman', args)
 const podmanAsync = (...args: string[]) => promisify(execFile)('podman', args, { env })
-// Without waiting in this process, which meanwhile runs the health checks.
+// Asynchronous, because this process also runs the health checks.
 const compose = (...args: string[]) => promisify(execFile)('docker-compose', args, { cwd: ROOT, env })
 const inspect = (container: string) => JSON.parse(podman('inspect', container))[0]
 
@@ -75,9 +75,9 @@ function step(text: string): void {
   console.log(`\n== ${text}`)
 }
 
-/** @returns why no container can run on this machine; undefined if one can */
+/** @returns the reason why this machine cannot run containers; undefined if it can */
 function engineFault(): string | undefined {
-  // This machine's own programs in an otherwise empty root, with the network that compose.yaml gets.
+  // An otherwise empty root with this machine's programs, on a network like that of compose.yaml.
   const root = join(folder, 'root')
   mkdirSync(root)
   for (const name of ['bin', 'lib', 'lib64']) symlinkSync(`usr/${name}`, join(root, name))
@@ -90,7 +90,7 @@ function buildImages(): void {
   const dockerfile = readFileSync(join(ROOT, 'Dockerfile'), 'utf8')
   const [, major] = /^FROM node:(\d+)-/m.exec(dockerfile) as unknown as [string, string]
   step(`Base images, with Node ${short ? process.version : major}`)
-  // The one that belongs to the Node that runs this.
+  // The npm of the running Node.
   let npm = join(dirname(process.execPath), '../lib/node_modules/npm')
   let node = process.execPath
   if (!short) {
@@ -131,7 +131,7 @@ function buildImages(): void {
   podman(...build, `--file=${last}`, '.')
 }
 
-/** Runs the health checks, which Podman leaves to systemd, on machines without it. */
+/** Runs the health checks on machines without systemd, to which Podman leaves them. */
 function runHealthChecks(): () => Promise<void> {
   let isOver = false
   const over = (async () => {
@@ -181,7 +181,7 @@ const fails = (work: () => unknown, what: RegExp) =>
     return true
   })
 
-/** Runs a command in a container, with its errors in what is thrown. */
+/** Runs a command in a container. A thrown error has its standard error. */
 const within = (container: string, ...command: string[]) =>
   execFileSync('podman', ['exec', container, ...command], { env, encoding: 'utf8', stdio: 'pipe' })
 
@@ -289,7 +289,7 @@ async function checkCompose(): Promise<void> {
   checkIsolation(other, OTHER_USER)
   checkHealthCheck(other)
   checkStop(other)
-  // Its network is in use as long as it exists.
+  // The container keeps its network in use.
   podman('rm', '--force', other)
 }
 
