@@ -84,9 +84,11 @@ function isPreflight({ method, headers }: FastifyRequest): boolean {
 }
 
 /**
- * Allows our headers and any other that the page asks for. Its libraries add some (`baggage`, `traceparent`,
- * `X-Requested-With`), and one that is not allowed blocks every request of the page. This is safe: the origin is checked,
- * and the API ignores the other headers. A browser never adds a bearer token by itself.
+ * Allows our headers and any other that the page asks for. Libraries in the page add headers, for example `baggage`,
+ * `traceparent` and `X-Requested-With`. A browser blocks a request if one of its headers is not allowed.
+ *
+ * This is safe: the origin is checked, and the API ignores the other headers. A browser never adds a bearer token by
+ * itself.
  */
 function allowedHeaders({ headers }: FastifyRequest): string[] {
   const asked = headers['access-control-request-headers']?.split(',').map((name) => name.trim()) ?? []

@@ -17,7 +17,7 @@ const MISNAMED = [
   'nodejs_active_resources_total'
 ]
 
-/** Node accepts more methods. A label for each would let any client add time series. */
+/** Node accepts more methods. If each had its own label, any client could add time series. */
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
 /**
@@ -69,8 +69,8 @@ export default fp(
 )
 
 /**
- * Registers a counter with one label. The caller keeps the values in `counts`, by the label's value: counting is then one
- * addition, and every label starts at 0.
+ * Registers a counter with one label. The caller keeps a number for each value of the label in `counts`. So counting is
+ * one addition, and every value starts at 0.
  */
 export function countsOf(
   registry: Registry,

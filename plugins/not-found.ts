@@ -3,15 +3,15 @@ import fp from 'fastify-plugin'
 import FindMyWay from 'find-my-way'
 import { MethodNotAllowed, RouteNotFound, UndecodablePath } from './errors/catalogue.js'
 
-/** A `sub` of 255 characters has up to 3,060 in a URL. Node limits all headers together to 16 KiB. */
+/** A `sub` of 255 characters has up to 3,060 characters in a URL. Node limits the URL and all headers to 16 KiB. */
 export const ROUTER = { ignoreTrailingSlash: true, maxParamLength: 16_384 }
 
-/** No route matches this path, and no client can send it: a URL's path begins with a slash. */
+/** No route matches this path. No client can send it, because the path of a URL begins with a slash. */
 const UNDECODABLE = '*undecodable'
 
 /**
- * Replaces a path that cannot be decoded by one that no route matches. The router would answer it without any hook, so
- * without authentication and CORS headers.
+ * Replaces a path that cannot be decoded by one that no route matches. The router would answer such a path itself. It
+ * would run no hook, so there would be no authentication and no CORS headers.
  */
 export function rewriteUrl({ url = '/' }: IncomingMessage): string {
   return isDecodable(url) ? url : UNDECODABLE
@@ -34,7 +34,7 @@ function isDecodable(url: string): boolean {
  */
 export default fp(
   async (app) => {
-    // A second router finds the path of a request regardless of its method.
+    // A second router finds a request's path, whatever its method is.
     const paths = FindMyWay(ROUTER)
     const methodsOf = new Map<string, Set<string>>()
     app.addHook('onRoute', ({ url, method }) => {
@@ -44,7 +44,8 @@ export default fp(
       methodsOf.set(url, methods)
     })
     app.addHook('onRequest', (request, reply, done) => {
-      // @fastify/cors adds a route for every OPTIONS. It has already answered the preflights, so others match no route.
+      // @fastify/cors adds a route for OPTIONS on every path, so is404 is false. It has answered all preflights before.
+      // No route of ours has OPTIONS.
       if (!request.is404 && request.method !== 'OPTIONS') return done()
       if (request.url === UNDECODABLE) return done(new UndecodablePath())
       const methods: Set<string> | undefined = paths.find('GET', request.url)?.store

@@ -4,12 +4,12 @@ import swagger from '@fastify/swagger'
 import fp from 'fastify-plugin'
 import { AT_LEAST_ONE_OF, STORABLE } from './validation.js'
 
-/** Resolved as a package import, because the built file is in another folder depth. */
+/** This is a package import, because a relative path would differ for the built file, which is in a deeper folder. */
 export const { version } = JSON.parse(
   readFileSync(createRequire(import.meta.url).resolve('#package.json'), 'utf8')
 ) as { version: string }
 
-/** The only optional body. */
+/** The schema of the only body that is optional. */
 const OPTIONAL_BODY = '#/components/schemas/SetCompletion'
 
 interface OpenapiObject {

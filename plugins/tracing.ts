@@ -91,7 +91,7 @@ export function startTracing({ serviceName, version }: { serviceName: string; ve
           request.log = reply.log = request.log.child({ trace_id: traceId, span_id: spanId })
           done()
         })
-        // Events of the body's stream run outside of the request's context.
+        // Handlers run in an event of the body's stream, which is outside of the request's context. This sets it again.
         app.addHook('preHandler', (request, _reply, done) => {
           context.with(request.opentelemetry().context as Context, done)
         })

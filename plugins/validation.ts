@@ -8,7 +8,7 @@ export const STORABLE = 'storable-text'
 
 export const NOT_BLANK = '\\S'
 
-/** HTTP allows these characters in a header without quotes: VCHAR of RFC 5234. */
+/** Visible ASCII characters: VCHAR of RFC 5234. */
 export const VISIBLE_ASCII = '^[\\x21-\\x7e]+$'
 
 /** Validation is strict: values are not coerced, filled in or removed, and every error is reported. */

@@ -8,7 +8,7 @@ export interface Claims {
   exp: number
 }
 
-/** Tolerated difference between the issuer's clock and ours. */
+/** Tolerated difference between the issuer's clock and ours, in milliseconds. */
 export const CLOCK_TOLERANCE_MS = 5_000
 
 const MAX_SUB_CHARACTERS = 255
@@ -33,13 +33,13 @@ export function checkClaims(
   if (issuer !== undefined && iss !== issuer) {
     return new Refusal('issuer', `iss is ${shown(iss)}, JWT_ISSUER is ${shown(issuer)}`)
   }
-  // aud is one audience or a list.
+  // `aud` is one audience, or a list of them.
   if (audience !== undefined && aud !== audience && !(Array.isArray(aud) && aud.includes(audience))) {
     return new Refusal('audience', `aud is ${shown(aud)}, JWT_AUDIENCE is ${shown(audience)}`)
   }
   return isUserId(sub)
     ? { sub, exp }
-    : // The log holds no user ids.
+    : // The log must not contain user ids, so this line does not show the value.
       new Refusal('subject', `sub is not a text of 1 to ${MAX_SUB_CHARACTERS} characters that can be stored`)
 }
 
@@ -51,8 +51,8 @@ function timestamp(seconds: number): string {
 }
 
 /**
- * PostgreSQL cannot store NUL or lone surrogates. If they were replaced, two users whose ids differ only there would
- * become one.
+ * PostgreSQL cannot store NUL or lone surrogates. Replacing them would be dangerous: two users whose ids differ only in
+ * such a character would become one.
  */
 function isUserId(sub: unknown): sub is string {
   return (

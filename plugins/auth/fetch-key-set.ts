@@ -7,12 +7,12 @@ const TIMEOUT_MS = 2_500
 const MAX_BYTES = 1_048_576
 const MAX_NAME_CHARACTERS = 300
 
-/** The answer is no key set. The message continues a sentence whose subject is the URL. */
+/** The answer is not a key set. The message continues a sentence whose subject is the URL. */
 class UnusableAnswer extends Error {}
 
 /**
- * Fetches a key set, and drops entries that are no objects. It follows no redirect: only the operator chooses the key
- * server.
+ * Fetches a key set, and drops entries that are not objects. It follows no redirect, because only the operator may choose
+ * the key server.
  *
  * @throws Error whose message has the URL and the reason, for the operator's log
  */
@@ -91,7 +91,8 @@ function withoutEdwardsName(key: JWK): JWK {
 function reasonOf(error: Error): string {
   if (error instanceof UnusableAnswer) return error.message
   if (error.name === 'TimeoutError') return `did not answer within ${TIMEOUT_MS} ms`
-  // The message of fetch is only "fetch failed". If several addresses refused, the cause has a code but no message.
+  // The message of fetch is only "fetch failed"; the cause has the reason. If several addresses refused the connection,
+  // the cause has a code but no message.
   const { message, code } = (error.cause ?? error) as NodeJS.ErrnoException
   return `cannot be read: ${message || code}`
 }

@@ -3,23 +3,23 @@ import { type CryptoKey, createLocalJWKSet, errors, exportSPKI } from 'jose'
 import { Unavailable } from '../errors/catalogue.js'
 import { fetchKeySet, nameOf } from './fetch-key-set.js'
 
-/** Longest time that a request waits for keys, in milliseconds: the minimum gap between fetches, and one fetch. */
+/** Longest time that a request waits for keys, in milliseconds: `FETCH_INTERVAL_MS`, and 1,900 ms for the fetch. */
 const MAX_WAIT_MS = 2_900
 /** Number of requests that may wait for keys at the same time. */
 const MAX_WAITING = 1_000
-/** Keys older than this are fetched again. A removed key is accepted no longer than that. */
+/** Keys older than this, in milliseconds, are fetched again. After that a removed key verifies no more tokens. */
 const MAX_AGE_MS = 240_000
 /** Minimum time between the starts of two fetches, so that traffic cannot amplify an outage of the key server. */
 const FETCH_INTERVAL_MS = 1_000
 /** Tokens with unknown keys may cause this many fetches in a row, and then one more in each EXTRA_FETCH_MS. */
 const EXTRA_FETCHES = 5
 const EXTRA_FETCH_MS = 5_000
-/** Number of keys that are tried for one token: each costs the check of a signature. */
+/** Most keys that are tried for one token. Each try costs the check of a signature. */
 const MAX_KEYS_TRIED = 5
 /** RFC 7518, section 3.3. */
 const MIN_RSA_BITS = 2_048
 
-/** The members of a token's header that select keys. Without `kid`, every key for `alg` fits. */
+/** The members of a token's header that select keys. Without `kid`, every key of the type for `alg` fits. */
 export type KeyHint = { alg: string; kid?: string }
 
 /**
@@ -39,6 +39,7 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
   let running: Promise<void> | undefined
   /** The next extra fetch. It waits for the minimum time between fetches, and all requests share it. */
   let scheduled: Promise<void> | undefined
+  /** The budget of extra fetches. Each moves this time by `EXTRA_FETCH_MS`, from now or from its last value. */
   let extraPaidUntil = Number.NEGATIVE_INFINITY
   let waiting = 0
   const pems = new WeakMap<CryptoKey, Promise<string>>()
@@ -78,7 +79,7 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
   }
 
   async function waitFor(fetching: Promise<void>, since: number): Promise<void> {
-    // If no request waits for it in the end, its rejection must still have a handler.
+    // The request may end before the fetch. Then the fetch's rejection must still have a handler.
     fetching.catch(() => {})
     if (waiting >= MAX_WAITING) {
       throw new Unavailable({ cause: new Error(`${name}: ${waiting} requests wait for it already`) })
@@ -114,7 +115,7 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
     try {
       if (find) yield await find(hint)
     } catch (error) {
-      // For any other error no usable key fits.
+      // Any other error means that no usable key fits.
       if (error instanceof errors.JWKSMultipleMatchingKeys) yield* error
     }
   }

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 
-/** The reasons do not depend on a token's content, so the log below is bounded. */
+/** The list of reasons is fixed. So no token can add lines to the log below, which has one a minute for each reason. */
 export const REASONS = [
   'no token',
   'no bearer token',

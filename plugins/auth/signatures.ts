@@ -23,7 +23,7 @@ export async function signatureCheck(
 ): Promise<(token: string) => Payload | Refusal | Promise<Payload | Refusal>> {
   const { keys } = auth
   await app.register(jwt, {
-    // Keys from a URL are passed with each token instead.
+    // If the keys come from a URL, each call of `verify` passes its key instead.
     secret: keys.kind === 'secret' ? keys.secret : () => Promise.reject(new Error('no key was given')),
     decode: { complete: true },
     verify: {
@@ -72,7 +72,7 @@ function verifyWithKeysAt(app: FastifyInstance, url: string, auth: AuthOptions) 
     const decoded = decode(app, token)
     if (decoded instanceof Refusal) return decoded
     const { alg, kid } = decoded.header
-    // Such a token must not cause a fetch.
+    // A token with another algorithm must not cause a fetch.
     if (!isAsymmetric(alg)) return wrongAlgorithm(alg, ASYMMETRIC)
     if (kid !== undefined && typeof kid !== 'string') {
       return new Refusal('unknown key', `kid is ${shown(kid)}, not a text`)
@@ -81,9 +81,11 @@ function verifyWithKeysAt(app: FastifyInstance, url: string, auth: AuthOptions) 
     for (;;) {
       const result = verifyWithEach(token, await keys.find(hint, since), hint)
       if (!(result instanceof Refusal)) return result
-      // The token's key may be newer than the current ones. Without a kid, an older key is tried, and its signature fails.
+      // The token's key may be newer than the current ones. Without a kid, all current keys that fit are tried, so the
+      // reason is then `signature`.
       const mayBeNew = result.reason === 'unknown key' || (result.reason === 'signature' && kid === undefined)
-      // Invalid claims stay invalid with newer keys. Clients may repeat an expired token for a long time.
+      // A token with invalid claims stays invalid with newer keys, so it causes no fetch. Clients may repeat an expired
+      // token for a long time.
       if (!mayBeNew || checkClaims(decoded.payload, auth) instanceof Refusal) return result
       if (!(await keys.renew(since))) return result
     }

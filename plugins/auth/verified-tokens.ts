@@ -1,18 +1,18 @@
 import { CLOCK_TOLERANCE_MS, type Claims } from './claims.js'
 
-/** Longest time until a token is verified again, in milliseconds. */
+/** Longest time for which a verified token is remembered, in milliseconds. */
 const VERIFIED_MS = 30_000
-/** Number of entries, each of at most `VERIFIED_CHARACTERS`: together at most 20 MB. */
+/** Most tokens that are remembered. Each has at most `VERIFIED_CHARACTERS`, so together they have at most 20 MB. */
 const VERIFIED_TOKENS = 5_000
 const VERIFIED_CHARACTERS = 4_096
 
 /**
- * Caches the `Authorization` headers with a valid token. A client sends the same one again and again. Verifying it takes
- * 7 µs with HS256, the cheapest algorithm; this look-up takes less than 1 µs.
+ * Caches the `Authorization` headers with a valid token. A client sends the same header again and again. Verifying its
+ * token takes 7 µs with HS256, the cheapest algorithm; this look-up takes less than 1 µs.
  *
- * An entry ends at the latest with its token's `exp` and the tolerance. A removed key is refused after the key set's
- * maximum age and `VERIFIED_MS`, together under 5 minutes. Refused tokens are not cached, so only an issuer's users can
- * fill the cache.
+ * No entry outlives its token's `exp` plus the tolerance. Tokens of a removed key are refused after the key set's maximum
+ * age plus `VERIFIED_MS`: together under 5 minutes. Refused tokens are not cached, so only an issuer's users can fill the
+ * cache.
  */
 export function verifiedTokens() {
   const entries = new Map<string, { claims: Claims; until: number }>()

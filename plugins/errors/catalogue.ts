@@ -22,7 +22,7 @@ export const STATUS_OF = {
 
 export type ErrorCode = keyof typeof STATUS_OF
 
-/** Marks an error as an answer of this service. Libraries may use the same codes in their own errors. */
+/** Marks an error as an answer of this service. A check of `code` would not do: libraries may use the same codes. */
 class ApiError extends Error {}
 
 /** @returns undefined for an error of a library, or any other thrown value */
@@ -31,11 +31,11 @@ export function problemCodeOf(error: unknown): ErrorCode | undefined {
   return error instanceof ApiError ? ((error as FastifyError).code.toLowerCase() as ErrorCode) : undefined
 }
 
-// These errors are answers, not bugs. They have no stack, because unwinding one for every bad token would be expensive.
+// These errors are answers, not bugs. They have no stack, because recording one for every bad token would be expensive.
 const define = (code: ErrorCode, detail: string) =>
   createError(code, detail, STATUS_OF[code], ApiError as ErrorConstructor, false)
 
-// The message is the `detail` of the answer. It must contain nothing that the client may not know.
+// The message is the `detail` of the answer, so it must contain no secret and no internals.
 export const BadRequest = define('bad_request', '%s')
 export const UndecodablePath = define('bad_request', 'The path of the URL cannot be decoded.')
 export const InvalidHttp = define('bad_request', 'This is not a valid HTTP request.')
@@ -75,7 +75,7 @@ export const Unavailable = define(
   'The service cannot answer at the moment. Try again shortly.'
 )
 
-/** The reason of a 503: one of the database's, or the key server. */
+/** The reason of a 503: one of the database's reasons, or `keys` for the key server. */
 export type ShedReason = OutageReason | 'keys'
 
 export const shedReason = (error: Error): ShedReason =>

@@ -93,7 +93,7 @@ async function answer(
     logRefusal(request, error, shedReason(thrown))
     reply.header('Retry-After', '1')
   }
-  // Only on this 415: RFC 9110, section 12.5.3.
+  // RFC 9110, section 12.5.3, allows this header only on a 415 about the content coding.
   if (error.constructor === UnsupportedContentCoding) reply.header('Accept-Encoding', 'identity')
   if (code === 'unauthorized') reply.header('WWW-Authenticate', challenge(error))
   return reply
@@ -127,12 +127,12 @@ function refusalLog() {
   }
 }
 
-/** A request without a token gets no error code: RFC 6750, section 3. */
+/** The challenge for a request without a token has no error code: RFC 6750, section 3. */
 function challenge(error: Error): string {
   return `Bearer realm="tasks"${error.constructor === InvalidToken ? ', error="invalid_token"' : ''}`
 }
 
-/** Replaces a foreign error by one of ours, because its message may reveal internals. */
+/** Replaces an error of a library or of the database by one of ours, because its message may reveal internals. */
 function translate(error: FastifyError, request: FastifyRequest): Error {
   if (problemCodeOf(error)) return error
   if (error instanceof DatabaseUnavailable) return new Unavailable({ cause: error.cause })

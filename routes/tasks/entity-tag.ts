@@ -1,6 +1,6 @@
 import { InvalidEntityTags } from '../../plugins/errors/catalogue.js'
 
-/** The strong entity tag of a version: RFC 9110, section 8.8.3. The version is a counter, so no tag is used twice. */
+/** The strong entity tag of a version: RFC 9110, section 8.8.3. The version is a counter, so tags never return. */
 export const entityTag = (version: number): string => `"${version}"`
 
 /**
@@ -30,7 +30,7 @@ export function isNamed(ifNoneMatch: string | undefined, version: number): boole
  * RFC 9110, section 13.1.1, compares `If-Match` strongly, because a weak tag may stand for several contents. Ours cannot:
  * the tag is the version itself, and every change makes a new version.
  *
- * @returns undefined for a tag that is no version, or too large for PostgreSQL's integer
+ * @returns undefined for a tag that is not a version, or that is too large for PostgreSQL's integer
  */
 function versionOf(tag: string): number | undefined {
   const version = /^([1-9]\d{0,8})(?:--?(?:gzip|br|zstd|deflate))?$/.exec(tag)?.[1]

@@ -20,7 +20,7 @@ import {
 import { PROBLEM_JSON, Problem, problem } from '../../plugins/errors/index.js'
 import { sentenceOf, type Violation } from '../../plugins/validation.js'
 
-/** A reference to a shared schema, with the type of that schema. */
+/** A `$ref` to a shared schema, with the static type of that schema. */
 export const ref = <T extends TSchema>(schema: T) => Type.Unsafe<Static<T>>({ $ref: `${schema.$id}#` })
 
 export const header = (description: string, schema: object = { type: 'string' }) => ({

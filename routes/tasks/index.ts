@@ -9,7 +9,7 @@ import * as schemas from './schemas.js'
 
 const COMPLETED = { all: undefined, pending: false, completed: true }
 
-/** The six operations on tasks, below `/api/:userId/tasks`. The path's user must be the token's. */
+/** The six operations on tasks, below `/api/:userId/tasks`. The user in the path must be the user of the token. */
 const routes: FastifyPluginAsyncTypebox = async (app) => {
   const tasks = taskRepository(app.db)
 
@@ -18,11 +18,11 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
   }
   app.addHook('preHandler', app.requireOwner)
 
-  // The handlers use the token's user, never the path's.
+  // All handlers take the user from the token, never from the path.
 
   app.get('', {
     schema: schemas.listTasks,
-    // An HTML form without a choice sends an empty status.
+    // An HTML form sends an empty status if its user chose none.
     preValidation: (request, _reply, done) => {
       if ((request.query.status as string) === '') request.query.status = 'all'
       done()
@@ -30,7 +30,7 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
     handler: async (request, reply) => {
       const list = await tasks.list(request.user.sub, COMPLETED[request.query.status ?? 'all'])
       if (Array.isArray(list)) return list
-      // Fastify's own serialiser for the array above. Its type is the same for all routes, and too narrow.
+      // The serialiser that Fastify uses for the array above. Fastify's type for it does not know this route's schema.
       const serialize = reply.getSerializationFunction('200', 'application/json') as unknown
       const stream: unknown = await jsonArray(list, serialize as (batch: Task[]) => string)
       return reply.type('application/json; charset=utf-8').send(stream as Task[])
@@ -68,7 +68,7 @@ const routes: FastifyPluginAsyncTypebox = async (app) => {
 
   app.patch('/:taskId/complete', {
     schema: schemas.toggleTaskCompletion,
-    // No body means the same as an empty object. axios sends null instead of no body.
+    // No body means the same as an empty object. Where there is no body, axios sends null.
     preValidation: (request, _reply, done) => {
       request.body ??= {}
       done()

@@ -1,12 +1,12 @@
 import { Readable } from 'node:stream'
 
-/** Timeout for each batch, in milliseconds. A client that reads nothing for so long is gone, or blocks on purpose. */
+/** Timeout for each batch, in milliseconds. A client that reads nothing for this long is gone, or blocks on purpose. */
 const STALLED_MS = 10_000
 /** Timeout for a whole array, in milliseconds. 100,000 tasks have about 25 MB, so this is enough at 200 kB/s. */
 const LONGEST_MS = 120_000
 
 /**
- * Writes the rows of all batches as one JSON array: one piece of text for each batch, and the end.
+ * Writes the rows of all batches as one JSON array. It yields a piece of text for each batch, and one for the end.
  *
  * @param serialize makes the JSON array of one batch
  */
@@ -27,7 +27,7 @@ export async function* jsonPieces<T>(
  * slow, the stream fails, so that the client sees that the array is incomplete.
  *
  * @param serialize makes the JSON array of one batch
- * @throws the error of the first batch: nothing was sent yet, so there can still be an error answer
+ * @throws the error of the first batch: nothing was sent yet, so the caller can still answer with an error
  */
 export async function jsonArray<T>(
   batches: AsyncIterable<T[]>,
@@ -36,7 +36,7 @@ export async function jsonArray<T>(
   const iterator = jsonPieces(batches, serialize)
   const first = await iterator.next()
   const stream = Readable.from(pieces(), { objectMode: false })
-  // The finally block below does not run if the generator was never started.
+  // This ends the batches when the stream closes early. `pieces` cannot do it, because it may never have started.
   stream.once('close', () => void iterator.return(undefined))
   const tooSlow = () => stream.destroy(new Error('the client did not read the list in time'))
 

@@ -44,7 +44,7 @@ export const Task = Type.Object(
   { $id: 'Task', description: 'A task of a user.', examples: [TASK] }
 )
 
-/** A function, because each schema needs a copy of its own. */
+/** This is a function, because each schema needs its own copy of the property. */
 const title = () =>
   Type.String({
     minLength: 1,
@@ -141,11 +141,12 @@ export const ListQuery = Type.Object({
   )
 })
 
-/** An optional request header, documented in its usual case. Fastify and Node have headers in lower case. */
+/** An optional request header. The document shows its usual case. Node and Fastify have header names in lower case. */
 const optionalHeader = <const Name extends string>(name: Name, schema: TSchema) =>
   Type.Object({ [name]: Type.Optional(schema) }) as TSchema as TUnsafe<{ [K in Lowercase<Name>]?: string }>
 
-// These headers have no examples: documentation pages would send them with every request, and the version would not match.
+// These headers have no examples. A documentation page would send an example with every request, and its version would
+// not match.
 const IfMatch = optionalHeader(
   'If-Match',
   Type.String({
