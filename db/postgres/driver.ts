@@ -43,6 +43,8 @@ export interface ConnectionEvents {
  * - It retries a statement with a stale plan. While it waits for the description it sends other statements, and their rows
  *   go to the wrong ones, so to other users. `neverRetry` makes such a statement fail instead.
  * - By default it asks each new connection for array types, and a failure of that query ends the process.
+ * - It asks for the types of a statement's values before it sends them, and PgBouncer loses track. `sendAtOnce` prevents
+ *   it.
  *
  * @throws the error of the system, of TLS or of PostgreSQL
  */
@@ -70,8 +72,9 @@ export async function openClient(
       if (routine === 'SyncRepWaitForLSN') events?.onStandbyUnconfirmed()
     },
     onclose: () => events?.onClosed(),
-    // PgBouncer refuses other parameters, for instance statement_timeout.
-    connection: { application_name: 'tasks-api', ...target.settings, TimeZone: 'UTC', DateStyle: 'ISO' },
+    // PgBouncer refuses other parameters, for instance statement_timeout. DateStyle is spelt as the server reports it.
+    // Otherwise PgBouncer before 1.22 sets it again in each transaction (pgbouncer issue 879).
+    connection: { application_name: 'tasks-api', ...target.settings, TimeZone: 'UTC', DateStyle: 'ISO, MDY' },
     types: {
       timestamp: { to: TIMESTAMPTZ, from: [TIMESTAMPTZ], parse: toTimestamp, serialize: String }
     },
@@ -86,21 +89,26 @@ export async function openClient(
     }
   })
   neverRetry(sql)
-  const request = (text: string, parameters: unknown[]) =>
-    Object.assign(sql.unsafe(text, parameters as string[], { prepare: true }), { isRequest: true })
+  let isDirect = false
+  const request = (text: string, parameters: unknown[]) => {
+    // A pooler may run the next statement on another server connection, which does not know the name.
+    const query = sql.unsafe(text, parameters as string[], { prepare: isDirect })
+    return Object.assign(isDirect ? query : sendAtOnce(query), { isRequest: true })
+  }
   const destroy = () => {
     void sql.end({ timeout: 0 })
     wire.reset()
   }
   try {
     if (sql.options.target_session_attrs) throw new Error('PGTARGETSESSIONATTRS must not be set')
+    // Without a name, because it is not known yet whether a pooler is in between.
     const rows = await sql`
       select pg_is_in_recovery() as standby, current_setting('transaction_read_only') = 'on' as read_only,
-        pg_backend_pid() as pid`
+        pg_backend_pid() as pid`.simple()
     const { pid, secret } = rows.state
     const [row] = rows
     // A pooler sends process ids of its own.
-    const isDirect = row?.pid === pid
+    isDirect = row?.pid === pid
     const sentAt = performance.now()
     await sql`select 1`.simple()
     return {
@@ -182,6 +190,15 @@ function neverRetry(sql: postgres.Sql): void {
       this.reject(error)
     }
   })
+}
+
+/**
+ * Makes the driver send a statement together with its values. Otherwise it first asks for the types of the values, without
+ * a Sync. If an earlier statement ends now, PgBouncer takes the server connection for idle, and closes it or passes it on.
+ * The answer is lost (pgbouncer issue 759).
+ */
+function sendAtOnce<Q extends object>(query: Q): Q {
+  return Object.defineProperty(query, 'describeFirst', { get: () => false, set() {} })
 }
 
 const collect = (row: unknown, rows: unknown) => (rows as unknown[]).push(row)

@@ -89,8 +89,9 @@ export async function requestCancel(
     message.writeInt32BE(CANCEL_REQUEST_CODE, 4)
     message.writeUInt32BE(pid, 8)
     message.writeUInt32BE(secret, 12)
-    // The server closes the connection after it has signalled the backend.
-    socket.end(message)
+    // The server closes the connection after it has signalled the backend. This end must not close first: PgBouncer 1.18
+    // would crash (pgbouncer issue 801).
+    socket.write(message)
     socket.resume()
     setTimeout(reset, milliseconds).unref()
   } catch {
