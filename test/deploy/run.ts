@@ -38,7 +38,7 @@ writeFileSync(
   join(folder, 'containers.conf'),
   // runc, because crun refuses machines with both versions of cgroups.
   `[containers]\ndefault_ulimits = ["nofile=10000:10000", "nproc=10000:10000"]
-[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"
+[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\ntmp_dir = "${folder}/tmp"
 [network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "${folder}/networks"\n`
 )
 writeFileSync(
@@ -83,7 +83,10 @@ function engineFault(): string | undefined {
   for (const name of ['bin', 'lib', 'lib64']) symlinkSync(`usr/${name}`, join(root, name))
   const args = ['run', '--rm', '--volume=/usr:/usr:ro', '--rootfs', root, 'true']
   const { status, stderr, error } = spawnSync('podman', args, { env, encoding: 'utf8' })
-  return status === 0 ? undefined : (error?.message ?? stderr.trim())
+  if (status === 0) return undefined
+  // Without the rights of root, Podman leaves a process that holds its namespaces. This ends it.
+  spawnSync('podman', ['system', 'migrate'], { env })
+  return error?.message ?? stderr.trim().split('\n').at(-1)
 }
 
 function buildImages(): void {
