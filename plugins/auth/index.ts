@@ -33,7 +33,7 @@ export default fp<{ auth: AuthOptions }>(
     const accepted = { cache: 0, verified: 0 }
     countsOf(app.metrics, {
       name: 'auth_tokens_accepted_total',
-      help: 'Requests with a valid token, by whether it had been verified moments before or had to be now.',
+      help: 'Requests with a valid token, by source: remembered since its last verification, or verified now.',
       label: 'source',
       counts: accepted
     })

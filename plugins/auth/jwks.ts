@@ -39,7 +39,10 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
   let running: Promise<void> | undefined
   /** The next extra fetch. It waits for the minimum time between fetches, and all requests share it. */
   let scheduled: Promise<void> | undefined
-  /** The budget of extra fetches. Each moves this time by `EXTRA_FETCH_MS`, from now or from its last value. */
+  /**
+   * The budget of extra fetches, as a time. Each fetch moves it `EXTRA_FETCH_MS` ahead. The budget is used up while this
+   * time is more than `EXTRA_FETCHES - 1` such steps ahead.
+   */
   let extraPaidUntil = Number.NEGATIVE_INFINITY
   let waiting = 0
   const pems = new WeakMap<CryptoKey, Promise<string>>()

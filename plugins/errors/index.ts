@@ -85,7 +85,7 @@ async function answer(
 ) {
   // JavaScript can throw any value, even null.
   const thrown =
-    anything instanceof Error ? anything : (new Error('what was thrown is no error') as FastifyError)
+    anything instanceof Error ? anything : (new Error('the thrown value is not an Error') as FastifyError)
   const error = translate(thrown, request)
   const code = problemCodeOf(error) as ErrorCode
   if (code === 'internal') request.log.error({ req: request, err: causeOf(thrown) }, 'request failed')
