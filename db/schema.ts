@@ -16,7 +16,7 @@ const utcTimestamp = (name: string) => timestamp(name, { withTimezone: true, pre
 /**
  * Columns, rows and JSON have the same names, so no code maps between them.
  *
- * The primary key begins with the user, so every statement needs the owner to find a task. Ids are UUIDv7 and sort by
+ * The primary key begins with the user, so a statement must name the owner to find a task. Ids are UUIDv7 and sort by
  * age, so a user's list, newest first, is one backward scan of this index.
  */
 export const tasks = pgTable(

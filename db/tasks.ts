@@ -70,9 +70,10 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
     .orderBy(desc(tasks.id))
     .$dynamic()
 
-  // PostgreSQL expects an unknown limit to return a tenth of the rows. Then it scans the key backward instead of sorting
-  // (docs/statements.md). A null limit returns all rows. The subquery hides the value from custom plans too, because a
-  // stream's connection often closes before it has a generic plan. Drizzle's type allows only numbers and placeholders.
+  // For a generic plan PostgreSQL assumes that an unknown limit returns a tenth of the rows. So it scans the key backward
+  // instead of sorting (docs/statements.md). A null limit returns all rows. The subquery hides the value from custom plans
+  // too, because a stream's connection often closes before it has a generic plan. Drizzle's type allows only numbers and
+  // placeholders.
   const noLimit = sql`(select null::bigint)` as unknown as number
   const streamStatement = prepareStream(everyTask.limit(noLimit))
   // The limit is a parameter, so that the generic plan scans the key backward.
@@ -118,7 +119,7 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
       .update(tasks)
       .set({
         title: sql`coalesce(${sql.placeholder('title')}::text, ${tasks.title})`,
-        // null is a valid description, so another parameter says if there is one to set.
+        // null is a valid description, so another parameter tells whether the request has one.
         description: sql`case when ${sql.placeholder('has_description')}::boolean
         then ${sql.placeholder('description')}::text else ${tasks.description} end`,
         ...completion(sql`coalesce(${sql.placeholder('completed')}::boolean, ${tasks.completed})`)
@@ -244,7 +245,7 @@ export async function deleteUser(orm: Orm, user_id: string): Promise<{ tasks: nu
   return counts as NonNullable<typeof counts>
 }
 
-/** Upper and lower case are the same id, so they must sort equally. */
+/** An id in upper case is the same as in lower case, so both must sort equally. */
 export const oneTask = ({ user_id, id }: Values): LockTarget => ({
   user: String(user_id),
   task: String(id).toLowerCase()

@@ -187,7 +187,8 @@ export function loadConfig(env: Record<string, string | undefined>): Readonly<Co
 }
 
 /**
- * Reads the part that commands on the database need. They run without a source of keys, so a job that migrates gets none.
+ * Reads the settings of the database, for commands like `db:migrate`. They need no source of keys, so a job that migrates
+ * needs no secret for tokens.
  *
  * @throws StartError as `loadConfig`
  */

@@ -27,8 +27,8 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
 
   // By default Node answers an unknown Expect with an empty 417, before any hook runs.
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
-  // Before decorateListen, whose preClose hook waits for open connections: their answers must already say that they are
-  // the last.
+  // This must come before decorateListen. That adds a preClose hook, which waits for open connections to end. Their
+  // answers must already have "Connection: close".
   lingerOnClose(app)
   decorateListen(app)
   return app

@@ -7,7 +7,7 @@ import { httpServer } from './http-server.js'
 /** Timeout of the database's answer to `/ready`, in milliseconds. */
 export const READY_MS = 1_000
 
-/** The documentation page and its files replace this policy by their own. */
+/** The documentation page and its files replace this policy with one of their own. */
 const SECURITY_HEADERS = {
   'Content-Security-Policy': "default-src 'none'; frame-ancestors 'none'",
   'Referrer-Policy': 'no-referrer',
@@ -85,8 +85,8 @@ export function urlOf(app: FastifyInstance): string {
 }
 
 /**
- * The API's URL for a client of the operations listener, which may be on another host. The client's host name for this
- * listener also leads to the API if the API listens on the same address.
+ * The API's URL for a client of the operations listener, which may be on another host. If the API listens on the
+ * same address as this listener, the client reaches it under the same host name.
  */
 function urlFor({ hostname, socket }: FastifyRequest, api: FastifyInstance): string {
   const { address, port } = addressOf(api)

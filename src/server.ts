@@ -23,7 +23,7 @@ try {
 } catch (error) {
   if (!(error instanceof StartError)) throw error
   console.error(error.message)
-  // process.exitCode would not do: a database that is open already keeps the process alive.
+  // Setting process.exitCode is not enough: an open database keeps the process alive.
   process.exit(1)
 }
 

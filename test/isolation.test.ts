@@ -62,7 +62,7 @@ const comparable = ({ status, headers, text }: Answer) => {
   return { status, headers: rest, text }
 }
 
-/** Each id equals the next for some wrong comparison: ignoring case, trimmed, decoded twice, as a pattern. */
+/** A wrong comparison would take some neighbours here for equal: ignoring case, trimmed, decoded twice, as a pattern. */
 const ALIKE = [
   'alice2',
   'Alice2',

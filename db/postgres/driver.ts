@@ -39,7 +39,8 @@ export interface ConnectionEvents {
  * - It leaves sockets without error listeners, and checks certificates for an IP address against "localhost" (socket.ts).
  * - Its cancel() drops a promise whose rejection ends the process. It also marks queued statements as cancelled, and their
  *   answers go to the next statements. socket.ts sends cancel requests instead.
- * - After an error it appends the next answer's rows to those of the failed one. `collect` does not count rows.
+ * - After an error it appends the next answer's rows to those of the failed one: its row index goes on. `collect` uses
+ *   no index.
  * - It retries a statement with a stale plan. While it waits for the description it sends other statements, and their rows
  *   go to the wrong ones, so to other users. `neverRetry` makes such a statement fail instead.
  * - By default it asks each new connection for array types, and a failure of that query ends the process.
@@ -124,7 +125,7 @@ export async function openClient(
           try {
             return await cancelUnlessCommitting(target, address, pid)
           } catch (error) {
-            // With too many connections the check is not possible. The connection must be cancelled all the same.
+            // With too many connections the check is not possible. The statement must be cancelled all the same.
             if ((error as { code?: string }).code !== TOO_MANY_CONNECTIONS) return false
           }
         }

@@ -91,7 +91,7 @@ const PARAMETERS: Record<string, Rule> = {
   keepalives_interval: anything,
   keepalives_count: anything,
   tcp_user_timeout: anything,
-  // A random order includes the order of the URL.
+  // Any order of the hosts is a valid random order, also that of the URL.
   load_balance_hosts: [/^(disable|random)$/, 'must be disable or random'],
   replication: [/^(false|off|no|0)$/i, 'is not supported, because the service does not replicate'],
   gssencmode: [/^(disable|prefer)$/, 'must be disable or prefer, because the driver has no GSSAPI'],
@@ -136,7 +136,7 @@ const PARAMETERS: Record<string, Rule> = {
   max_idle_connection_lifetime: anything,
   sslaccept: [/^accept_invalid_certs$/, 'is not supported: sslmode=verify-full checks the certificate'],
   sslidentity: refused('is not supported: sslcert and sslkey name the same as PEM files'),
-  // Gives sslmode libpq's meaning in node-postgres. Here it always has that.
+  // In node-postgres this gives sslmode libpq's meaning, which it always has here.
   uselibpqcompat: anything,
   // Supabase and Vercel add these to recognise their own URLs.
   supa: anything,

@@ -6,8 +6,8 @@ import type { Pool, Ticket } from './pool.js'
 import { type Cancellable, laps, type Session } from './session.js'
 
 /**
- * If a write or a batch exceeds its expected duration by this time, in milliseconds, it waits for a lock. Then it is
- * cancelled, and each of its writes is retried on a connection of its own, so that it delays no others.
+ * If a write or a batch exceeds its expected duration by this time, in milliseconds, it probably waits for a lock. Then it
+ * is cancelled, and each of its writes is retried on a connection of its own, so that it delays no others.
  */
 const LOCKED_MS = 500
 

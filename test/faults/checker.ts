@@ -57,7 +57,7 @@ function checkUser(user: string, operations: Operation[]): Violation[] {
   const deleted = new Set(
     operations.flatMap(({ request }) => (request.kind === 'delete' ? [request.id] : []))
   )
-  /** Every task that anybody saw, with the mark it had. */
+  /** The id of every task in an answer, with its mark. */
   const marks = new Map<string, string>()
   for (const { answer } of operations) {
     for (const task of seenIn(answer)) {
@@ -111,7 +111,7 @@ const seenIn = (answer: Operation['answer']): SeenTask[] =>
 
 function checkOrder(list: Operation, creates: Map<string, Create[]>, report: Report): void {
   const tasks = list.answer?.tasks ?? []
-  // Of the tasks before, all newer, the one whose creation ended first.
+  // All tasks before this one in the list are newer. Of these, `newer` is the one whose creation ended first.
   let newer: Create | undefined
   for (const [index, task] of tasks.entries()) {
     const before = tasks[index - 1]
@@ -132,7 +132,7 @@ function checkOrder(list: Operation, creates: Map<string, Create[]>, report: Rep
   }
 }
 
-/** Of all changes, each makes a version of its own. */
+/** Two changes of a task must not make the same version. */
 function checkVersions(id: string, operations: Operation[], report: Report): void {
   const made = operations.filter(
     (one) => fateOf(one) === 'done' && one.request.kind !== 'get' && one.answer?.version !== undefined
@@ -149,7 +149,7 @@ function checkTask(id: string, operations: Operation[], report: Report): void {
   const { linearizable, decided, placed, state } = searchLinearization(UNBORN, steps, keyOf)
   if (linearizable) return
   const what = decided ? 'no order of its operations explains the answers' : 'the search took too long'
-  // The answered ones are placed about in their order, so what could not be is hereabouts.
+  // The search places answered operations roughly in their order, so the contradiction is near the last placed one.
   const from = Math.max(0, Math.min(placed - SHOWN / 2, sorted.length - SHOWN))
   const text = `the task ${id}: ${what}; ${placed} of them fit, up to ${JSON.stringify(state)}`
   report(decided ? 'not linearizable' : 'not checked', text, sorted.slice(from, from + SHOWN))

@@ -9,7 +9,7 @@ import { type DatabaseKind, databaseEnv, KINDS } from './databases.js'
 import { SECRET, sign } from './sign.js'
 import t, { type Test } from './tap.js'
 
-// In a file of its own, because a program that is no test must not import tap.
+// sign.ts is a file of its own, because programs that are not tests use it, and must not import tap.
 export { SECRET, sign }
 
 export interface Answer {
@@ -18,7 +18,7 @@ export interface Answer {
   /** The raw body; '' if there is none. */
   text: string
   /** The parsed body; undefined if there is none. */
-  // biome-ignore lint/suspicious/noExplicitAny: what a test expects of it is what the test says.
+  // biome-ignore lint/suspicious/noExplicitAny: each test knows the form of its answer.
   json: any
 }
 

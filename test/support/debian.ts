@@ -12,7 +12,7 @@ export function postgresPrograms(): string | undefined {
 export const PROGRAMS = [postgresPrograms(), process.env.PATH, '/usr/sbin'].filter(Boolean).join(':')
 
 /**
- * True if the machine has this program, which no npm package has. If not, the test is skipped, but in CI it fails.
+ * True if the machine has this program, which is in no npm package. Otherwise the test is skipped, but in CI it fails.
  */
 export function hasProgram(t: Test, program: string, debianPackage: string): boolean {
   if (PROGRAMS.split(':').some((folder) => existsSync(`${folder}/${program}`))) return true
