@@ -18,6 +18,8 @@ export type DatabaseConfig =
       url: string
       /** Maximum number of connections for requests. */
       poolMax?: number
+      /** False sends each write in a transaction of its own. */
+      sharedTransactions?: boolean
       /** The same database with a role that may change its schema. If unset, the role of `url` is used. */
       migrationUrl?: string
     }
@@ -77,7 +79,7 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
     config.kind === 'embedded'
       ? // PGlite is large, and a service on PostgreSQL does not load it.
         await (await import('./embedded/index.js')).openEmbedded(config.directory, config.mustExist)
-      : openPostgres(config.url, variable, config.poolMax ?? DEFAULT_POOL_MAX, observed)
+      : openPostgres(config, variable, config.poolMax ?? DEFAULT_POOL_MAX, observed)
   const clock = setInterval(() => driver.tick(performance.now()), TICK_MS)
 
   const isFull = () => driver.pending() >= MAX_PENDING

@@ -64,6 +64,10 @@ export const Environment = Type.Object({
     default: '10',
     description: 'a whole number of connections from 2 to 1000'
   }),
+  SHARED_TRANSACTIONS: Type.Union([Type.Literal('true'), Type.Literal('false')], {
+    default: 'true',
+    description: 'true or false'
+  }),
   DATA_DIR: Type.String({ minLength: 1, default: '.data', description: 'the path of a folder' }),
   JWT_SECRET: Type.Optional(
     Type.String({
@@ -245,6 +249,7 @@ function databaseConfig(values: Values, production: boolean): DatabaseConfig {
       kind: 'postgres',
       url: DATABASE_URL,
       poolMax: Number(values.DATABASE_POOL_MAX),
+      sharedTransactions: values.SHARED_TRANSACTIONS === 'true',
       ...(MIGRATION_DATABASE_URL && { migrationUrl: MIGRATION_DATABASE_URL })
     }
   }

@@ -20,7 +20,7 @@ import { WriteBatcher } from './write-batches.js'
  * @throws StartError if the URL cannot be used
  */
 export function openPostgres(
-  url: string,
+  { url, sharedTransactions }: { url: string; sharedTransactions?: boolean },
   variable: string,
   poolMax: number,
   observed: DatabaseObservations
@@ -28,7 +28,7 @@ export function openPostgres(
   const target = targetOf(url, variable)
   const connect = connector(target)
   const pool = new Pool(connect, poolMax, observed)
-  const writes = new WriteBatcher(pool)
+  const writes = new WriteBatcher(pool, sharedTransactions)
   const cursors = openCursors(pool)
 
   return {

@@ -55,7 +55,11 @@ export class WriteBatcher {
   readonly #write = new Pace()
   readonly #commit = new Pace()
 
-  constructor(private readonly pool: Pool) {}
+  /** @param isSharing false sends each write in a transaction of its own */
+  constructor(
+    private readonly pool: Pool,
+    private readonly isSharing = true
+  ) {}
 
   /** Number of writes that are not sent yet. */
   get waiting(): number {
@@ -103,7 +107,7 @@ export class WriteBatcher {
 
   #sendAll(): void {
     const now = performance.now()
-    const size = batchSize(this.#write.ms, this.#commit.ms)
+    const size = this.isSharing ? batchSize(this.#write.ms, this.#commit.ms) : 1
     const serviceMs = size * this.#write.ms + this.#commit.ms
     const maxClaimed = maxBatches(size, serviceMs, this.pool.delays.roundTrip.ms, this.pool.max)
     // Further writes would also wait for the standby, and leave no connection for reads.

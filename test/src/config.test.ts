@@ -63,6 +63,7 @@ t.test('every variable is used unchanged', async (t) => {
     DATABASE_URL: POSTGRES,
     MIGRATION_DATABASE_URL: OWNER,
     DATABASE_POOL_MAX: '25',
+    SHARED_TRANSACTIONS: 'false',
     DATA_DIR: '/var/lib/tasks',
     JWT_SECRET: SECRET,
     JWT_ISSUER: 'https://issuer.example/',
@@ -78,7 +79,13 @@ t.test('every variable is used unchanged', async (t) => {
     production: true,
     api: { host: '0.0.0.0', port: 8080 },
     ops: { host: '::1', port: 0 },
-    database: { kind: 'postgres', url: POSTGRES, poolMax: 25, migrationUrl: OWNER },
+    database: {
+      kind: 'postgres',
+      url: POSTGRES,
+      poolMax: 25,
+      sharedTransactions: false,
+      migrationUrl: OWNER
+    },
     auth: {
       keys: { kind: 'secret', secret: SECRET },
       issuer: 'https://issuer.example/',
@@ -102,6 +109,7 @@ t.test('an empty value counts as unset, and unknown variables are ignored', asyn
       'DATABASE_URL',
       'MIGRATION_DATABASE_URL',
       'DATABASE_POOL_MAX',
+      'SHARED_TRANSACTIONS',
       'DATA_DIR',
       'JWT_SECRET',
       'JWKS_URL',
@@ -141,7 +149,12 @@ t.test('each valid value of a variable with a fixed set of values', async (t) =>
     t.equal(loadConfig({ LOG_LEVEL: level }).logLevel, level)
   }
   for (const url of [POSTGRES, 'postgresql://db/tasks?sslmode=require', 'postgres://127.0.0.1:6432/x']) {
-    t.strictSame(loadConfig({ DATABASE_URL: url }).database, { kind: 'postgres', url, poolMax: 10 })
+    t.strictSame(loadConfig({ DATABASE_URL: url }).database, {
+      kind: 'postgres',
+      url,
+      poolMax: 10,
+      sharedTransactions: true
+    })
   }
   for (const url of ['https://issuer.example/jwks', 'http://127.0.0.1:3000/api/auth/jwks']) {
     t.strictSame(loadConfig({ JWKS_URL: url }).auth.keys, { kind: 'jwks', url })
@@ -194,6 +207,7 @@ t.test(
       ['DATABASE_POOL_MAX', '1', /a whole number of connections from 2 to 1000, not "1"/],
       ['DATABASE_POOL_MAX', '1001', /from 2 to 1000/],
       ['DATABASE_POOL_MAX', '02', /from 2 to 1000/],
+      ['SHARED_TRANSACTIONS', 'off', /true or false, not "off"/],
       ['GRACE_SECONDS', '0', /a whole number of seconds from 1 to 600, not "0"/],
       ['GRACE_SECONDS', '601', /from 1 to 600/],
       ['GRACE_SECONDS', '1.5', /from 1 to 600/],
@@ -235,6 +249,7 @@ t.test('white space and quotes at the ends of a value are refused, without showi
     DATABASE_URL: POSTGRES,
     MIGRATION_DATABASE_URL: OWNER,
     DATABASE_POOL_MAX: '24',
+    SHARED_TRANSACTIONS: 'false',
     DATA_DIR: '/var/lib/tasks',
     JWT_SECRET: SECRET,
     JWKS_URL: 'https://issuer.example/jwks',

@@ -15,11 +15,11 @@ import { startProxy } from '../../support/tcp-proxy.js'
 const USER = 'alice'
 const MANY = 100
 
-async function open(t: Test) {
+async function open(t: Test, sharedTransactions = true) {
   // Other tests of the database use TLS.
   const url = await emptyDatabase(t, 'plain')
   const proxy = await startProxy(t, url)
-  const db = await openDatabase({ kind: 'postgres', url: proxy.url })
+  const db = await openDatabase({ kind: 'postgres', url: proxy.url, sharedTransactions })
   t.teardown(() => db.close())
   await db.withAdminConnection(migrate)
   const tasks = taskRepository(db)
@@ -87,6 +87,14 @@ t.test('each write of a batch gets its own answer', async (t) => {
   const rows = await observer`select user_id, title from tasks where user_id like 'user-%'`
   t.equal(rows.length, MANY)
   for (const { user_id, title } of rows) t.equal(user_id, user(title))
+})
+
+t.test('with sharing off, each write has a transaction of its own', async (t) => {
+  const { tasks, observer } = await open(t, false)
+  await burst(MANY, (n) => tasks.create(USER, { title: `${n}` }))
+  const [row] = await observer`
+    select count(distinct xmin::text)::int as transactions from tasks where user_id = ${USER}`
+  t.equal(row?.transactions, MANY)
 })
 
 t.test('an invalid write fails alone, and the others happen once', async (t) => {
