@@ -36,8 +36,8 @@ export type Values = Record<string, unknown>
  * One interface for PostgreSQL and the embedded database.
  *
  * Each `prepare` function turns a statement into a function of its placeholders' values. Its text is built once, and
- * PostgreSQL parses it once on each connection. Every call has limits that the drivers lack: a deadline of 2 seconds, and
- * a maximum length of the queue. Rows have the columns' names, and timestamps in the API's format.
+ * PostgreSQL parses it once on each direct connection. Every call has limits that the drivers lack: a deadline of
+ * 2 seconds, and a maximum length of the queue. Rows have the columns' names, and timestamps in the API's format.
  *
  * The functions throw DatabaseUnavailable if the database cannot be reached, does not answer in time, or is overloaded.
  */
