@@ -16,8 +16,11 @@
 
 /** A connection with at most this much work counts as idle, in milliseconds. */
 const PIPELINE_MS = 0.5
-/** Longest queue of a connection while no other is idle, in milliseconds of work. */
-const QUEUE_MS = 4
+/**
+ * Longest queue of a connection while no other is idle, in milliseconds of work. A busy process comes back to a
+ * connection after several milliseconds, and waking an idle server process costs more than the statement.
+ */
+const QUEUE_MS = 12
 /** While one statement runs, the next one is already at the server. */
 const MIN_DEPTH = 2
 /** Longest queue of a connection, in statements. A larger packet saves nothing, and a slow statement would delay more. */
@@ -140,9 +143,10 @@ export function chooseConnection<C extends Candidate>(
       if (costMs <= PIPELINE_MS) return { candidate, wantsMore: false }
       idle ??= candidate
     } else if (!isolated && !candidate.isSlow(now)) {
-      const isQuick = !candidate.isWriting && candidate.backlogMs + costMs <= PIPELINE_MS
-      if (isQuick && candidate.pending < MAX_DEPTH) return { candidate, wantsMore: false }
-      const isShort = candidate.pending < MIN_DEPTH || candidate.backlogMs + costMs <= QUEUE_MS
+      if (candidate.pending >= MAX_DEPTH) continue
+      const afterMs = candidate.backlogMs + costMs
+      if (!candidate.isWriting && afterMs <= PIPELINE_MS) return { candidate, wantsMore: false }
+      const isShort = candidate.pending < MIN_DEPTH || afterMs <= QUEUE_MS
       if (isShort && (queued === undefined || candidate.backlogMs < queued.backlogMs)) queued = candidate
     }
   }

@@ -41,8 +41,9 @@ t.test('while none is idle, one slow statement runs on each connection and one i
 })
 
 t.test('while none is idle, a few milliseconds of work are queued on each connection', async (t) => {
-  t.strictSame(choose([connection('a', 3, 1), connection('b', 4, 1)], 1), ['a', true])
-  t.strictSame(choose([connection('a', 4, 1), connection('b', 4, 1)], 1), [undefined, true])
+  t.strictSame(choose([connection('a', 11, 1), connection('b', 12, 1)], 1), ['a', true])
+  t.strictSame(choose([connection('a', 12, 1), connection('b', 12, 1)], 1), [undefined, true])
+  t.strictSame(choose([connection('a', 16, 0.1)], 0.1), [undefined, true], 'and no more than 16 statements')
 })
 
 t.test('nothing is queued behind a write if another connection is idle', async (t) => {
