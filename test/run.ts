@@ -27,7 +27,7 @@ const { values, positionals } = parseArgs({
 
 /** The long tests include this file with more requests. */
 const FUZZ = 'test/routes/tasks/validation.test.ts'
-if (values.long) process.env.FUZZ_REQUESTS ??= '1000'
+if (values.long) process.env.FUZZ_REQUESTS ??= '400'
 
 const isWanted = (file: string) =>
   file.endsWith('.test.ts') &&
