@@ -25,13 +25,7 @@ const { values, positionals } = parseArgs({
   }
 })
 
-/** The long tests include this file with more requests. */
-const FUZZ = 'test/routes/tasks/validation.test.ts'
-if (values.long) process.env.FUZZ_REQUESTS ??= '400'
-
-const isWanted = (file: string) =>
-  file.endsWith('.test.ts') &&
-  (file.endsWith('.long.test.ts') === values.long || (values.long && file === FUZZ))
+const isWanted = (file: string) => file.endsWith('.test.ts') && file.endsWith('.long.test.ts') === values.long
 const files =
   positionals.length > 0
     ? positionals.map((file) => relative(ROOT, file))
