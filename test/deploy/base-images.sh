@@ -56,6 +56,8 @@ for name in npm npx; do ln -s "../lib/node_modules/npm/bin/$name-cli.js" "$root/
 # This machine's settings for its registry.
 cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 npm config get cafile --location=global | sed -n 's/^\//cafile=\//p' >"$root/usr/local/etc/npmrc"
+# A build can mount this machine's cache there.
+echo 'cache=/var/cache/npm' >>"$root/usr/local/etc/npmrc"
 buildah config --env PATH=/usr/local/bin:/usr/bin --cmd node "$container"
 commit node:24-bookworm-slim node:x:1000:1000::/home/node:/bin/sh
 

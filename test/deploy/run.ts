@@ -114,7 +114,7 @@ function buildImages(): void {
   ]
   build.push('--tag=tasks-api:local')
   if (!short) {
-    podman(...build, `--volume=${process.env.HOME}/.npm:/root/.npm`, '.')
+    podman(...build, `--volume=${run('npm', ['config', 'get', 'cache'])}:/var/cache/npm`, '.')
     return
   }
   const stage = (name: string, path: string) => {
