@@ -18,11 +18,10 @@ const noTerminal = spawnSync('script', ['--version']).stdout?.includes('util-lin
 async function linesOf(t: Test, env: Record<string, string>, within: string[] = []): Promise<string[]> {
   const service = await (await startProcess(t, { LOG_LEVEL: 'info', ...env }, { within })).ready()
   const written = () => service.out() + service.err()
-  await fetch(`${service.api}/api/alice/tasks`, { headers: { authorization: 'Bearer wrong' } })
   // The greeting is printed directly after the listeners are ready.
-  await until(
-    () => written().includes('token') && (env.NODE_ENV === 'production' || written().includes('curl '))
-  )
+  await until(() => env.NODE_ENV === 'production' || written().includes('curl '))
+  await fetch(`${service.api}/api/alice/tasks`, { headers: { authorization: 'Bearer wrong' } })
+  await until(() => written().includes('token refused'))
   await service.stop('SIGKILL')
   return written().replaceAll('\r\n', '\n').trimEnd().split('\n')
 }
