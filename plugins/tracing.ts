@@ -11,6 +11,7 @@ import {
   SpanStatusCode,
   trace
 } from '@opentelemetry/api'
+import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
 import { W3CTraceContextPropagator } from '@opentelemetry/core'
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto'
 import { UndiciInstrumentation } from '@opentelemetry/instrumentation-undici'
@@ -23,9 +24,19 @@ import {
 import { BatchSpanProcessor, NodeTracerProvider } from '@opentelemetry/sdk-trace-node'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import type { Logger } from 'pino'
 import { DatabaseUnavailable } from '../db/errors.js'
 import type { BuiltStatement, Database, Values } from '../db/index.js'
 import { causeOf } from '../db/sqlstate.js'
+
+/** The span of a request that is recorded. */
+const kSpan = Symbol('span')
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    [kSpan]: Span | null
+  }
+}
 
 /** Timeout for sending the last spans when the service stops, in milliseconds. */
 const FLUSH_MS = 3_000
@@ -62,7 +73,10 @@ export function startTracing({ serviceName, version }: { serviceName: string; ve
     spanProcessors: [new BatchSpanProcessor(new OTLPTraceExporter())]
   })
   // No baggage propagator: a client's baggage must not reach the key server.
-  provider.register({ propagator: new W3CTraceContextPropagator() })
+  provider.register({
+    propagator: new W3CTraceContextPropagator(),
+    contextManager: new RecordedContextManager()
+  })
   const fetches = new UndiciInstrumentation({
     requireParentforSpans: true,
     // The query may contain an API key.
@@ -79,26 +93,21 @@ export function startTracing({ serviceName, version }: { serviceName: string; ve
     plugin: fp(
       async (app) => {
         logFailures(app)
+        app.decorateRequest(kSpan, null)
         await app.register(requests.plugin())
         // The onError hook of @fastify/otel marks every 4xx as an error, and records the message of each error.
         app.addHook('onRoute', (route) => {
           delete route.onError
         })
-        app.addHook('onRequest', (request, reply, done) => {
-          const { span } = request.opentelemetry()
-          if (!span?.isRecording()) return done()
-          const { traceId, spanId } = span.spanContext()
-          request.log = reply.log = request.log.child({ trace_id: traceId, span_id: spanId })
-          done()
-        })
-        // Handlers run in an event of the body's stream, which is outside of the request's context. This sets it again.
-        app.addHook('preHandler', (request, _reply, done) => {
-          context.with(request.opentelemetry().context as Context, done)
+        app.addHook('onRoute', (route) => {
+          // Only these methods have a body.
+          if (route.schema?.body) route.preHandler = [restoreContext, ...[route.preHandler ?? []].flat()]
         })
         app.addHook('onSend', (request, { statusCode }, _payload, done) => {
           if (statusCode >= 500) {
-            const span = request.opentelemetry().span as Span | null
-            span?.setStatus({ code: SpanStatusCode.ERROR }).setAttribute('error.type', String(statusCode))
+            request[kSpan]
+              ?.setStatus({ code: SpanStatusCode.ERROR })
+              .setAttribute('error.type', String(statusCode))
           }
           done()
         })
@@ -114,12 +123,40 @@ export function startTracing({ serviceName, version }: { serviceName: string; ve
   }
 }
 
+/**
+ * Enters the context of a recorded span only. Node's AsyncLocalStorage would otherwise slow each request, although the
+ * sampler leaves most of them out.
+ */
+class RecordedContextManager extends AsyncLocalStorageContextManager {
+  override with<A extends unknown[], F extends (...args: A) => ReturnType<F>>(
+    to: Context,
+    fn: F,
+    thisArg?: ThisParameterType<F>,
+    ...args: A
+  ): ReturnType<F> {
+    if (trace.getSpan(to)?.isRecording() === false) return fn.apply(thisArg, args)
+    return super.with(to, fn, thisArg, ...args)
+  }
+}
+
 /** Follows the semantic conventions, but with the route's pattern as path: the real path contains the user id. */
 function describeRequest(span: Span, request: FastifyRequest): void {
   if (!span.isRecording()) return
+  request[kSpan] = span
+  const { traceId, spanId } = span.spanContext()
+  // Each request has a logger of its own, to which this adds the fields.
+  const log = request.log as Logger
+  log.setBindings({ trace_id: traceId, span_id: spanId })
   const { url } = request.routeOptions
   span.updateName(url === undefined ? request.method : `${request.method} ${url}`)
   span.setAttributes({ 'url.path': url ?? '', 'url.scheme': request.protocol })
+}
+
+/** The events of a body's stream are outside of the request's context, and the handler runs in one of them. */
+function restoreContext(request: FastifyRequest, _reply: unknown, done: () => void): void {
+  const span = request[kSpan]
+  if (span === null) done()
+  else context.with(trace.setSpan(context.active(), span), done)
 }
 
 /** Logs the SDK's warnings, at most one a minute: spans are dropped, or the collector refuses them. */
@@ -140,16 +177,9 @@ const tracer = trace.getTracer('tasks-api')
 function traced(db: Database): Database {
   const promise =
     <Row>(attributes: Attributes, run: (values: Values) => Promise<Row[]>) =>
-    async (values: Values): Promise<Row[]> => {
+    (values: Values): Promise<Row[]> => {
       const span = startSpan(attributes)
-      if (span === undefined) return run(values)
-      try {
-        return await run(values)
-      } catch (error) {
-        throw fail(span, error)
-      } finally {
-        span.end()
-      }
+      return span === undefined ? run(values) : recorded(span, () => run(values))
     }
   return {
     ...db,
@@ -170,6 +200,16 @@ function traced(db: Database): Database {
         }
       }
     }
+  }
+}
+
+async function recorded<Row>(span: Span, run: () => Promise<Row[]>): Promise<Row[]> {
+  try {
+    return await run()
+  } catch (error) {
+    throw fail(span, error)
+  } finally {
+    span.end()
   }
 }
 

@@ -51,6 +51,13 @@ const traceparent = (flags = '01') => {
 
 const inTrace = ({ spans }: Collector, trace: string) => spans.filter((span) => span.trace === trace)
 
+const linesOf = (service: Service) =>
+  service
+    .out()
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line))
+
 /** Makes one request. Returns the spans of the request and of its statements. */
 function requestOf(t: Test, collector: Collector, trace: string): { request: Span; statements: Span[] } {
   const spans = inTrace(collector, trace)
@@ -143,11 +150,7 @@ t.test('spans of requests and statements follow the semantic conventions', async
     'no message and no stack'
   )
 
-  const lines = service
-    .out()
-    .split('\n')
-    .filter((line) => line.startsWith('{'))
-    .map((line) => JSON.parse(line))
+  const lines = linesOf(service)
   for (const { trace } of Object.values(traces)) {
     const [line] = lines.filter(({ trace_id, msg }) => msg === 'request answered' && trace_id === trace)
     t.equal(line?.span_id, requestOf(t, collector, trace).request.id, 'a log line of the trace')
@@ -211,6 +214,34 @@ t.test('the sampling of a parent is followed, at any ratio', async (t) => {
   await service.stop()
   t.equal(inTrace(collector, followed.trace).length, 2)
   t.equal(collector.spans.length, 2)
+})
+
+// Only a recorded request enters Node's AsyncLocalStorage. Its context must not reach the next request.
+t.test('requests on one connection do not inherit the trace of the request before', async (t) => {
+  const { collector, service } = await start(t, {
+    LOG_REQUESTS: 'true',
+    OTEL_TRACES_SAMPLER: 'parentbased_always_off'
+  })
+  // fetch sends one request after the other on one connection.
+  const client = await clientOf(service)
+  const sent = Array.from({ length: 20 }, (_, at) => traceparent(at % 2 === 0 ? '01' : '00'))
+  for (const { header } of sent) {
+    t.equal((await client('POST', '', { title: TITLE }, header)).status, 201)
+    t.equal((await client('GET', '', undefined, header)).status, 200)
+  }
+  await service.stop()
+  for (const [at, { trace }] of sent.entries()) {
+    const expected = at % 2 === 0 ? ['GET', 'INSERT', 'POST', 'SELECT'] : []
+    const names = inTrace(collector, trace).map(({ name }) => name.split(' ')[0])
+    t.strictSame(names.sort(), expected, `request ${at}`)
+  }
+  t.equal(collector.spans.length, 40)
+  const lines = linesOf(service).filter(({ msg }) => msg === 'request answered')
+  t.equal(lines.length, 40)
+  t.strictSame(
+    lines.map(({ trace_id }) => trace_id),
+    sent.flatMap(({ trace }, at) => (at % 2 === 0 ? [trace, trace] : [undefined, undefined]))
+  )
 })
 
 t.test('requests are sampled by the ratio', async (t) => {
