@@ -70,7 +70,11 @@ t.test("the page's connection string of every provider", async (t) => {
     },
     'Supabase, direct': { ...supabase, ...at('db.abcdefghijklmnopqrst.supabase.co'), user: 'postgres' },
     'Supabase, session pooler': { ...supabase, ...at(pooler) },
-    'Supabase, transaction pooler': { ...supabase, ...at(pooler, 6543) },
+    'Supabase, dedicated pooler': {
+      ...supabase,
+      ...at('db.abcdefghijklmnopqrst.supabase.co', 6543),
+      user: 'postgres'
+    },
     'Supabase by Vercel': { ...supabase, ...at(pooler), tls: REQUIRED },
     'Amazon RDS and Aurora': {
       ...app,
@@ -81,12 +85,6 @@ t.test("the page's connection string of every provider", async (t) => {
     'Cloud SQL, socket, as Prisma writes it': { ...app, ...cloudSql },
     Heroku: { ...app, ...at('ec2-12-34-56-78.compute-1.amazonaws.com'), database: 'd1a2b3c4' },
     'Azure, flexible server': { ...app, ...at('tasks.postgres.database.azure.com'), tls: REQUIRED },
-    'Azure, single server': {
-      ...app,
-      ...at('tasks.postgres.database.azure.com'),
-      user: 'app@tasks',
-      tls: REQUIRED
-    },
     Prisma: app,
     Railway: {
       ...app,
@@ -110,12 +108,6 @@ t.test("the page's connection string of every provider", async (t) => {
       tls: REQUIRED
     },
     'Fly.io': { ...app, ...at('tasks-db.flycast'), tls: 'no' },
-    'a cluster behind one address': {
-      ...app,
-      ...at('free-tier.example.cloud', 26257),
-      settings: { options: '--cluster=tasks-1234' },
-      tls: VERIFIED
-    },
     'your own, with two servers': {
       ...app,
       addresses: [
