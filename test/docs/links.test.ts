@@ -31,3 +31,26 @@ t.test('every link to a page or a heading has a target', async (t) => {
     }
   }
 })
+
+/** The kinds of pages: the heading in the README's index, and the first word of a page. */
+const KINDS = {
+  Tutorials: 'Tutorial',
+  'How-to guides': 'How-to',
+  Reference: 'Reference',
+  Explanation: 'Explanation'
+}
+
+t.test('the index has each guide once, under the kind that the guide begins with', async (t) => {
+  const [, index = ''] = textOf('README.md').split('\n## Documentation')
+  const indexed = index.split('\n\n**').flatMap((section) => {
+    const kind = KINDS[section.split('**')[0] as keyof typeof KINDS]
+    const links = [...section.matchAll(/\]\(((?:docs|bench|examples)\/[^)]*\.md)\)/g)]
+    return links.map(([, page]) => `${kind}: ${page}`)
+  })
+  const guides = pages.filter((page) => /^(docs|bench|examples)\//.test(page) && !/\/\d+-/.test(page))
+  const begun = guides.map((page) => {
+    const [, kind] = /^# (?:.*\n\n)?(Tutorial|How-to|Reference|Explanation)[.,:]/.exec(textOf(page)) ?? []
+    return `${kind}: ${page}`
+  })
+  t.strictSame(indexed.sort(), begun.sort())
+})
