@@ -70,7 +70,8 @@ export async function tidy(sql: postgres.Sql): Promise<void> {
   await sql`vacuum (analyze) tasks`
 }
 
-export async function makeUsers(): Promise<Users> {
+/** @param step the distance between two readers */
+export async function makeUsers(users = USERS, step = USER_STEP): Promise<Users> {
   const make = async (number: number): Promise<User> => {
     const id = userId(number)
     const [token, refusedToken] = await Promise.all([
@@ -80,8 +81,8 @@ export async function makeUsers(): Promise<Users> {
     return { id, number, token, refusedToken }
   }
   const every = (offset: number) =>
-    Promise.all(Array.from({ length: ACTIVE_USERS }, (_, i) => make((i + 1) * USER_STEP - offset)))
-  return { readers: await every(0), creators: await every(USER_STEP / 2) }
+    Promise.all(Array.from({ length: users / step }, (_, i) => make((i + 1) * step - offset)))
+  return { readers: await every(0), creators: await every(step / 2) }
 }
 
 export const sign = (secret: string, sub: string) =>
