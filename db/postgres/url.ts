@@ -267,6 +267,12 @@ function addressesOf(authority: string, parameters: Values): DatabaseAddress[] {
     if (port < 1 || port > 65_535) throw new Error('port must be a whole number from 1 to 65535')
     // https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-HOST
     if (host.startsWith('/')) return { path: `${host}/.s.PGSQL.${port}` }
+    // Supavisor: https://github.com/supabase/supavisor/issues/1061
+    if (port === 6543 && /\.pooler\.supabase\.com$/i.test(host)) {
+      throw new Error(
+        "Supabase's shared pooler loses answers in transaction mode, which is port 6543: use port 5432"
+      )
+    }
     return { host: host || 'localhost', port }
   })
 }

@@ -301,6 +301,10 @@ t.test('an invalid URL is refused in one sentence without the password', async (
     ['postgres://app:s3cretpassword@[::1]x/d', /^a host or its port cannot be read/],
     ['postgres://app:s3cretpassword@h:0/d', /^port must be a whole number from 1 to 65535/],
     ['postgres://app:s3cretpassword@h:65536/d', /^port must be/],
+    [
+      'postgres://app.x:s3cretpassword@aws-0-us-east-1.Pooler.Supabase.com:6543/postgres',
+      /^Supabase's shared pooler loses answers in transaction mode, which is port 6543: use port 5432$/
+    ],
     [`${URL}?port=x`, /^port must be/],
     [`${URL}?port=1,2`, /^port must be one, or as many as the hosts: 1, not 2$/],
     [
