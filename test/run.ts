@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { readdirSync, statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -25,6 +25,9 @@ const { values, positionals } = parseArgs({
   }
 })
 
+/** Larger files tend to take longer. They are first, so that all workers end at about the same time. */
+const bySize = (a: string, b: string) => sizeOf(b) - sizeOf(a)
+const sizeOf = (file: string) => statSync(join(ROOT, file)).size
 const isWanted = (file: string) => file.endsWith('.test.ts') && file.endsWith('.long.test.ts') === values.long
 const files =
   positionals.length > 0
@@ -32,7 +35,7 @@ const files =
     : readdirSync(join(ROOT, 'test'), { recursive: true, encoding: 'utf8' })
         .map((file) => join('test', file))
         .filter(isWanted)
-        .sort()
+        .sort(bySize)
 const WORKER = fileURLToPath(new URL('worker.js', import.meta.url))
 
 // Each file has a timeout of its own.

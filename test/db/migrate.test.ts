@@ -89,7 +89,7 @@ async function databaseWith(t: Test, options: string): Promise<string> {
   const url = new URL(await emptyDatabase(t))
   const name = `${url.pathname.slice(1)}_x`
   const admin = sqlClient(t, url.href)
-  await admin.unsafe(`create database ${name} template template0 ${options}`)
+  await admin.unsafe(`create database ${name} template template0 strategy file_copy ${options}`)
   t.teardown(() => admin.unsafe(`drop database ${name} with (force)`))
   url.pathname = `/${name}`
   return url.href

@@ -1,11 +1,11 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { STATUS_CODES } from 'node:http'
 import type { FastifyInstance } from 'fastify'
-import { tasks } from '../../db/schema.js'
+import { type Task, tasks } from '../../db/schema.js'
 import { type ErrorCode, STATUS_OF } from '../../plugins/errors/catalogue.js'
 import { buildApp, type Overrides } from '../../src/app.js'
 import { loadConfig } from '../../src/config.js'
-import { type DatabaseKind, databaseEnv, KINDS } from './databases.js'
+import { type DatabaseKind, databaseEnv, KINDS, sqlClient } from './databases.js'
 import { SECRET, sign } from './sign.js'
 import t, { type Test } from './tap.js'
 
@@ -84,11 +84,24 @@ export async function startApp(
   const config = loadConfig({ JWT_SECRET: SECRET, LOG_LEVEL: 'silent', ...database, ...env })
   const app = await buildApp(config, overrides)
   t.teardown(() => app.close())
+  if (config.database.kind === 'postgres') {
+    const { url } = config.database
+    let client: ReturnType<typeof sqlClient> | undefined
+    observers.set(app, () => {
+      client ??= sqlClient(t, url)
+      return client
+    })
+  }
   return app
 }
 
+/** A client for each app on PostgreSQL that stays connected. */
+const observers = new WeakMap<FastifyInstance, () => ReturnType<typeof sqlClient>>()
+
 /** Every user's rows in the table. */
-export function rowsOf(app: FastifyInstance) {
+export async function rowsOf(app: FastifyInstance): Promise<Task[]> {
+  const observer = observers.get(app)?.()
+  if (observer) return [...(await observer<Task[]>`select * from tasks order by id`)]
   return app.db.withAdminConnection((orm) => orm.select().from(tasks).orderBy(tasks.id))
 }
 

@@ -11,7 +11,7 @@ export interface Prepared {
     /** A migrated database without tasks, used as a template. */
     migrated: string
   }
-  /** The folder of a migrated embedded database without tasks, which tests copy. */
+  /** A DATA_DIR with a migrated database without tasks, which tests copy. */
   embedded: string
 }
 
@@ -27,13 +27,13 @@ export async function prepareEmbedded(): Promise<string> {
   for (const file of ['package-lock.json', ...migrations.map((name) => join('db', 'migrations', name))]) {
     hash.update(readFileSync(join(ROOT, file)))
   }
-  const folder = join(ROOT, 'dist-test', `embedded-${hash.digest('hex').slice(0, 8)}`)
+  const folder = join(ROOT, 'dist-test', `data-${hash.digest('hex').slice(0, 8)}`)
   if (existsSync(folder)) return folder
 
   // Another run may do the same at this time, so the folder is renamed when it is complete.
   const { openMigrated } = await import('../../db/migrate.js')
   const draft = `${folder}.${process.pid}`
-  const database = await openMigrated({ kind: 'embedded', directory: draft })
+  const database = await openMigrated({ kind: 'embedded', directory: join(draft, 'postgres') })
   await database.close()
   try {
     renameSync(draft, folder)

@@ -161,7 +161,7 @@ export async function until(
   const end = performance.now() + milliseconds
   while (!(await condition())) {
     if (performance.now() > end) throw new Error(`not within ${milliseconds} ms: ${condition}`)
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }
 

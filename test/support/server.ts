@@ -13,7 +13,8 @@ process.once('disconnect', async () => {
   await (await server).stop()
   process.exit()
 })
-const server = startPostgres()
+// The server has many databases, and lives for minutes.
+const server = startPostgres({ autovacuum: 'off' })
 const { port, authority, url } = await server
 const admin = postgres(url('postgres'), { max: 1 })
 await admin.unsafe(`create database ${MIGRATED}`)
