@@ -1,12 +1,9 @@
 import { existsSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
-import { buildOps, portOf } from '../../src/ops.js'
+import { buildOps, urlOf } from '../../src/ops.js'
 import { startApp } from '../support/api.js'
-import { emptyDatabase } from '../support/databases.js'
-import { startProcess } from '../support/process.js'
 import { ROOT } from '../support/root.js'
-import { SECRET, sign } from '../support/sign.js'
 import t, { type Test } from '../support/tap.js'
 
 /** The files that a browser loads for the page at this address. */
@@ -37,10 +34,20 @@ function policyOf({ headers }: Response): Record<string, string[]> {
   )
 }
 
+/** The URLs of both listeners, each on a free port. */
+async function listening(t: Test, host = '127.0.0.1', opsHost = '127.0.0.1') {
+  const api = await startApp(t)
+  await api.listenOnAll({ host, port: 0 })
+  const ops = await buildOps(api)
+  t.teardown(() => ops.close())
+  await ops.listenOnAll({ host: opsHost, port: 0 })
+  return { api: urlOf(api), ops: urlOf(ops) }
+}
+
+const portIn = (url: string) => new URL(url).port
+
 t.test('the page', async (t) => {
-  const { ops, api } = await (
-    await startProcess(t, { JWT_SECRET: SECRET, DATABASE_URL: await emptyDatabase(t) })
-  ).ready()
+  const { ops, api } = await listening(t)
 
   for (const path of ['/docs', '/docs/', '/docs?x=/', '/docs/?x']) {
     t.test(`at ${path} loads all its files from this server`, async (t) => {
@@ -63,8 +70,7 @@ t.test('the page', async (t) => {
   })
 
   t.test('may load nothing from other servers, and call only the API', async (t) => {
-    const { port } = new URL(api)
-    t.strictSame(policy['connect-src'], ["'self'", `http://*:${port}`])
+    t.strictSame(policy['connect-src'], ["'self'", `http://*:${portIn(api)}`])
     const { 'connect-src': _, ...others } = policy
     t.strictSame(
       [...new Set(Object.values(others).flat())].sort(),
@@ -134,14 +140,10 @@ t.test("the server in the document has the client's host name", async (t) => {
   const skip = own ? false : 'this machine has no other address'
   /** The server in the document for a client that uses the operations listener at `through`, and the API's port. */
   const serverOf = async (t: Test, host: string, opsHost: string, through: string) => {
-    const api = await startApp(t)
-    await api.listenOnAll({ host, port: 0 })
-    const ops = await buildOps(api)
-    t.teardown(() => ops.close())
-    await ops.listenOnAll({ host: opsHost, port: 0 })
-    const document = await (await fetch(`http://${through}:${portOf(ops)}/openapi.json`)).json()
+    const { api, ops } = await listening(t, host, opsHost)
+    const document = await (await fetch(`http://${through}:${portIn(ops)}/openapi.json`)).json()
     const [{ url }] = (document as { servers: [{ url: string }] }).servers
-    return { url, port: portOf(api) }
+    return { url, port: portIn(api) }
   }
 
   t.test('where both listen on the same address', async (t) => {
@@ -159,51 +161,5 @@ t.test("the server in the document has the client's host name", async (t) => {
   t.test("the API's own address, if that is another", { skip }, async (t) => {
     const { url, port } = await serverOf(t, '127.0.0.1', '0.0.0.0', String(own))
     t.equal(url, `http://127.0.0.1:${port}`)
-  })
-})
-
-t.test('the page may call the API', async (t) => {
-  const authorization = `Bearer ${await sign({ sub: 'alice' })}`
-  /** True if a browser lets a page of this origin read the answer. */
-  const isShown = async (api: string, origin: string) => {
-    const url = `${api}/api/alice/tasks`
-    const preflight = await fetch(url, {
-      method: 'OPTIONS',
-      headers: {
-        origin,
-        'access-control-request-method': 'GET',
-        'access-control-request-headers': 'authorization'
-      }
-    })
-    const answer = await fetch(url, { headers: { origin, authorization } })
-    t.equal(answer.status, 200)
-    const allowed = [preflight, answer].map(
-      ({ headers }) => headers.get('access-control-allow-origin') === origin
-    )
-    t.equal(allowed[0], allowed[1], 'the preflight says the same')
-    return allowed[0]
-  }
-
-  t.test('outside production, even if CORS_ORIGIN lists others', async (t) => {
-    const env = { JWT_SECRET: SECRET, DATABASE_URL: await emptyDatabase(t) }
-    const { api, ops } = await (
-      await startProcess(t, { ...env, CORS_ORIGIN: 'https://app.example.com' })
-    ).ready()
-    t.equal(await isShown(api, 'https://app.example.com'), true)
-    t.equal(await isShown(api, ops), true)
-    const named = [api, ops].map((url) => url.replace('127.0.0.1', 'localhost')) as [string, string]
-    t.equal(await isShown(...named), true)
-    t.equal(await isShown(api, ops.replace('127.0.0.1', 'evil.example')), false, 'another host')
-    t.equal(await isShown(api, api), false, 'another port')
-    t.equal(await isShown(api, ops.replace('http:', 'https:')), false, 'another scheme')
-  })
-
-  t.test('in production only if CORS_ORIGIN lists it', async (t) => {
-    const env = { NODE_ENV: 'production', JWT_SECRET: SECRET, DATABASE_URL: await emptyDatabase(t) }
-    const { api, ops } = await (
-      await startProcess(t, { ...env, CORS_ORIGIN: 'https://app.example.com' })
-    ).ready()
-    t.equal(await isShown(api, 'https://app.example.com'), true)
-    t.equal(await isShown(api, ops), false)
   })
 })

@@ -3,13 +3,10 @@ import { once } from 'node:events'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { lockDirectory } from '../../../db/embedded/directory-lock.js'
 import { StartError } from '../../../db/errors.js'
 import { emptyFolder } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
-
-const TAKER = fileURLToPath(new URL('../../support/lock-taker.js', import.meta.url))
 
 /** The lock file of this process, which tests change into another holder's. */
 function ownLock(t: Test): Record<string, unknown> {
@@ -104,36 +101,4 @@ t.test('the error about a lock of another host says how to remove it', async (t)
   const [, named = ''] = /no longer runs, .*, empty the file (.+)\.$/.exec(line) ?? []
   writeFileSync(named, '')
   lockDirectory(directory)()
-})
-
-t.test('exactly one of many processes takes over a stale lock', async (t) => {
-  const dead = JSON.stringify({ ...ownLock(t), pid: await deadPid() })
-  const takers = Array.from({ length: 8 }, () => {
-    const child = spawn(process.execPath, [TAKER], {
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc']
-    })
-    t.teardown(() => child.kill('SIGKILL'))
-    return child
-  })
-  const ask = (message: object) =>
-    Promise.all(
-      takers.map(async (taker) => {
-        const answer = once(taker, 'message')
-        taker.send(message)
-        return (await answer)[0] as string
-      })
-    )
-  await Promise.all(takers.map((taker) => once(taker, 'message')))
-  for (let round = 0; round < 40; round++) {
-    const directory = emptyFolder(t)
-    writeFileSync(join(directory, 'lock-1'), dead)
-    const at = Date.now() + 20
-    const answers = await ask({ directory, at })
-    t.strictSame(answers.sort(), ['taken', ...Array(7).fill('refused')].sort())
-    await ask({ release: true })
-    t.notOk(
-      readdirSync(directory).some((name) => name.startsWith('lock.')),
-      'no draft is left'
-    )
-  }
 })

@@ -1,0 +1,132 @@
+import { once } from 'node:events'
+import { Agent, get, type IncomingMessage } from 'node:http'
+import { text } from 'node:stream/consumers'
+import { LONGEST_ARRAY } from '../../../db/tasks.js'
+import { urlOf } from '../../../src/ops.js'
+import { clientOf, sign, startApp } from '../../support/api.js'
+import { migratedDatabase, sqlClient } from '../../support/databases.js'
+import { until } from '../../support/process.js'
+import t, { type Test } from '../../support/tap.js'
+
+// Each test has a database of its own and mostly waits, so they run at the same time.
+t.jobs = 4
+
+/** Number of tasks in a long list. With their descriptions they have 20 MB, more than the sockets on the way hold. */
+const MANY = 2_000
+
+/** Gives a user this many tasks. The newest has the greatest number. */
+const fill = (sql: ReturnType<typeof sqlClient>, user: string, count: number) => sql`
+  insert into tasks (user_id, id, title, description, completed)
+  select ${user}, ('01900000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'Task ' || n, repeat('x', 10000), false
+  from generate_series(1, ${count}::int) n`
+
+const titles = (tasks: { title: string }[]) => tasks.map(({ title }) => title)
+const newestFirst = (count: number) => Array.from({ length: count }, (_, i) => `Task ${count - i}`)
+
+const authorized = async () => ({ authorization: `Bearer ${await sign({ sub: 'alice' })}` })
+
+/** Requests alice's list over real HTTP. */
+async function ask(url: string): Promise<IncomingMessage> {
+  const headers = await authorized()
+  const request = get(`${url}/api/alice/tasks`, { headers, agent: false })
+  const [response] = (await once(request, 'response')) as [IncomingMessage]
+  return response
+}
+
+async function listening(t: Test, tasks: number, env: Record<string, string> = {}) {
+  const database = await migratedDatabase(t)
+  const app = await startApp(t, 'postgres', { DATABASE_URL: database, ...env })
+  const sql = sqlClient(t, database)
+  await fill(sql, 'alice', tasks)
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  return { app, sql, url: urlOf(app), alice: await clientOf(app, 'alice') }
+}
+
+/** Counts the service's busy connections. */
+const atWork = (sql: ReturnType<typeof sqlClient>) => sql`
+  select pid from pg_stat_activity
+  where datname = current_database() and application_name = 'tasks-api' and state = 'active'`
+
+t.test('a list is a snapshot, even if tasks change while it is read', async (t) => {
+  const { sql, url, alice } = await listening(t, MANY)
+  const response = await ask(url)
+  await once(response, 'readable')
+  await sql`delete from tasks where title = 'Task 1'`
+  await sql`update tasks set title = 'Changed' where title = 'Task 2'`
+  await sql`insert into tasks (user_id, id, title, completed, completed_at)
+    values ('alice', '01900000-0000-7000-8000-000000000000', 'Task 0', false, null)`
+  t.same(titles(JSON.parse(await text(response))), newestFirst(MANY))
+  t.same(titles((await alice('GET')).json).slice(-3), ['Task 3', 'Changed', 'Task 0'])
+})
+
+t.test('a client that disconnects stops the statement', async (t) => {
+  const { sql, url } = await listening(t, MANY)
+  const response = await ask(url)
+  await once(response, 'readable')
+  await until(async () => (await atWork(sql)).length === 1)
+  response.destroy()
+  await until(async () => (await atWork(sql)).length === 0)
+})
+
+t.test('a client that disconnects before the list begins leaves no busy connection', async (t) => {
+  const { app, sql, url, alice } = await listening(t, MANY)
+  const holder = await sql.reserve()
+  await holder`begin`
+  await holder`lock table tasks in access exclusive mode`
+  const agent = new Agent()
+  const headers = await authorized()
+  let arrived = 0
+  app.server.on('request', () => arrived++)
+  for (let i = 0; i < 20; i++) get(`${url}/api/alice/tasks`, { headers, agent }).on('error', () => {})
+  let isReading = false
+  await until(async () => {
+    isReading ||= (await atWork(sql)).length > 0
+    return arrived === 20 && isReading
+  })
+  agent.destroy()
+  await holder`rollback`
+  holder.release()
+  await until(async () => (await atWork(sql)).length === 0)
+  await until(async () => (await alice('GET')).json.length === MANY)
+})
+
+t.test('a list that fails half-way is aborted, and does not look complete', async (t) => {
+  const { sql, url, alice } = await listening(t, MANY)
+  const response = await ask(url)
+  await once(response, 'readable')
+  const [backend] = await atWork(sql)
+  await sql`select pg_terminate_backend(${backend?.pid})`
+  await t.rejects(text(response), { code: 'ECONNRESET' })
+  await until(async () => (await alice('GET')).json.length === MANY)
+})
+
+t.test('a list that fails before its first row is answered 503', async (t) => {
+  const { sql, alice } = await listening(t, LONGEST_ARRAY + 1)
+  const holder = await sql.reserve()
+  await holder`begin`
+  await holder`lock table tasks in access exclusive mode`
+  t.equal((await alice('GET')).status, 503)
+  await holder`rollback`
+  holder.release()
+  await until(async () => (await alice('GET')).json.length === LONGEST_ARRAY + 1)
+})
+
+t.test('half of the connections read long lists, and further lists wait or are refused', async (t) => {
+  const { url, alice } = await listening(t, MANY, { DATABASE_POOL_MAX: '4' })
+  // No client reads its list to the end, so none makes a connection free.
+  const responses = await Promise.all(Array.from({ length: 3 }, () => ask(url)))
+  const statuses = responses.map(({ statusCode }) => statusCode)
+  t.strictSame(statuses.sort(), [200, 200, 503])
+  t.equal((await alice('POST', '', { title: 'Buy milk' })).status, 201, 'other requests have the other half')
+  const waiting = ask(url)
+  const [first, second] = responses.filter(({ statusCode }) => statusCode === 200)
+  first?.destroy()
+  const next = await waiting
+  t.equal(next.statusCode, 200, 'one that waits begins when another has ended')
+  // Both at the same time, because a list without a reader is aborted after a while.
+  const bodies = await Promise.all([second as IncomingMessage, next].map(text))
+  t.strictSame(
+    bodies.map((body) => JSON.parse(body).length),
+    [MANY, MANY + 1]
+  )
+})
