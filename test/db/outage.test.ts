@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { BuiltStatement } from '../../db/index.js'
 import { type Answer, addToNextApp, type Client, clientOf, expectProblem, startApp } from '../support/api.js'
-import { emptyDatabase, sqlClient } from '../support/databases.js'
+import { migratedDatabase, sqlClient } from '../support/databases.js'
 import { SECURED } from '../support/postgres-server.js'
 import { until } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
@@ -141,7 +141,7 @@ function everyRequest(alice: Client, bob: Client, id: string): Promise<Answer[]>
 }
 
 async function start(t: Test) {
-  const url = new URL(await emptyDatabase(t))
+  const url = new URL(await migratedDatabase(t))
   const role = `${SECURED}${randomUUID().replaceAll('-', '')}`
   const sql = sqlClient(t, url.href)
   const outside = sqlClient(t, url.href.replace(url.pathname, '/postgres'))
@@ -217,7 +217,7 @@ const MISTAKES: [code: string, text: string][] = [
 ]
 
 t.test('a bug in a statement is a 500, with its stack in the log', async (t) => {
-  const url = await emptyDatabase(t)
+  const url = await migratedDatabase(t)
   await sqlClient(t, url)`create table once (n int primary key check (n > 0))`
   const lines: string[] = []
   addToNextApp((app) => {

@@ -81,7 +81,7 @@ function is503(t: Test, { status, headers, text, json }: Answer, server: KeyServ
 
 // These tests mostly wait for the key server and the next fetch, so they run at the same time.
 t.test('with a running clock', async (t) => {
-  t.jobs = 4
+  t.jobs = 2
 
   t.test('RS256, PS256, ES256, EdDSA and Ed25519 tokens are accepted after one fetch', async (t) => {
     const { app, server } = await start(t)

@@ -1,6 +1,6 @@
 import { buildOps, urlOf } from '../../src/ops.js'
 import { clientOf, request, startApp } from '../support/api.js'
-import { emptyDatabase } from '../support/databases.js'
+import { migratedDatabase } from '../support/databases.js'
 import t, { type Test } from '../support/tap.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
@@ -13,7 +13,7 @@ async function startOps(t: Test, env: Record<string, string> = {}) {
 }
 
 t.test('/ready checks the database, and /live does not', async (t) => {
-  const proxy = await startProxy(t, await emptyDatabase(t))
+  const proxy = await startProxy(t, await migratedDatabase(t))
   const { get } = await startOps(t, { DATABASE_URL: proxy.url })
   t.equal((await get('/ready')).statusCode, 200)
 

@@ -6,13 +6,13 @@ import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { aliceAt, type Service, startProcess, statusOf, until } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
 
-/** Number of clients, each with a connection: three times as many as the limit of queued statements. */
-const CLIENTS = 3_000
+/** Number of clients, each with a connection: more than the limit of queued statements. */
+const CLIENTS = 1_500
 /** Number of clients that connect at the same time. The kernel resets connections beyond the listener's queue. */
 const WAVE = 250
 /** Number of answers before the load ends: each client's first, and more for most. */
 const ANSWERS = 3 * CLIENTS
-/** Limit for the additional memory of 3,000 connections and 1,000 statements. Measured: 70 to 150 MB. */
+/** Limit for the additional memory of these connections and 1,000 statements. */
 const MEMORY = 400 * 2 ** 20
 /** A statement times out after 2 seconds, so an earlier 503 was a refusal without a statement. */
 const STATEMENT_MS = 2_000

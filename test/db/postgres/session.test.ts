@@ -1,11 +1,14 @@
 import { DatabaseUnavailable } from '../../../db/errors.js'
 import { openClient } from '../../../db/postgres/driver.js'
 import { Delays } from '../../../db/postgres/pacing.js'
-import { type Sending, Session } from '../../../db/postgres/session.js'
+import { type Sending, Session, STATEMENT_MS } from '../../../db/postgres/session.js'
 import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { until } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
+
+/** Limit for a wait, in milliseconds. It only ends a test that would wait for ever. */
+const PATIENCE_MS = 10_000
 
 const ignore = () => {}
 const EVENTS = {
@@ -34,6 +37,24 @@ async function openSession(t: Test) {
     })
   return { session, cancel }
 }
+
+/** The statement's rows or its error, if it is answered already. */
+const stateOf = (statement: Promise<unknown>): Promise<string> =>
+  Promise.race([statement, 'no answer yet']).then(String, String)
+
+t.test('a statement fails at its deadline and not before, and is then cancelled', async (t) => {
+  const { session } = await openSession(t)
+  const sentAt = performance.now()
+  const sending = { ...SENDING, until: sentAt + STATEMENT_MS }
+  const statement = session.send({ text: 'select pg_sleep(600)', parameters: [] }, sentAt, sending)
+  session.tick(sentAt + STATEMENT_MS - 1)
+  t.equal(await stateOf(statement), 'no answer yet')
+  session.tick(sentAt + STATEMENT_MS)
+  t.match(await stateOf(statement), /^DatabaseUnavailable/)
+  // Without a cancel request it would run for ten minutes.
+  await until(() => session.pending === 0, PATIENCE_MS)
+  t.ok(session.isOpen, 'and the connection can be used again')
+})
 
 t.test('a statement that is hit by a late cancel request is retried', async (t) => {
   const { session, cancel } = await openSession(t)

@@ -3,10 +3,12 @@ import { openDatabase } from '../../../db/index.js'
 import { migrate } from '../../../db/migrate.js'
 import { openClient } from '../../../db/postgres/driver.js'
 import { Pool } from '../../../db/postgres/pool.js'
+import { STATEMENT_MS } from '../../../db/postgres/session.js'
 import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
 import { takeBatch, WriteBatcher } from '../../../db/postgres/write-batches.js'
 import { oneTask, taskRepository } from '../../../db/tasks.js'
-import { emptyDatabase, sqlClient } from '../../support/databases.js'
+import { stopClock } from '../../support/clock.js'
+import { emptyDatabase, migratedDatabase, sqlClient } from '../../support/databases.js'
 import { startPostgres } from '../../support/postgres-server.js'
 import { until } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
@@ -17,11 +19,10 @@ const MANY = 100
 
 async function open(t: Test, sharedTransactions = true) {
   // Other tests of the database use TLS.
-  const url = await emptyDatabase(t, 'plain')
+  const url = await migratedDatabase(t, 'plain')
   const proxy = await startProxy(t, url)
   const db = await openDatabase({ kind: 'postgres', url: proxy.url, sharedTransactions })
   t.teardown(() => db.close())
-  await db.withAdminConnection(migrate)
   const tasks = taskRepository(db)
   const observer = sqlClient(t, url)
   // A slow commit, as on a disk or with a standby. Only then do writes always share transactions.
@@ -61,6 +62,14 @@ async function connections(observer: Observer): Promise<number> {
   const [row] = await observer`
     select count(*)::int from pg_stat_activity
     where datname = current_database() and application_name = 'tasks-api'`
+  return row?.count as number
+}
+
+/** The number of the service's statements that wait for a lock. */
+async function waitingForLock(observer: Observer): Promise<number> {
+  const [row] = await observer`
+    select count(*)::int from pg_stat_activity
+    where datname = current_database() and application_name = 'tasks-api' and wait_event_type = 'Lock'`
   return row?.count as number
 }
 
@@ -122,10 +131,9 @@ t.test('a write that waits for a lock delays no other', async (t) => {
 })
 
 t.test('not even those queued behind it while every connection is busy', async (t) => {
-  const url = await emptyDatabase(t)
+  const url = await migratedDatabase(t)
   const db = await openDatabase({ kind: 'postgres', url, poolMax: 2 })
   t.teardown(() => db.close())
-  await db.withAdminConnection(migrate)
   const observer = sqlClient(t, url)
   // Too slow to share a transaction.
   await observer.unsafe(`
@@ -151,14 +159,18 @@ t.test('a commit is not acknowledged if it is unknown whether it waited for the 
   const { tasks, proxy, observer } = await open(t)
   const locked = await tasks.create(USER, { title: 'Locked' })
   const unlock = await lockRow(observer, locked.id)
-  // The check before a cancel request needs a connection, and no server listens at this address.
-  proxy.mode = 'silent'
-  const before = proxy.accepted
+  // The writes wait too long for the lock when the test says so, and never pass their deadline.
+  const clock = stopClock(t)
   const writes = [
     tasks.update(USER, locked.id, { title: 'Changed' }),
     tasks.update(USER, locked.id, { completed: true })
   ]
   for (const write of writes) write.catch(() => {})
+  await until(async () => (await waitingForLock(observer)) > 0)
+  // The check before a cancel request needs a connection, and no server listens at this address.
+  proxy.mode = 'silent'
+  const before = proxy.accepted
+  clock.advance(STATEMENT_MS - 100)
   await until(() => proxy.accepted > before)
   await unlock()
   for (const write of writes) await t.rejects(write, DatabaseUnavailable)
