@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type postgres from 'postgres'
 import { issueToken } from '../src/token.js'
 
-export const USERS = 10_000
+const USERS = 10_000
 export const TASKS_PER_USER = 20
 
 /** The titles in requests. They have the length of the seed's, so that the size of answers does not change. */
@@ -10,8 +10,8 @@ export const CREATED_TITLE = 'Task made by the benchmark'
 export const RENAMED_TITLE = 'Task renamed by the benchmark'
 
 /** Every 20th user reads tasks. The users between them create tasks, so that the measured lists do not grow. */
-export const USER_STEP = 20
-export const ACTIVE_USERS = USERS / USER_STEP
+const USER_STEP = 20
+const ACTIVE_USERS = USERS / USER_STEP
 
 export interface User {
   id: string
@@ -28,14 +28,14 @@ export interface Users {
 
 export const JWT_SECRET = randomBytes(32).toString('hex')
 
-export const userId = (number: number) => `user-${number}`
+const userId = (number: number) => `user-${number}`
 
 /** The first ten digits of every id's time, as a number, before the first task. */
-export const FIRST_ID = 9_900_000_000
+const FIRST_ID = 9_900_000_000
 
 /**
  * The id of a user's task; 0 is the oldest. It has the form of a UUIDv7, and the order of age over all users. So a
- * user's tasks are spread over the table, as when people create one from time to time. pgbench computes the same ids.
+ * user's tasks are spread over the table, as when people create one from time to time.
  */
 export function taskId(user: number, task: number): string {
   const time = `01${FIRST_ID + task * USERS + user}`
@@ -85,5 +85,5 @@ export async function makeUsers(users = USERS, step = USER_STEP): Promise<Users>
   return { readers: await every(0), creators: await every(step / 2) }
 }
 
-export const sign = (secret: string, sub: string) =>
+const sign = (secret: string, sub: string) =>
   issueToken({ keys: { kind: 'secret', secret }, issuer: undefined, audience: undefined }, sub, '1d')

@@ -4,7 +4,7 @@ import { openBenchDatabase } from './database.js'
 import { makeUsers, seed, TASKS_PER_USER, tidy } from './dataset.js'
 import { makeRequests, startLoadGenerator } from './load.js'
 import { operations } from './operations.js'
-import { SERVERS, startServer } from './servers.js'
+import { DEFAULT_POOL, knownServers, type ServerKind, startServer } from './servers.js'
 
 // The service on a table of 1,000 tasks and on one of 10,000,000, each on a PostgreSQL of its own.
 //
@@ -20,6 +20,7 @@ const { values } = parseArgs({
 // Both tables need a server of their own.
 delete process.env.DATABASE_URL
 const stop = new AbortController()
+const { ours } = knownServers(DEFAULT_POOL)
 const ends: (() => unknown)[] = []
 
 async function prepare(rows: number) {
@@ -32,7 +33,7 @@ async function prepare(rows: number) {
   const [size] = await sql`
     select pg_size_pretty(pg_table_size('tasks')) as heap, pg_size_pretty(pg_indexes_size('tasks')) as indexes`
   console.log(`${rows} tasks: ${size?.heap}, and ${size?.indexes} of indexes`)
-  const server = await startServer(`${rows}`, SERVERS.ours, database.url)
+  const server = await startServer(`${rows}`, ours as ServerKind, database.url)
   ends.push(server.stop)
   return {
     rows,

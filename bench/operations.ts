@@ -59,8 +59,8 @@ function toggle({ readers }: Users): Request {
   return { method: 'PATCH', path: `${anyTask(user)}/complete`, headers: bearer(user.token) }
 }
 
-/** Shares of the mix in per cent: 80 % reads, 20 % writes. pgbench uses the same. */
-export const MIX = { get: 60, list: 20, create: 6, update: 7, toggle: 7 }
+/** Shares of the mix in per cent: 80 % reads, 20 % writes. */
+const MIX = { get: 60, list: 20, create: 6, update: 7, toggle: 7 }
 
 function mix(users: Users): Request {
   let left = Math.random() * 100

@@ -1,31 +1,22 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { existsSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { availableParallelism, cpus } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import postgres from 'postgres'
-import { drawChart } from './chart.js'
 import { type BenchDatabase, openBenchDatabase } from './database.js'
 import { makeUsers, seed, tidy, type Users } from './dataset.js'
 import { type LoadGenerator, makeRequests, startLoadGenerator } from './load.js'
 import { type OperationName, operations } from './operations.js'
-import { canPgbench, findPgbench, PGBENCH, PGBENCH_LABEL, pgbench } from './pgbench.js'
 import { type CpuTimes, cpuSeconds, cpuTimes, peakMemory } from './processes.js'
 import { type Network, REGIMES, type Regime, startNetwork } from './regimes.js'
-import {
-  observedServers,
-  otherCheckout,
-  type RunningServer,
-  SERVERS,
-  type ServerKind,
-  startServer
-} from './servers.js'
+import { DEFAULT_POOL, knownServers, type RunningServer, type ServerKind, startServer } from './servers.js'
 import {
   type Case,
   type Measurement,
-  type Results,
   renderCases,
   renderRegimes,
   summarise,
@@ -36,14 +27,13 @@ import { verify } from './verify.js'
 
 const root = join(import.meta.dirname, '..')
 
-const OURS = 'ours'
-const HAND_WRITTEN = 'node-http'
-/** The hand-written peer again, for a regime with another pool. */
-const USUAL_POOL = 'node-http-10'
-const COMPARE = 'compare'
-const DEFAULT_POOL = 10
 /** With a fifth of this, the first cases of a round were up to twice as slow as the same ones later. */
 const BREAK_IN_SECONDS = 6
+
+const COMPLETE = { operations: Object.keys(operations), seconds: 5, warmup: 2 }
+const QUICK = { operations: ['get', 'list', 'create'], seconds: 2, warmup: 0.5 }
+const IN_REGIMES = { operations: ['get', 'list', 'create', 'mix'], seconds: 1, warmup: 0.3 }
+const OBSERVED = { operations: ['get', 'mix'], seconds: 2, warmup: 0.5 }
 
 const stop = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
@@ -51,8 +41,7 @@ for (const name of ['SIGINT', 'SIGTERM'] as const) {
 }
 
 async function main(): Promise<void> {
-  const collector = await startCollector()
-  const plan = readOptions(collector.url)
+  const plan = await readOptions()
   prepare()
   const database = await openBenchDatabase()
   const generator = startLoadGenerator(stop.signal)
@@ -61,29 +50,20 @@ async function main(): Promise<void> {
     const [{ server_version }] = (await sql`show server_version`) as unknown as [{ server_version: string }]
     console.log(`Node ${process.version}, PostgreSQL ${server_version}; filling the table`)
     await seed(sql)
-    report(
-      plan,
-      server_version,
-      await measureAll(plan, { database, sql, generator, users: await makeUsers() })
-    )
+    const bench = { database, sql, generator, users: await makeUsers() }
+    report(plan, server_version, await measureAll(plan, bench))
   } finally {
     generator.stop()
-    collector.close()
     await sql.end()
     await database.close()
   }
 }
 
-/** A collector that discards traces. */
-async function startCollector(): Promise<{ url: string; close(): void }> {
+/** Starts a collector that discards traces. Returns its URL. */
+async function startCollector(): Promise<string> {
   const server = createServer((request, response) => request.resume().on('end', () => response.end()))
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  const close = () => {
-    server.closeAllConnections()
-    server.close()
-  }
-  return { url: `http://127.0.0.1:${port}`, close }
+  await once(server.listen(0, '127.0.0.1').unref(), 'listening')
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
 interface Bench {
@@ -93,8 +73,8 @@ interface Bench {
   users: Users
 }
 
-/** @throws Error for an unknown option, server, regime or operation, or one that cannot run here */
-function readOptions(collector: string) {
+/** @throws Error for an unknown option, server, regime or operation */
+async function readOptions() {
   const { values } = parseArgs({
     options: {
       quick: { type: 'boolean', default: false },
@@ -103,125 +83,73 @@ function readOptions(collector: string) {
       regime: { type: 'string' },
       servers: { type: 'string' },
       operations: { type: 'string' },
-      connections: { type: 'string' },
-      pool: { type: 'string' },
-      rounds: { type: 'string' },
+      connections: { type: 'string', default: '50' },
+      pool: { type: 'string', default: String(DEFAULT_POOL) },
+      rounds: { type: 'string', default: '3' },
       seconds: { type: 'string' },
       warmup: { type: 'string' },
       compare: { type: 'string' }
     }
   })
-  const { observability } = values
-  const quick = values.quick || observability
-  const inRegimes = values.regimes || values.regime !== undefined
-  const usually = <T>(complete: T, quickly: T, regimes: T) =>
-    inRegimes ? regimes : quick ? quickly : complete
-  const number = (name: 'rounds' | 'seconds' | 'warmup' | 'pool', fallback: number) => {
+  const number = (name: 'rounds' | 'seconds' | 'warmup' | 'pool', fallback?: number) => {
     const value = Number(values[name] ?? fallback)
     if (!(value > 0)) throw new Error(`--${name} must be a number above 0`)
     return value
   }
-  const chosenFrom = (
-    option: 'servers' | 'regime' | 'operations',
-    known: Iterable<string>,
-    usual: string[]
-  ) => {
-    const all = [...known]
+  const chosenFrom = (option: 'servers' | 'regime' | 'operations', known: string[], usual = known) => {
     const names = values[option]?.split(',') ?? usual
     for (const name of names) {
-      if (!all.includes(name))
-        throw new Error(`--${option}: there is no ${name}; there are ${all.join(', ')}`)
+      if (!known.includes(name)) {
+        throw new Error(`--${option}: there is no ${name}; there are ${known.join(', ')}`)
+      }
     }
     return names
   }
 
-  const pool = number('pool', DEFAULT_POOL)
-  const known = new Map<string, ServerKind>(Object.entries(SERVERS))
-  known.set(OURS, { ...SERVERS[OURS], pool })
-  const byHand = (size: number) => ({
-    ...SERVERS[HAND_WRITTEN],
-    pool: size,
-    ...(inRegimes && { label: `by hand, pool of ${size}` })
-  })
-  known.set(HAND_WRITTEN, byHand(pool))
-  if (pool !== DEFAULT_POOL) known.set(USUAL_POOL, byHand(DEFAULT_POOL))
-  if (values.compare !== undefined) known.set(COMPARE, { ...otherCheckout(values.compare), pool })
-  const observed = Object.entries(observedServers(collector))
-  for (const [name, kind] of observability ? observed : []) known.set(name, { ...kind, pool })
-  const pgbenchProgram = findPgbench()
-  known.set(PGBENCH, {
-    label: PGBENCH_LABEL,
-    command: [],
-    missing: () => (pgbenchProgram ? undefined : 'it comes with PostgreSQL (Debian: postgresql-contrib)')
-  })
-
-  const few = [OURS, HAND_WRITTEN, USUAL_POOL, COMPARE].filter((name) => known.has(name))
-  const servers = new Map<string, ServerKind>()
-  for (const name of chosenFrom(
-    'servers',
-    known.keys(),
-    observability
-      ? [...observed.map(([name]) => name), OURS, ...few.filter((name) => name === COMPARE)]
-      : usually([...known.keys()], [...few, 'express'], few)
-  )) {
-    const kind = known.get(name) as ServerKind
-    const missing = kind.missing?.()
-    if (missing === undefined) servers.set(name, kind)
-    else if (values.servers) throw new Error(`${name} cannot run here: ${missing}`)
-    else console.log(`Without ${name}: ${missing}`)
-  }
-
-  const regimes = chosenFrom(
-    'regime',
-    Object.keys(REGIMES),
-    values.regimes ? Object.keys(REGIMES) : ['plain']
-  )
-  const all = Object.keys(operations)
-  const names = chosenFrom(
-    'operations',
-    all,
-    observability ? ['get', 'mix'] : usually(all, ['get', 'list', 'create'], ['get', 'list', 'create', 'mix'])
-  ) as OperationName[]
-  const connections = (values.connections ?? '50').split(',').map(Number)
+  const inRegimes = values.regimes || values.regime !== undefined
+  const preset = presetOf(inRegimes, values)
+  const pool = number('pool')
+  const collector = values.observability ? await startCollector() : undefined
+  const known = knownServers(pool, values.compare, collector)
+  const names = chosenFrom('servers', Object.keys(known))
+  const servers = new Map(names.map((name) => [name, known[name] as ServerKind]))
+  const allRegimes = Object.keys(REGIMES)
+  const regimes = chosenFrom('regime', allRegimes, values.regimes ? allRegimes : ['plain'])
+  const chosen = chosenFrom('operations', COMPLETE.operations, preset.operations) as OperationName[]
+  const connections = values.connections.split(',').map(Number)
   if (!connections.every((count) => Number.isInteger(count) && count > 0)) {
     throw new Error('--connections must be whole numbers above 0, with commas between them')
   }
   const cases = regimes.flatMap((regime) =>
     connections.flatMap((count) =>
-      names.map((operation): Case => ({ regime, operation, connections: count }))
+      chosen.map((operation): Case => ({ regime, operation, connections: count }))
     )
   )
-  if (!quick && !inRegimes && values.connections === undefined) {
-    // These three show latency and throughput by the number of clients. All operations would take an hour more.
-    const some = names.filter((name) => ['get', 'list', 'mix'].includes(name))
-    for (const count of [1, 200]) {
-      cases.push(...some.map((operation) => ({ regime: 'plain', operation, connections: count })))
-    }
-  }
-  const [first = '', ...others] = servers.keys()
+  const [first = '', ...others] = names
+  const baseline = ['bare', 'node-http', 'compare'].find((name) => servers.has(name)) ?? first
 
   return {
     servers,
-    pgbenchProgram: pgbenchProgram ?? '',
     inRegimes,
     cases,
-    rounds: number('rounds', 3),
-    seconds: number('seconds', usually(5, 2, 1)),
-    warmup: number('warmup', usually(2, 0.5, 0.3)),
-    baselines: inRegimes
-      ? others
-      : [['bare', HAND_WRITTEN, COMPARE].find((name) => servers.has(name)) ?? first],
+    rounds: number('rounds'),
+    seconds: number('seconds', preset.seconds),
+    warmup: number('warmup', preset.warmup),
+    baselines: inRegimes ? others : [baseline],
     /** True if the run has all results that the documents show. */
     complete:
-      !quick &&
-      values.servers === undefined &&
-      values.operations === undefined &&
-      values.compare === undefined &&
-      values.regime === undefined
+      (preset === COMPLETE || values.regimes) &&
+      [values.servers, values.operations, values.compare, values.regime].every((one) => one === undefined)
   }
 }
 
-type Plan = ReturnType<typeof readOptions>
+type Plan = Awaited<ReturnType<typeof readOptions>>
+
+function presetOf(inRegimes: boolean, { observability, quick }: { observability: boolean; quick: boolean }) {
+  if (inRegimes) return IN_REGIMES
+  if (observability) return OBSERVED
+  return quick ? QUICK : COMPLETE
+}
 
 function prepare(): void {
   const npm = (...args: string[]) => execFileSync('npm', args, { cwd: root, stdio: 'inherit' })
@@ -238,7 +166,7 @@ function prepare(): void {
  */
 async function measureAll(plan: Plan, bench: Bench): Promise<Measurement[]> {
   const measurements: Measurement[] = []
-  const total = plan.rounds * plan.cases.reduce((sum, one) => sum + participants(plan, one).length, 0)
+  const total = plan.rounds * plan.cases.length * plan.servers.size
   const began = Date.now()
   for (let round = 1; round <= plan.rounds; round++) {
     for await (const measured of measureRound(round, plan, bench)) {
@@ -263,7 +191,6 @@ async function* measureRound(round: number, plan: Plan, bench: Bench): AsyncGene
     const running = new Map<string, RunningServer>()
     for (const [name, kind] of plan.servers) {
       stop.signal.throwIfAborted()
-      if (name === PGBENCH) continue
       const server = await startServer(name, kind, url)
       stops.push(() => server.stop())
       running.set(name, server)
@@ -287,7 +214,6 @@ async function* measureRound(round: number, plan: Plan, bench: Bench): AsyncGene
     let turn = round
     let brokenIn: Map<string, RunningServer> | undefined
     for (const [name, regime] of regimes) {
-      const url = isFar(regime) ? (network as Network).url : database.url
       const servers = isFar(regime) ? far : near
       if (brokenIn !== servers) {
         network?.setDelay(regime.network ?? 0)
@@ -300,8 +226,8 @@ async function* measureRound(round: number, plan: Plan, bench: Bench): AsyncGene
         const operation = operations[one.operation]
         // All servers get the same requests.
         const requests = makeRequests(operation, regime.users?.(users) ?? users, regime.slow?.(users))
-        for (const server of rotated(participants(plan, one), turn++)) {
-          const measured = measure(plan, one, requests, servers.get(server), url, bench)
+        for (const [server, running] of rotated([...servers], turn++)) {
+          const measured = measure(plan, one, requests, running, bench)
           yield { round, server, ...(await named(`${server}, ${name}, ${one.operation}`, measured)) }
           if (operation.writes && !regime.keepsDeadRows) await tidy(sql)
         }
@@ -324,31 +250,28 @@ async function breakIn({ url, failed }: RunningServer, { generator, users }: Ben
   await Promise.race([generator.drive(options, operations.mix), failed])
 }
 
-const participants = ({ servers }: Plan, { operation }: Case) =>
-  [...servers.keys()].filter((name) => name !== PGBENCH || canPgbench(operation))
-
 async function measure(
-  { seconds, warmup, pgbenchProgram }: Plan,
+  { seconds, warmup }: Plan,
   one: Case,
   requests: ReturnType<typeof makeRequests>,
-  server: RunningServer | undefined,
-  databaseUrl: string,
-  { database: { pid }, generator }: Bench
+  server: RunningServer,
+  { database, generator }: Bench
 ) {
-  const { operation, connections } = one
-  const cpu = (root: number | undefined) => (root === undefined ? undefined : cpuTimes(root))
-  const now = () => ({ server: cpu(server?.pid), postgres: cpu(pid) })
+  const now = () => ({
+    server: cpuTimes(server.pid),
+    postgres: database.pid === undefined ? undefined : cpuTimes(database.pid)
+  })
   let before = now()
   let after = before
   const onWindow = (event: 'started' | 'ended') => {
     if (event === 'started') before = now()
     else after = now()
   }
-  const options = { url: server?.url ?? '', connections, warmup, seconds, requests }
-  const result = server
-    ? await Promise.race([generator.drive(options, operations[operation], onWindow), server.failed])
-    : await pgbench(pgbenchProgram, databaseUrl, operation, connections, seconds, stop.signal)
-  if (!server) after = now()
+  const options = { url: server.url, connections: one.connections, warmup, seconds, requests }
+  const result = await Promise.race([
+    generator.drive(options, operations[one.operation], onWindow),
+    server.failed
+  ])
   const perRequest = (from: CpuTimes | undefined, to: CpuTimes | undefined) => {
     const used = cpuSeconds(from, to)
     return used === undefined ? undefined : (used / result.count) * 1e6
@@ -358,32 +281,26 @@ async function measure(
     ...result,
     serverCpu: perRequest(before.server, after.server),
     postgresCpu: perRequest(before.postgres, after.postgres),
-    memory: server && peakMemory(server.pid)
+    memory: peakMemory(server.pid)
   }
 }
 
 function report(plan: Plan, postgresVersion: string, measurements: Measurement[]): void {
   const labels = new Map([...plan.servers].map(([name, { label }]) => [name, label]))
-  const results: Results = {
-    date: new Date().toISOString(),
-    node: process.version,
-    postgres: postgresVersion,
-    cpu: cpus()[0]?.model ?? 'unknown',
-    cores: availableParallelism(),
-    rounds: plan.rounds,
-    seconds: plan.seconds,
-    tables: summarise(measurements, plan.baselines, labels)
-  }
+  const { rounds, seconds } = plan
+  const node = process.version
+  const cpu = cpus()[0]?.model ?? 'unknown'
+  const cores = availableParallelism()
+  const tables = summarise(measurements, plan.baselines, labels)
   const [baseline = ''] = plan.baselines
-  console.log(`\n${plan.inRegimes ? renderRegimes(results.tables) : renderCases(results.tables, baseline)}\n`)
-  console.log(`Medians of ${plan.rounds} rounds of ${plan.seconds} s.`)
+  console.log(`\n${plan.inRegimes ? renderRegimes(tables) : renderCases(tables, baseline)}\n`)
+  console.log(`Medians of ${rounds} rounds of ${seconds} s.`)
   if (!plan.inRegimes) console.log(`Ratios to ${labels.get(baseline)}.`)
-  console.log(`Node ${results.node}, PostgreSQL ${results.postgres}, ${results.cores} × ${results.cpu}`)
+  console.log(`Node ${node}, PostgreSQL ${postgresVersion}, ${cores} × ${cpu}`)
   if (!plan.complete) return
-  const name = plan.inRegimes ? `regimes-node-${process.versions.node.split('.')[0]}` : 'latest'
-  mkdirSync(join(import.meta.dirname, 'results'), { recursive: true })
-  writeFileSync(join(import.meta.dirname, 'results', `${name}.json`), toJson(results))
-  if (!plan.inRegimes) drawChart(results)
+  const name = `${plan.inRegimes ? 'regimes-' : ''}node-${process.versions.node.split('.')[0]}.json`
+  const run = { date: new Date().toISOString(), node, postgres: postgresVersion, cpu, cores, rounds, seconds }
+  writeFileSync(join(import.meta.dirname, 'results', name), toJson(run, tables))
 }
 
 /** Adds the server's name to the error. */

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -13,55 +13,37 @@ const STOP_MS = 10_000
 /** An HTTP server to measure. */
 export interface ServerKind {
   label: string
-  /** The program and its arguments. */
-  command: string[]
-  /** Number of connections to PostgreSQL. The peers have 10, except the hand-written one. */
-  pool?: number
+  /** The arguments of Node. */
+  args: string[]
+  /** Number of connections to PostgreSQL. */
+  pool: number
   /** Further environment variables. */
   env?: Record<string, string>
-  /** The reason why this machine cannot run it; undefined if it can. */
-  missing?(): string | undefined
 }
 
-const node = process.execPath
-const peer = (file: string) => join(here, 'peers', file)
-const bun = join(here, 'node_modules', 'bun', 'bin', 'bun.exe')
-// Debian's own Python, because only it has Debian's packages. A version manager may put another one first in PATH.
-const python = '/usr/bin/python3'
+const SERVICE = join(here, '..', 'dist', 'src', 'server.js')
+export const DEFAULT_POOL = 10
 
-export const SERVERS = {
-  ours: { label: 'this service', command: [node, join(here, '..', 'dist', 'src', 'server.js')] },
-  'node-http': {
-    label: 'node:http + postgres.js, by hand',
-    command: [node, peer('node-http-postgres.mjs')]
-  },
-  express: { label: 'Express + pg + jsonwebtoken + zod', command: [node, peer('express.mjs')] },
-  hono: { label: 'Hono + drizzle', command: [node, peer('hono.mjs')] },
-  nestjs: {
-    label: 'NestJS on Fastify + TypeORM',
-    command: [node, '--import', import.meta.resolve('tsx'), peer('nestjs.ts')]
-  },
-  fastapi: {
-    label: 'FastAPI + SQLAlchemy + asyncpg',
-    command: [python, peer('fastapi-sqlalchemy.py')],
-    missing: () =>
-      spawnSync(python, ['-c', 'import fastapi, sqlalchemy, asyncpg, jose, uvicorn']).status === 0
-        ? undefined
-        : 'install python3-fastapi python3-sqlalchemy python3-asyncpg python3-jose uvicorn (Debian or Ubuntu)'
-  },
-  bun: {
-    label: 'Bun.serve + Bun SQL, by hand',
-    command: [bun, peer('bun.mjs')],
-    missing: () =>
-      spawnSync(bun, ['--version']).status === 0
-        ? undefined
-        : 'the npm package bun has no binary here that runs (its install script fetches it)'
+const byHand = (pool: number): ServerKind => ({
+  label: `by hand, pool of ${pool}`,
+  args: [join(here, 'by-hand.mjs')],
+  pool
+})
+
+/**
+ * The service beside the hand-written server. With a collector: the service with fewer and with more observability features.
+ *
+ * @param compare the folder of another checkout
+ * @param collector the URL that receives traces
+ */
+export function knownServers(pool: number, compare?: string, collector?: string): Record<string, ServerKind> {
+  const service = (label: string, env = {}) => ({ label, args: [SERVICE], pool, env })
+  const ours = service('this service')
+  const other = compare !== undefined && { compare: otherCheckout(compare, pool) }
+  if (collector === undefined) {
+    const usualPool = pool !== DEFAULT_POOL && { 'node-http-10': byHand(DEFAULT_POOL) }
+    return { ours, 'node-http': byHand(pool), ...usualPool, ...other }
   }
-} satisfies Record<string, ServerKind>
-
-/** The service with fewer and with more observability features. */
-export function observedServers(collector: string): Record<string, ServerKind> {
-  const service = SERVERS.ours.command[1] as string
   const traced = (share: string) => ({
     OTEL_EXPORTER_OTLP_ENDPOINT: collector,
     OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
@@ -70,24 +52,22 @@ export function observedServers(collector: string): Record<string, ServerKind> {
   return {
     bare: {
       label: 'metrics and logs off',
-      command: [node, '--import', join(here, 'no-metrics.mjs'), service],
+      args: ['--import', join(here, 'no-metrics.mjs'), SERVICE],
+      pool,
       env: { LOG_LEVEL: 'silent' }
     },
-    'log-requests': {
-      label: 'with LOG_REQUESTS',
-      command: [node, service],
-      env: { LOG_REQUESTS: 'true' }
-    },
-    'traced-10': { label: 'a tenth traced', command: [node, service], env: traced('0.1') },
-    'traced-all': { label: 'all traced', command: [node, service], env: traced('1') }
+    'log-requests': service('with LOG_REQUESTS', { LOG_REQUESTS: 'true' }),
+    'traced-10': service('a tenth traced', traced('0.1')),
+    'traced-all': service('all traced', traced('1')),
+    ours,
+    ...other
   }
 }
 
-/** The service as built in another checkout. */
-export function otherCheckout(directory: string): ServerKind {
+function otherCheckout(directory: string, pool: number): ServerKind {
   const file = resolve(directory, 'dist', 'src', 'server.js')
   if (!existsSync(file)) throw new Error(`--compare: there is no ${file}; run "npm run build" there`)
-  return { label: 'the other checkout', command: [node, file] }
+  return { label: 'the other checkout', args: [file], pool }
 }
 
 export interface RunningServer {
@@ -105,7 +85,7 @@ export interface RunningServer {
  */
 export async function startServer(
   name: string,
-  { command: [program = '', ...args], pool = 10, env }: ServerKind,
+  { args, pool, env }: ServerKind,
   databaseUrl: string
 ): Promise<RunningServer> {
   const port = await freePort()
@@ -113,7 +93,7 @@ export async function startServer(
   const logFile = join(directory, 'log')
   // A file, as in production. A pipe would make this process read during the measurement.
   const log = openSync(logFile, 'w')
-  const child = spawn(program, args, {
+  const child = spawn(process.execPath, args, {
     stdio: ['ignore', log, log],
     // Only these settings, so that two machines measure the same.
     env: {
@@ -126,7 +106,6 @@ export async function startServer(
       DATABASE_URL: databaseUrl,
       DATABASE_POOL_MAX: String(pool),
       JWT_SECRET,
-      TSX_TSCONFIG_PATH: peer('tsconfig.json'),
       ...env
     }
   })

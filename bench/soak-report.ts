@@ -13,13 +13,7 @@ export interface Sample {
 }
 
 /** Values without clients, after garbage collection. */
-export interface Rest {
-  /** In bytes. */
-  heap: number
-  descriptors: number
-  handles: number
-  connections: number
-}
+export type Rest = Pick<Sample, 'heap' | 'descriptors' | 'handles' | 'connections'>
 
 interface Window {
   samples: Sample[]
@@ -44,7 +38,10 @@ interface Row {
 
 const atRest = (name: keyof Rest) => (window: Window) => window.rest?.[name] ?? Number.NaN
 const median = (name: keyof Sample) => (window: Window) =>
-  medianOf(window.samples.map((sample) => sample[name]))
+  percentile(
+    window.samples.map((sample) => sample[name]),
+    0.5
+  )
 const share = (before: number) => before * TOLERANCE
 // One of five is more than a tenth.
 const shareOrOne = (before: number) => Math.max(1, share(before))
@@ -67,6 +64,12 @@ const ROWS: Row[] = [
   { label: 'requests per second', of: median('rate'), show: whole }
 ]
 
+/** One line with all values of a sample. */
+export const lineOf = (sample: Sample) =>
+  ROWS.filter(({ label }) => !label.endsWith('at rest'))
+    .map(({ label, of, show }) => `${label} ${show(of({ samples: [sample], rest: undefined }))}`)
+    .join(', ')
+
 /** Compares the second minute with the last in a Markdown table, and tells if any retained value has grown. */
 export function compare(second: Window, last: Window): { table: string; passed: boolean } {
   let passed = true
@@ -82,8 +85,6 @@ export function compare(second: Window, last: Window): { table: string; passed: 
   const head = ['| | second minute | last minute | change | |', '| --- | ---: | ---: | ---: | --- |']
   return { table: [...head, ...lines].join('\n'), passed }
 }
-
-const medianOf = (values: number[]) => percentile(values, 0.5)
 
 /** NaN if there are none. */
 export function percentile(values: number[], share: number): number {

@@ -8,7 +8,7 @@ import { startPostgres } from '../test/support/postgres-server.js'
 import { type Service, startProcess, until } from '../test/support/process.js'
 import { SECRET } from '../test/support/sign.js'
 import { HOARD, HOARDER, startSoakLoad } from './soak-load.js'
-import { compare, percentile, type Rest, type Sample } from './soak-report.js'
+import { compare, lineOf, percentile, type Rest, type Sample } from './soak-report.js'
 
 // Checks that the service retains no more after a long time than after a short one: memory, handles, connections.
 
@@ -70,7 +70,7 @@ async function soak(): Promise<boolean> {
     await sleep(began + next - performance.now())
     const sample = await takeSample(service, sql, load.takeLatencies())
     samples.push(sample)
-    console.log(lineOf(next, sample))
+    console.log(`${next / 1000} s: ${lineOf(sample)}`)
     if (next === 2 * MINUTE_MS || next + SAMPLE_MS > minutes * MINUTE_MS) {
       const from = performance.now()
       await load.pause()
@@ -120,7 +120,11 @@ async function seedLongList(sql: postgres.Sql): Promise<void> {
 
 async function takeSample(service: Service, sql: postgres.Sql, latencies: number[]): Promise<Sample> {
   const metrics = await (await fetch(`${service.ops}/metrics`)).text()
-  const value = (name: string) => Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(metrics)?.[1])
+  const value = (name: string) => {
+    const lines = [...metrics.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'gm'))]
+    if (lines.length === 0) throw new Error(`/metrics has no ${name}`)
+    return lines.reduce((sum, [, number]) => sum + Number(number), 0)
+  }
   const [{ connections }] = (await sql`
     select count(*)::int as connections from pg_stat_activity
     where application_name = 'tasks-api'`) as unknown as [{ connections: number }]
@@ -129,7 +133,7 @@ async function takeSample(service: Service, sql: postgres.Sql, latencies: number
     heap: value('nodejs_heap_size_used_bytes'),
     external: value('nodejs_external_memory_bytes'),
     descriptors: value('process_open_fds'),
-    handles: value('nodejs_active_handles_total'),
+    handles: value('nodejs_active_handles'),
     connections,
     lag: value('nodejs_eventloop_lag_p99_seconds') * 1000,
     p50: percentile(latencies, 0.5),
@@ -145,20 +149,4 @@ async function takeRest(service: Service, sql: postgres.Sql): Promise<Rest> {
   await until(() => line() !== null)
   const { descriptors, handles, connections } = await takeSample(service, sql, [])
   return { heap: Number(line()?.[1]), descriptors, handles, connections }
-}
-
-function lineOf(milliseconds: number, sample: Sample): string {
-  const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(1)
-  return [
-    `${String(milliseconds / 1000).padStart(5)} s`,
-    `RSS ${mib(sample.rss)} MiB`,
-    `heap ${mib(sample.heap)} MiB`,
-    `${sample.descriptors} descriptors`,
-    `${sample.handles} handles`,
-    `${sample.connections} connections`,
-    `lag p99 ${sample.lag.toFixed(1)} ms`,
-    `${sample.rate.toFixed(0)} requests/s`,
-    `p50 ${sample.p50.toFixed(1)} ms`,
-    `p99 ${sample.p99.toFixed(1)} ms`
-  ].join('  ')
 }

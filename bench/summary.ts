@@ -18,44 +18,27 @@ export interface Measurement extends Load, Case {
   memory?: number | undefined
 }
 
-export interface Spread {
+interface Spread {
   median: number
   min: number
   max: number
 }
 
-/** A server in one case: medians over all rounds. */
-export interface Line {
+/** Figures of which a line has the median over all rounds. */
+const MEDIANS = ['p50', 'p99', 'othersP50', 'othersP99', 'serverCpu', 'postgresCpu', 'memory'] as const
+
+/** A server in one case. */
+interface Line extends Pick<Measurement, (typeof MEDIANS)[number]> {
   server: string
   label: string
   rate: Spread
   /** Ratio to the baseline of the same round, so that a drift of the machine between rounds has no effect. */
-  ratios: Record<string, Spread>
-  p50: number
-  p99: number
-  othersP50?: number | undefined
-  othersP99?: number | undefined
-  serverCpu?: number | undefined
-  postgresCpu?: number | undefined
-  memory?: number | undefined
+  ratios: Record<string, Spread | undefined>
 }
 
 /** All servers in one case. */
 export interface Table extends Case {
   lines: Line[]
-}
-
-/** The content of a file in bench/results. */
-export interface Results {
-  date: string
-  node: string
-  postgres: string
-  cpu: string
-  cores: number
-  rounds: number
-  /** Duration of each measurement without the warm-up, in seconds. */
-  seconds: number
-  tables: Table[]
 }
 
 export function summarise(
@@ -68,35 +51,25 @@ export function summarise(
     const group = measurements.filter(
       (one) => one.regime === regime && one.operation === operation && one.connections === connections
     )
-    const lines: Line[] = []
-    for (const [server, label] of labels) {
-      const own = group.filter((measurement) => measurement.server === server)
-      if (own.length === 0) continue
+    const lines = [...labels].map(([server, label]): Line => {
+      const own = group.filter((one) => one.server === server)
       const of = (value: (one: Measurement) => number | undefined) => spread(own.map(value))
       const ratioTo = (baseline: string) =>
         of(({ round, rate }) => {
           const other = group.find((one) => one.server === baseline && one.round === round)
           return other && rate / other.rate
         })
-      lines.push({
+      const medians = Object.fromEntries(
+        MEDIANS.map((name) => [name, of((one) => one[name])?.median])
+      ) as Pick<Line, (typeof MEDIANS)[number]>
+      return {
         server,
         label,
         rate: of(({ rate }) => rate) as Spread,
-        ratios: Object.fromEntries(
-          baselines.flatMap((baseline) => {
-            const ratio = ratioTo(baseline)
-            return ratio ? [[baseline, ratio]] : []
-          })
-        ),
-        p50: of(({ p50 }) => p50)?.median as number,
-        p99: of(({ p99 }) => p99)?.median as number,
-        othersP50: of(({ othersP50 }) => othersP50)?.median,
-        othersP99: of(({ othersP99 }) => othersP99)?.median,
-        serverCpu: of(({ serverCpu }) => serverCpu)?.median,
-        postgresCpu: of(({ postgresCpu }) => postgresCpu)?.median,
-        memory: of(({ memory }) => memory)?.median
-      })
-    }
+        ratios: Object.fromEntries(baselines.map((baseline) => [baseline, ratioTo(baseline)])),
+        ...medians
+      }
+    })
     return { regime, operation, connections, lines }
   })
 }
@@ -114,8 +87,8 @@ function spread(values: (number | undefined)[]): Spread | undefined {
   }
 }
 
-/** Each server on a line of its own, with significant digits only. */
-export function toJson({ tables, ...run }: Results): string {
+/** The content of a file in bench/results. Each server is on a line of its own, with significant digits only. */
+export function toJson(run: object, tables: Table[]): string {
   const rounded = (_key: string, value: unknown) =>
     typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value
   const texts = tables.map(({ lines, ...one }) => {

@@ -34,7 +34,7 @@ for (const folder of ['', 'bench/', 'examples/sdk/', 'examples/web/']) {
       )
       t.strictSame(Object.keys(allowScripts).sort(), [...named].sort())
       const allowed = Object.keys(allowScripts).filter((name) => allowScripts[name])
-      t.strictSame(allowed, folder === 'bench/' ? ['bun'] : [])
+      t.strictSame(allowed, [])
     })
   })
 }
