@@ -11,7 +11,6 @@ export const RENAMED_TITLE = 'Task renamed by the benchmark'
 
 /** Every 20th user reads tasks. The users between them create tasks, so that the measured lists do not grow. */
 const USER_STEP = 20
-const ACTIVE_USERS = USERS / USER_STEP
 
 export interface User {
   id: string

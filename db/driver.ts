@@ -32,7 +32,7 @@ export interface Driver {
   tick(now: number): void
   /** Returns the rows in batches, all from one snapshot. Ending the iteration ends the statement. */
   stream(text: string, parameters: unknown[]): AsyncIterable<unknown[]>
-  /** Runs work outside of requests, on a connection of its own and without a deadline. */
+  /** Runs work outside of requests, such as migrations, on a connection of its own and without a deadline. */
   withAdminConnection<T>(work: (orm: Orm) => Promise<T>): Promise<T>
   /** @param milliseconds time that running statements have to finish */
   close(milliseconds: number): Promise<void>

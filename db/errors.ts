@@ -5,7 +5,9 @@
  * - `standby`: committed, but not confirmed by the synchronous standby
  * - `closing`: the service stops
  */
-export type OutageReason = 'connection' | 'timeout' | 'overload' | 'standby' | 'closing'
+export const OUTAGE_REASONS = ['connection', 'timeout', 'overload', 'standby', 'closing'] as const
+
+export type OutageReason = (typeof OUTAGE_REASONS)[number]
 
 /** The database cannot be reached, does not answer in time, or is overloaded. */
 export class DatabaseUnavailable extends Error {

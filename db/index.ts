@@ -1,7 +1,7 @@
 import { is, Param, Placeholder } from 'drizzle-orm'
-import type { LockTarget, Orm, Statement } from './driver.js'
+import type { Driver, LockTarget, Statement } from './driver.js'
 import { DatabaseUnavailable } from './errors.js'
-import { type DatabaseFigures, type DatabaseObservations, observations } from './observations.js'
+import { type DatabaseObservations, observations } from './observations.js'
 import { openPostgres } from './postgres/index.js'
 import { Pace } from './postgres/pacing.js'
 import { STATEMENT_MS, TICK_MS } from './postgres/session.js'
@@ -41,7 +41,7 @@ export type Values = Record<string, unknown>
  *
  * The functions throw DatabaseUnavailable if the database cannot be reached, does not answer in time, or is overloaded.
  */
-export interface Database {
+export interface Database extends Pick<Driver, 'figures' | 'withAdminConnection'> {
   prepareRead<Row>(statement: BuiltStatement<Row>): (values: Values) => Promise<Row[]>
   /** @param lockTarget returns the row that a call locks: writes that share a transaction lock their rows in one order */
   prepareWrite<Row>(
@@ -55,9 +55,6 @@ export interface Database {
   prepareStream<Row>(statement: BuiltStatement<Row>): (values: Values) => AsyncIterable<Row[]>
   /** Events of statements and connections. The embedded database emits none. */
   readonly observed: DatabaseObservations
-  figures(): DatabaseFigures
-  /** Runs work outside of requests, such as migrations, on a connection of its own and without a deadline. */
-  withAdminConnection<T>(work: (orm: Orm) => Promise<T>): Promise<T>
   /** @throws DatabaseUnavailable if the database does not answer within `milliseconds` */
   ping(milliseconds: number): Promise<void>
   /** Ends every connection. Running statements have `CLOSE_MS` to finish. */

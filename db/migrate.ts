@@ -40,7 +40,7 @@ export async function openMigrated(config: DatabaseConfig): Promise<Database> {
       const [service] = await db.withAdminConnection(currentRole)
       await migrateAs(config.migrationUrl, service?.name as string)
     }
-    // After a migration by another role, this checks that the service's role sees it.
+    // Without `migrationUrl` this migrates. Otherwise it only checks that the service's role sees the new schema.
     await checkDatabase(variable, db, migrate)
     return db
   } catch (error) {
@@ -122,7 +122,7 @@ function reason(error: unknown): string {
  * Drizzle's own migrator takes no lock. It also skips a migration that is older than the newest applied one, without an
  * error (drizzle-team/drizzle-orm#874).
  *
- * @param service the service's role, if that is another: it receives rights on tasks and on the journal
+ * @param service the service's role, if another role migrates. It receives rights on tasks and on the journal
  */
 export async function migrate(orm: Orm, service?: string): Promise<void> {
   const migrations = readMigrationFiles({ migrationsFolder })

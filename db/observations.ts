@@ -1,7 +1,9 @@
 import { EventEmitter } from 'node:events'
 
 /** The first three are failures. */
-export type ClosingReason = 'lost' | 'unresponsive' | 'read_only' | 'idle' | 'list' | 'closing'
+export const CLOSING_REASONS = ['lost', 'unresponsive', 'read_only', 'idle', 'list', 'closing'] as const
+
+export type ClosingReason = (typeof CLOSING_REASONS)[number]
 
 /** Events for metrics and the log. Times are in milliseconds. */
 export interface DatabaseEvents {

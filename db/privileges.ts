@@ -14,7 +14,7 @@ export async function grantToService(tx: Orm, service: string): Promise<void> {
  * Finds roles that have rights on our tables or their partitions through default privileges. Supabase, for example, opens
  * every new table to `anon` in this way. Rights that were granted explicitly to other roles are left alone.
  *
- * @param service the service's role, if that is another
+ * @param service the service's role, if another role migrates
  */
 export async function openedByDefault(orm: Orm, service?: string) {
   return orm

@@ -1,17 +1,7 @@
 import { sql } from 'drizzle-orm'
-import {
-  boolean,
-  check,
-  integer,
-  pgTable,
-  primaryKey,
-  text,
-  timestamp,
-  uniqueIndex,
-  uuid
-} from 'drizzle-orm/pg-core'
+import { check, pgTable, primaryKey, uniqueIndex } from 'drizzle-orm/pg-core'
 
-const utcTimestamp = (name: string) => timestamp(name, { withTimezone: true, precision: 3, mode: 'string' })
+const UTC = { withTimezone: true, precision: 3, mode: 'string' } as const
 
 /**
  * Columns, rows and JSON have the same names, so no code maps between them.
@@ -21,21 +11,21 @@ const utcTimestamp = (name: string) => timestamp(name, { withTimezone: true, pre
  */
 export const tasks = pgTable(
   'tasks',
-  {
-    user_id: text().notNull(),
-    id: uuid().notNull(),
-    title: text().notNull(),
-    description: text(),
-    completed: boolean().notNull(),
-    completed_at: utcTimestamp('completed_at'),
-    created_at: utcTimestamp('created_at').notNull().defaultNow(),
-    updated_at: utcTimestamp('updated_at').notNull().defaultNow(),
+  (column) => ({
+    user_id: column.text().notNull(),
+    id: column.uuid().notNull(),
+    title: column.text().notNull(),
+    description: column.text(),
+    completed: column.boolean().notNull(),
+    completed_at: column.timestamp(UTC),
+    created_at: column.timestamp(UTC).notNull().defaultNow(),
+    updated_at: column.timestamp(UTC).notNull().defaultNow(),
     /** The entity tag. Every change increments it. */
-    version: integer().notNull().default(1),
+    version: column.integer().notNull().default(1),
     /** The `Idempotency-Key` of the create, and a digest of the values that were sent with it. */
-    idempotency_key: text(),
-    idempotency_digest: text()
-  },
+    idempotency_key: column.text(),
+    idempotency_digest: column.text()
+  }),
   (table) => [
     primaryKey({ columns: [table.user_id, table.id] }),
     // A partial index: tasks without a key are not in it.

@@ -139,7 +139,7 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
   )
 
   const deleteStatement = prepareWrite(
-    build.delete(tasks).where(and(ownTask, expectedVersion)).returning({ version }),
+    build.delete(tasks).where(and(ownTask, expectedVersion)).returning({ user_id: tasks.user_id, version }),
     oneTask
   )
 
@@ -147,13 +147,19 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
     return ownRow(user_id, await getStatement({ user_id, id }))
   }
 
-  /** Called when a change found no row: the task does not exist, or has another version. */
-  async function unchanged(
+  /** Runs a statement that changes the task if it has one of the versions. Without such a task it returns no row. */
+  async function change<Row extends { user_id: string }>(
     user_id: string,
     id: string,
+    statement: (values: Values) => Promise<Row[]>,
+    values: Values,
     versions?: number[]
-  ): Promise<StaleVersion | undefined> {
-    const task = versions && (await get(user_id, id))
+  ): Promise<Row | StaleVersion | undefined> {
+    // Joined into one text, because the two drivers encode arrays differently.
+    const expected = versions?.join(',') ?? null
+    const row = ownRow(user_id, await statement({ ...values, user_id, id, versions: expected }))
+    if (row !== undefined || versions === undefined) return row
+    const task = await get(user_id, id)
     return task && new StaleVersion(task.version)
   }
 
@@ -203,22 +209,18 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
     async update(user_id: string, id: string, changes: TaskChanges, versions?: number[]) {
       const { title = null, description = null, completed = null } = changes
       const has_description = changes.description !== undefined
-      const values = { user_id, id, title, description, has_description, completed, ...expected(versions) }
-      const task = ownRow(user_id, await updateStatement(values))
-      return task ?? unchanged(user_id, id, versions)
+      const values = { title, description, has_description, completed }
+      return await change(user_id, id, updateStatement, values, versions)
     },
 
     /** Sets `completed`, or flips it if undefined. Returns the same as `update`. */
     async toggle(user_id: string, id: string, completed?: boolean, versions?: number[]) {
-      const values = { user_id, id, completed: completed ?? null, ...expected(versions) }
-      const task = ownRow(user_id, await toggleStatement(values))
-      return task ?? unchanged(user_id, id, versions)
+      return await change(user_id, id, toggleStatement, { completed: completed ?? null }, versions)
     },
 
-    /** Returns the deleted version; undefined or StaleVersion as in `update`. */
+    /** Returns the deleted task's version; undefined or StaleVersion as in `update`. */
     async delete(user_id: string, id: string, versions?: number[]) {
-      const [deleted] = await deleteStatement({ user_id, id, ...expected(versions) })
-      return deleted ?? unchanged(user_id, id, versions)
+      return await change(user_id, id, deleteStatement, {}, versions)
     }
   }
 }
@@ -286,9 +288,6 @@ const valuesOf = (user_id: string, { title, description = null, completed = fals
   description,
   completed
 })
-
-/** Joined into one text, because the two drivers encode arrays differently. */
-const expected = (versions?: number[]) => ({ versions: versions?.join(',') ?? null })
 
 /** Creates with equal values have equal digests. A missing field equals its default. */
 const digestOf = ({ title, description = null, completed = false }: NewTask) =>

@@ -60,12 +60,9 @@ export default fp<{ origins: CorsOrigins }>(
     await app.register(cors, {
       delegator: (request: FastifyRequest, done) => {
         const origin = isOwnPage(request) || origins
-        done(
-          null,
-          isPreflight(request)
-            ? { ...options, origin, allowedHeaders: allowedHeaders(request) }
-            : { ...options, origin, preflight: false }
-        )
+        const preflight = isPreflight(request)
+        const headers = preflight && { allowedHeaders: allowedHeaders(request) }
+        done(null, { ...options, ...headers, origin, preflight })
       }
     })
   },

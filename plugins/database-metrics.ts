@@ -1,6 +1,6 @@
 import fp from 'fastify-plugin'
 import { Counter, Gauge, Histogram } from 'prom-client'
-import type { ClosingReason } from '../db/observations.js'
+import { CLOSING_REASONS, type ClosingReason } from '../db/observations.js'
 import { countsOf } from './metrics.js'
 
 /** Log messages for connections that fail. */
@@ -54,22 +54,20 @@ export default fp(
     })
     observed.on('sent', (waitedMs) => wait.observe(waitedMs / 1000))
 
-    const timeouts = { waiting: 0, sent: 0 }
-    observed.on('timedOut', (state) => timeouts[state]++)
-    countsOf(metrics, {
+    const timeouts = countsOf(metrics, {
       name: 'database_statement_timeouts_total',
       help: 'Statements that passed their deadline while they waited for a connection, or after they were sent.',
       label: 'state',
-      counts: timeouts
+      values: ['waiting', 'sent']
     })
-    const cancellations = { timeout: 0, lock: 0 }
-    observed.on('cancelled', (reason) => cancellations[reason]++)
-    countsOf(metrics, {
+    observed.on('timedOut', (state) => timeouts[state]++)
+    const cancellations = countsOf(metrics, {
       name: 'database_statement_cancellations_total',
       help: 'Cancel requests that were sent for a statement past its deadline, or one that held up others.',
       label: 'reason',
-      counts: cancellations
+      values: ['timeout', 'lock']
     })
+    observed.on('cancelled', (reason) => cancellations[reason]++)
 
     const shared = new Histogram({
       name: 'database_shared_transaction_writes',
@@ -77,16 +75,15 @@ export default fp(
       buckets: [1, 2, 4, 8, 16, 32],
       registers
     })
-    const outcomes = { committed: 0, 'rolled back': 0, unknown: 0 }
-    observed.on('shared', (writes, outcome) => {
-      shared.observe(writes)
-      outcomes[outcome]++
-    })
-    countsOf(metrics, {
+    const outcomes = countsOf(metrics, {
       name: 'database_shared_transactions_total',
       help: 'Shared transactions by their outcome. The writes of one that was rolled back are tried again alone.',
       label: 'outcome',
-      counts: outcomes
+      values: ['committed', 'rolled back', 'unknown']
+    })
+    observed.on('shared', (writes, outcome) => {
+      shared.observe(writes)
+      outcomes[outcome]++
     })
 
     const opened = new Counter({
@@ -104,24 +101,16 @@ export default fp(
       registers
     })
     observed.on('openFailed', () => failures.inc())
-    const closed: Record<ClosingReason, number> = {
-      lost: 0,
-      unresponsive: 0,
-      read_only: 0,
-      idle: 0,
-      list: 0,
-      closing: 0
-    }
+    const closed = countsOf(metrics, {
+      name: 'database_connections_closed_total',
+      help: 'Connections to the database that were closed, by the reason.',
+      label: 'reason',
+      values: CLOSING_REASONS
+    })
     observed.on('closed', (reason) => {
       closed[reason]++
       const message = FAILURES[reason]
       if (message !== undefined) app.log.warn({ reason }, message)
-    })
-    countsOf(metrics, {
-      name: 'database_connections_closed_total',
-      help: 'Connections to the database that were closed, by the reason.',
-      label: 'reason',
-      counts: closed
     })
   },
   { name: 'database-metrics', dependencies: ['metrics', 'database'] }

@@ -1,12 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import {
-  BadRequest,
-  InvalidJson,
-  UnsupportedContentCoding,
-  UnsupportedMediaType
-} from './errors/catalogue.js'
+import * as catalogue from './errors/catalogue.js'
 
 /** Accepts only JSON. An empty body counts as no body, because many clients always send a Content-Type. */
 export default fp(
@@ -15,17 +10,20 @@ export default fp(
     app.removeAllContentTypeParsers()
     app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) => {
       if (body.length === 0) return done(null, undefined)
-      if (isEncoded(request)) return done(new UnsupportedContentCoding(), undefined)
+      if (isEncoded(request)) return done(new catalogue.UnsupportedContentCoding(), undefined)
       // Node would replace bytes that it cannot decode, and the client would not get back the text that it sent.
       if (!isUtf8(body as Buffer))
-        return done(new BadRequest('The request body is not valid UTF-8.'), undefined)
+        return done(new catalogue.BadRequest('The request body is not valid UTF-8.'), undefined)
       void parseJson(request, body.toString(), (error, value) =>
-        done(error === null ? null : new InvalidJson(), value)
+        done(error === null ? null : new catalogue.InvalidJson(), value)
       )
     })
     app.addContentTypeParser('*', { parseAs: 'buffer' }, (request, body, done) => {
       if (body.length === 0) return done(null, undefined)
-      done(isEncoded(request) ? new UnsupportedContentCoding() : new UnsupportedMediaType(), undefined)
+      done(
+        isEncoded(request) ? new catalogue.UnsupportedContentCoding() : new catalogue.UnsupportedMediaType(),
+        undefined
+      )
     })
   },
   { name: 'json-body' }

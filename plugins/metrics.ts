@@ -2,20 +2,13 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Histogram, Registry } from 'prom-client'
 import { DatabaseUnavailable } from '../db/errors.js'
-import { problemCodeOf, type ShedReason, shedReason } from './errors/catalogue.js'
+import { problemCodeOf, SHED_REASONS, shedReason } from './errors/catalogue.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
     metrics: Registry
   }
 }
-
-/** Default gauges of prom-client whose names end in `_total`, which is for counters. */
-const MISNAMED = [
-  'nodejs_active_handles_total',
-  'nodejs_active_requests_total',
-  'nodejs_active_resources_total'
-]
 
 /** Node accepts more methods. If each had its own label, any client could add time series. */
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
@@ -28,7 +21,10 @@ export default fp(
   async (app: FastifyInstance) => {
     const registry = new Registry()
     collectDefaultMetrics({ register: registry })
-    for (const name of MISNAMED) registry.removeSingleMetric(name)
+    // These gauges of prom-client have names that end in `_total`, which is for counters.
+    for (const name of ['handles', 'requests', 'resources']) {
+      registry.removeSingleMetric(`nodejs_active_${name}_total`)
+    }
     const duration = new Histogram({
       name: 'http_request_duration_seconds',
       help: 'Time from the arrival of a request to the end of its answer, in seconds.',
@@ -45,19 +41,11 @@ export default fp(
       done()
     })
 
-    const shed: Record<ShedReason, number> = {
-      connection: 0,
-      timeout: 0,
-      overload: 0,
-      standby: 0,
-      closing: 0,
-      keys: 0
-    }
-    countsOf(registry, {
+    const shed = countsOf(registry, {
       name: 'http_requests_shed_total',
       help: 'Requests that were answered 503, by the reason.',
       label: 'reason',
-      counts: shed
+      values: SHED_REASONS
     })
     app.addHook('onError', (_request, _reply, error, done) => {
       if (error instanceof DatabaseUnavailable || problemCodeOf(error) === 'unavailable')
@@ -69,13 +57,14 @@ export default fp(
 )
 
 /**
- * Registers a counter with one label. The caller keeps a number for each value of the label in `counts`. So counting is
- * one addition, and every value starts at 0.
+ * Registers a counter with one label, and returns a number for each value of the label. So counting is one addition, and
+ * every value starts at 0.
  */
-export function countsOf(
+export function countsOf<Value extends string>(
   registry: Registry,
-  { name, help, label, counts }: { name: string; help: string; label: string; counts: Record<string, number> }
-): void {
+  { name, help, label, values }: { name: string; help: string; label: string; values: readonly Value[] }
+): Record<Value, number> {
+  const counts = Object.fromEntries(values.map((value) => [value, 0])) as Record<Value, number>
   new Counter({
     name,
     help,
@@ -83,9 +72,8 @@ export function countsOf(
     registers: [registry],
     collect() {
       this.reset()
-      for (const [value, count] of Object.entries(counts)) this.inc({ [label]: labelled(value) }, count)
+      for (const value of values) this.inc({ [label]: value.replaceAll(' ', '_') }, counts[value])
     }
   })
+  return counts
 }
-
-const labelled = (value: string) => value.replaceAll(' ', '_')

@@ -9,16 +9,8 @@ export const { version } = JSON.parse(
   readFileSync(createRequire(import.meta.url).resolve('#package.json'), 'utf8')
 ) as { version: string }
 
-/** The schema of the only body that is optional. */
-const OPTIONAL_BODY = '#/components/schemas/SetCompletion'
-
-interface OpenapiObject {
-  paths: Record<string, Record<string, Operation>>
-}
-
-interface Operation {
-  requestBody?: { required: boolean; content: { 'application/json': { schema: { $ref: string } } } }
-}
+/** The path of the only operation whose body is optional. */
+const OPTIONAL_BODY = '/api/{userId}/tasks/{taskId}/complete'
 
 /** Collects the routes' schemas into an OpenAPI document, which `app.swagger()` returns once the app is ready. */
 export default fp(
@@ -51,15 +43,11 @@ export default fp(
         }
       },
       transformObject: (document) => {
-        const { openapiObject } = document as { openapiObject: OpenapiObject }
-        for (const { requestBody } of Object.values(openapiObject.paths).flatMap((path) =>
-          Object.values(path)
-        )) {
-          // @fastify/swagger marks every body as required.
-          if (requestBody?.content['application/json'].schema.$ref === OPTIONAL_BODY)
-            requestBody.required = false
-        }
-        return JSON.parse(JSON.stringify(openapiObject, withoutOwnKeywords))
+        const { openapiObject } = document as { openapiObject: object }
+        const openapi = JSON.parse(JSON.stringify(openapiObject, withoutOwnKeywords))
+        // @fastify/swagger marks every body as required.
+        openapi.paths[OPTIONAL_BODY].patch.requestBody.required = false
+        return openapi
       },
       // SDK generators name their types after the schemas. The default names are def-0, def-1, ….
       refResolver: {

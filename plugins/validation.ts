@@ -1,4 +1,4 @@
-import type { FastifySchemaValidationError, FastifyServerOptions } from 'fastify'
+import type { FastifyError, FastifySchemaValidationError, FastifyServerOptions } from 'fastify'
 
 /** A JSON Schema keyword of our own: the object must have at least one of the listed properties. */
 export const AT_LEAST_ONE_OF = 'x-at-least-one-of'
@@ -55,10 +55,10 @@ const COVERED_BY: Record<string, string> = {
 }
 
 /** Translates Ajv's errors into sentences for a person. */
-export function violationsOf(
-  context: string | undefined,
-  errors: FastifySchemaValidationError[]
-): Violation[] {
+export function violationsOf({
+  validation: errors = [],
+  validationContext: context
+}: FastifyError): Violation[] {
   const isBroken = (keyword: string | undefined, path: string) =>
     errors.some((one) => one.keyword === keyword && one.instancePath === path)
   return errors

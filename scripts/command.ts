@@ -1,7 +1,5 @@
 import { parseArgs } from 'node:util'
 import { DatabaseUnavailable, StartError } from '../db/errors.js'
-import type { Database, DatabaseConfig } from '../db/index.js'
-import { openMigrated } from '../db/migrate.js'
 import { causeOf } from '../db/sqlstate.js'
 import { loadDotEnv } from '../src/dot-env.js'
 
@@ -35,17 +33,4 @@ export function userArgument(name: string): string {
   const [user, ...rest] = parseArgs({ allowPositionals: true }).positionals
   if (!user || rest.length > 0) throw new StartError(`usage: npm run -s ${name} -- <user id>`)
   return user
-}
-
-/** Opens a database, and closes it after the work. An embedded database must exist. */
-export async function withDatabase(
-  config: DatabaseConfig,
-  work: (db: Database) => Promise<void>
-): Promise<void> {
-  const db = await openMigrated(config.kind === 'embedded' ? { ...config, mustExist: true } : config)
-  try {
-    await work(db)
-  } finally {
-    await db.close()
-  }
 }

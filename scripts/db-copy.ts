@@ -1,7 +1,8 @@
 import { copyTasks } from '../db/copy.js'
 import { StartError } from '../db/errors.js'
 import { loadDatabaseConfig } from '../src/config.js'
-import { runCommand, withDatabase } from './command.js'
+import { runCommand } from './command.js'
+import { withDatabase } from './database.js'
 
 // npm run db:copy: copies the embedded database in DATA_DIR into the PostgreSQL in DATABASE_URL.
 await runCommand(async () => {

@@ -2,17 +2,13 @@ import { parseArgs } from 'node:util'
 import { StartError } from '../db/errors.js'
 import { loadConfig } from '../src/config.js'
 import { resolveDevelopmentSecret } from '../src/development-secret.js'
-import { loadDotEnv } from '../src/dot-env.js'
 import { issueToken } from '../src/token.js'
+import { runCommand } from './command.js'
 
 // npm run -s token -- alice [--ttl 1h]: prints a token.
-try {
-  loadDotEnv(process.env)
+await runCommand(async () => {
   const { positionals, values } = parseArgs({ allowPositionals: true, options: { ttl: { type: 'string' } } })
   const [sub, ...rest] = positionals
   if (!sub || rest.length > 0) throw new StartError('usage: npm run -s token -- <user id> [--ttl 1h]')
   console.log(await issueToken(resolveDevelopmentSecret(loadConfig(process.env).auth), sub, values.ttl))
-} catch (error) {
-  console.error((error as Error).message)
-  process.exitCode = 1
-}
+})

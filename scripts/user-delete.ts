@@ -1,6 +1,7 @@
 import { deleteUser } from '../db/tasks.js'
 import { loadDatabaseConfig } from '../src/config.js'
-import { runCommand, userArgument, withDatabase } from './command.js'
+import { runCommand, userArgument } from './command.js'
+import { withDatabase } from './database.js'
 
 // npm run -s user:delete -- alice: deletes everything that is stored about alice, without a question, and prints counts.
 await runCommand(async () => {

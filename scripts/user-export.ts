@@ -4,7 +4,8 @@ import { taskRepository } from '../db/tasks.js'
 import { jsonPieces } from '../routes/tasks/json-array.js'
 import { Task } from '../routes/tasks/schemas.js'
 import { loadDatabaseConfig } from '../src/config.js'
-import { runCommand, userArgument, withDatabase } from './command.js'
+import { runCommand, userArgument } from './command.js'
+import { withDatabase } from './database.js'
 
 // npm run -s user:export -- alice: prints alice's list in the API's format. The number of tasks goes to stderr.
 

@@ -21,6 +21,20 @@ const host = (listener: string) =>
     description: `address of the ${listener}, an IP address or a host name`
   })
 
+const amount = (pattern: string, fallback: string, range: string) =>
+  Type.String({ pattern, default: fallback, description: `a whole number of ${range}` })
+
+const oneOf = <Name extends string>(names: readonly Name[], fallback?: Name) =>
+  Type.Union(
+    names.map((name) => Type.Literal(name)),
+    {
+      default: fallback,
+      description: names.length > 2 ? `one of ${names.join(', ')}` : names.join(' or ')
+    }
+  )
+
+const flag = (fallback: 'true' | 'false') => oneOf(['true', 'false'], fallback)
+
 const databaseUrl = () =>
   Type.Optional(
     Type.String({
@@ -30,22 +44,10 @@ const databaseUrl = () =>
     })
   )
 
-const collectorUrl = () =>
+const httpUrl = (what: string) =>
   Type.Optional(
-    Type.String({
-      pattern: '^https?://\\S+$',
-      description: 'an http:// or https:// URL of an OTLP collector'
-    })
+    Type.String({ pattern: '^https?://\\S+$', description: `an http:// or https:// URL ${what}` })
   )
-
-const SAMPLERS = [
-  'always_on',
-  'always_off',
-  'traceidratio',
-  'parentbased_always_on',
-  'parentbased_always_off',
-  'parentbased_traceidratio'
-] as const
 
 /** Signs of a copying mistake at the ends of a value: white space, quotes, invisible characters such as a byte order mark. */
 const RAGGED_ENDS = /^[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}"'`]|[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}"'`]$/u
@@ -58,16 +60,9 @@ export const Environment = Type.Object({
   OPS_PORT: port('3001', 'operations listener'),
   DATABASE_URL: databaseUrl(),
   MIGRATION_DATABASE_URL: databaseUrl(),
-  DATABASE_POOL_MAX: Type.String({
-    // At least two: a long list occupies one.
-    pattern: '^([2-9]|[1-9]\\d|[1-9]\\d\\d|1000)$',
-    default: '10',
-    description: 'a whole number of connections from 2 to 1000'
-  }),
-  SHARED_TRANSACTIONS: Type.Union([Type.Literal('true'), Type.Literal('false')], {
-    default: 'true',
-    description: 'true or false'
-  }),
+  // At least two: a long list occupies one.
+  DATABASE_POOL_MAX: amount('^([2-9]|[1-9]\\d|[1-9]\\d\\d|1000)$', '10', 'connections from 2 to 1000'),
+  SHARED_TRANSACTIONS: flag('true'),
   DATA_DIR: Type.String({ minLength: 1, default: '.data', description: 'the path of a folder' }),
   JWT_SECRET: Type.Optional(
     Type.String({
@@ -75,9 +70,7 @@ export const Environment = Type.Object({
       description: 'a random text of at least 32 bytes, not a key in PEM, DER or JWK form'
     })
   ),
-  JWKS_URL: Type.Optional(
-    Type.String({ pattern: '^https?://\\S+$', description: 'an http:// or https:// URL without credentials' })
-  ),
+  JWKS_URL: httpUrl('without credentials'),
   JWT_ISSUER: Type.Optional(Type.String({ minLength: 1, description: 'the exact `iss` of the tokens' })),
   JWT_AUDIENCE: Type.Optional(Type.String({ minLength: 1, description: 'the exact `aud` of the tokens' })),
   CORS_ORIGIN: Type.Optional(
@@ -86,81 +79,42 @@ export const Environment = Type.Object({
         'a comma-separated list of origins such as https://app.example.com or capacitor://localhost, without a path and without *, or only *'
     })
   ),
-  LOG_LEVEL: Type.Union(
-    (['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const).map((level) =>
-      Type.Literal(level)
-    ),
-    { default: 'info', description: 'one of fatal, error, warn, info, debug, trace, silent' }
-  ),
-  LOG_REQUESTS: Type.Union([Type.Literal('true'), Type.Literal('false')], {
-    default: 'false',
-    description: 'true or false'
-  }),
-  OTEL_TRACES_EXPORTER: Type.Optional(
-    Type.Union([Type.Literal('otlp'), Type.Literal('none')], { description: 'otlp or none' })
-  ),
-  OTEL_EXPORTER_OTLP_ENDPOINT: collectorUrl(),
-  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: collectorUrl(),
-  OTEL_EXPORTER_OTLP_PROTOCOL: Type.Literal('http/protobuf', {
-    default: 'http/protobuf',
-    description: 'http/protobuf'
-  }),
-  OTEL_SDK_DISABLED: Type.Union([Type.Literal('true'), Type.Literal('false')], {
-    default: 'false',
-    description: 'true or false'
-  }),
+  LOG_LEVEL: oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'info'),
+  LOG_REQUESTS: flag('false'),
+  OTEL_TRACES_EXPORTER: Type.Optional(oneOf(['otlp', 'none'])),
+  OTEL_EXPORTER_OTLP_ENDPOINT: httpUrl('of an OTLP collector'),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: httpUrl('of an OTLP collector'),
+  OTEL_EXPORTER_OTLP_PROTOCOL: oneOf(['http/protobuf'], 'http/protobuf'),
+  OTEL_SDK_DISABLED: flag('false'),
   OTEL_SERVICE_NAME: Type.String({ default: 'tasks-api', description: 'the name of the service in traces' }),
-  OTEL_TRACES_SAMPLER: Type.Union(
-    SAMPLERS.map((sampler) => Type.Literal(sampler)),
-    { default: 'parentbased_always_on', description: `one of ${SAMPLERS.join(', ')}` }
+  OTEL_TRACES_SAMPLER: oneOf(
+    [
+      'always_on',
+      'always_off',
+      'traceidratio',
+      'parentbased_always_on',
+      'parentbased_always_off',
+      'parentbased_traceidratio'
+    ],
+    'parentbased_always_on'
   ),
   OTEL_TRACES_SAMPLER_ARG: Type.String({
     pattern: '^(0(\\.\\d+)?|1(\\.0+)?)$',
     default: '1',
     description: 'a number from 0 to 1, the share of requests to sample'
   }),
-  GRACE_SECONDS: Type.String({
-    pattern: '^([1-9]|[1-9]\\d|[1-5]\\d{2}|600)$',
-    default: '10',
-    description: 'a whole number of seconds from 1 to 600'
-  }),
+  GRACE_SECONDS: amount('^([1-9]|[1-9]\\d|[1-5]\\d{2}|600)$', '10', 'seconds from 1 to 600'),
   // The default exceeds the 600 seconds of Google Cloud's load balancers, the longest of the common proxies.
-  KEEP_ALIVE_SECONDS: Type.String({
-    pattern: '^[1-9]\\d{0,3}$',
-    default: '620',
-    description: 'a whole number of seconds from 1 to 9999'
-  }),
+  KEEP_ALIVE_SECONDS: amount('^[1-9]\\d{0,3}$', '620', 'seconds from 1 to 9999'),
   NODE_ENV: Type.Optional(Type.String({ description: 'production, or anything else' }))
 })
-
-export interface Listener {
-  host: string
-  /** 0 to 65535; 0 takes a free port. */
-  port: number
-}
 
 export interface AuthConfig extends Omit<AuthOptions, 'keys'> {
   // In development the service makes a secret of its own.
   keys: AuthOptions['keys'] | { kind: 'development'; file: string }
 }
 
-export interface Config {
-  production: boolean
-  api: Listener
-  ops: Listener
-  database: DatabaseConfig
-  auth: AuthConfig
-  corsOrigins: CorsOrigins
-  logLevel: Static<typeof Environment>['LOG_LEVEL']
-  /** True logs a line for each request at info. */
-  logRequests: boolean
-  /** Undefined when tracing is off. */
-  tracing?: { serviceName: string }
-  /** Time that requests in flight have to finish after the signal to stop, in milliseconds. */
-  graceMs: number
-  /** Time after which an idle connection is closed, in milliseconds. */
-  keepAliveMs: number
-}
+export type Config = ReturnType<typeof loadConfig>
 
 /** HS256 requires a key at least as long as its hash: RFC 7518, section 3.2. */
 const MIN_SECRET_BYTES = 32
@@ -172,7 +126,7 @@ const LOCAL_ORIGIN = /^http:\/\/(localhost|127\.0\.0\.1)(:\d{1,5})?$/
  *
  * @throws StartError that names the variable and describes a valid value, without showing a secret
  */
-export function loadConfig(env: Record<string, string | undefined>): Readonly<Config> {
+export function loadConfig(env: Record<string, string | undefined>) {
   const values = parse(env)
   const production = isProduction(values)
   return Object.freeze({
@@ -183,9 +137,12 @@ export function loadConfig(env: Record<string, string | undefined>): Readonly<Co
     auth: { keys: keySource(values, production), issuer: values.JWT_ISSUER, audience: values.JWT_AUDIENCE },
     corsOrigins: corsOrigins(values.CORS_ORIGIN, production),
     logLevel: values.LOG_LEVEL,
+    /** True logs a line for each request at info. */
     logRequests: logRequests(values),
     ...(isTracing(values) && { tracing: { serviceName: values.OTEL_SERVICE_NAME } }),
+    /** Time that requests in flight have to finish after the signal to stop, in milliseconds. */
     graceMs: Number(values.GRACE_SECONDS) * 1_000,
+    /** Time after which an idle connection is closed, in milliseconds. */
     keepAliveMs: Number(values.KEEP_ALIVE_SECONDS) * 1_000
   })
 }

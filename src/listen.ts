@@ -1,7 +1,7 @@
 import { lookup } from 'node:dns/promises'
+import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import type { FastifyInstance, FastifyListenOptions } from 'fastify'
-import type { Listener } from './config.js'
 
 /**
  * Number of connections that may wait to be accepted. Node's default of 511 is too few when all clients reconnect at once
@@ -12,7 +12,7 @@ const BACKLOG = 4_096
 declare module 'fastify' {
   interface FastifyInstance {
     /** Listens on every address of the host. Rejects if one is in use, or this machine has none of them. */
-    listenOnAll(listener: Listener): Promise<void>
+    listenOnAll(listener: { host: string; port: number }): Promise<void>
   }
 }
 
@@ -64,16 +64,16 @@ async function listenUnlogged(app: FastifyInstance, options: FastifyListenOption
 }
 
 /** Accepts connections on another address, and passes them to the HTTP server. */
-function forward(app: FastifyInstance, host: string): Promise<Server> {
+async function forward(app: FastifyInstance, host: string): Promise<Server> {
   const { port } = app.server.address() as AddressInfo
   // Node's HTTP server uses these options.
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     app.server.emit('connection', socket)
   })
-  return new Promise((resolve, reject) => {
-    server.once('error', reject)
-    server.listen({ host, port, backlog: BACKLOG }, () => resolve(server.off('error', reject)))
-  })
+  server.listen({ host, port, backlog: BACKLOG })
+  // It rejects if the server cannot listen.
+  await once(server, 'listening')
+  return server
 }
 
 /** A hosts file may name ::1 on a machine without IPv6. */

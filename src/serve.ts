@@ -4,7 +4,7 @@ import { StartError } from '../db/errors.js'
 import { causeOf } from '../db/sqlstate.js'
 import { version } from '../plugins/openapi.js'
 import { buildApp } from './app.js'
-import { type Config, type Listener, loadConfig } from './config.js'
+import { type Config, loadConfig } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
 import { loadDotEnv } from './dot-env.js'
 import { CLOSE_MS, gracefulStop } from './graceful-stop.js'
@@ -49,7 +49,7 @@ async function serve(config: Config): Promise<void> {
   if (!config.production) await greet(config, urlOf(api), urlOf(ops))
 }
 
-async function listen(app: FastifyInstance, listener: Listener, prefix: '' | 'OPS_'): Promise<void> {
+async function listen(app: FastifyInstance, listener: Config['api'], prefix: '' | 'OPS_'): Promise<void> {
   try {
     await app.listenOnAll(listener)
   } catch (error) {

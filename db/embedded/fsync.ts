@@ -46,12 +46,9 @@ export class FsyncedNodeFS extends NodeFS {
 
 /** Calls fsync on every file and folder: PGlite does not when it creates a database. */
 export function fsyncTree(directory: string): void {
-  for (const entry of readdirSync(directory, { withFileTypes: true })) {
-    const path = join(directory, entry.name)
-    if (entry.isDirectory()) fsyncTree(path)
-    else sync(path)
-  }
   sync(directory)
+  for (const path of readdirSync(directory, { recursive: true, encoding: 'utf8' }))
+    sync(join(directory, path))
 }
 
 function sync(path: string): void {

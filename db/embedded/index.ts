@@ -61,13 +61,9 @@ export async function openEmbedded(directory: string, mustExist = false): Promis
       write: (statement, _target, _now, until) => run(statement, until),
       pending: () => pending.size,
       figures: () => {
-        const isBusy = pending.size > 0
-        return {
-          connections: { idle: isBusy ? 0 : 1, busy: isBusy ? 1 : 0, opening: 0 },
-          maxConnections: 1,
-          waiting: 0,
-          sent: pending.size
-        }
+        const busy = Math.min(1, pending.size)
+        const connections = { idle: 1 - busy, busy, opening: 0 }
+        return { connections, maxConnections: 1, waiting: 0, sent: pending.size }
       },
       tick(now) {
         for (const { until, reject } of pending) if (now >= until) reject(new DatabaseUnavailable('timeout'))

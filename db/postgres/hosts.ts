@@ -23,13 +23,10 @@ export function connector(target: PostgresTarget): (events?: ConnectionEvents) =
   return (events) => {
     const failures = new Map<DatabaseAddress, unknown>()
     let isOver = false
-    let startOthers = () => {}
-    const headStart = Promise.race([
-      new Promise<void>((resolve) => {
-        startOthers = resolve
-      }),
-      sleep(HEAD_START_MS, undefined, { ref: false })
-    ])
+    const firstFailure = new AbortController()
+    const headStart = sleep(HEAD_START_MS, undefined, { ref: false, signal: firstFailure.signal }).catch(
+      () => {}
+    )
 
     /** Tries one server until it can be used, another one is used, or all have failed. */
     async function ask(address: DatabaseAddress): Promise<Client> {
@@ -41,7 +38,7 @@ export function connector(target: PostgresTarget): (events?: ConnectionEvents) =
           return client
         } catch (error) {
           failures.set(address, error)
-          startOthers()
+          firstFailure.abort()
         }
         if (failures.size === addresses.length) break
         await sleep(ASK_AGAIN_MS)

@@ -42,9 +42,8 @@ type Rule = [right: RegExp, otherwise: string]
 
 const anything: Rule = [/^/, '']
 const refused = (otherwise: string): Rule => [/(?!)/, otherwise]
-const passwordOnly = refused('is not supported: the driver logs in with the password')
-const noRevocation = refused('is not supported: revocation lists are not checked')
-const TLS_VERSION: Rule = [/^TLSv1(\.[123])?$/, 'must be TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3']
+const each = (names: string, rule: Rule): Record<string, Rule> =>
+  Object.fromEntries(names.split(' ').map((name) => [name, rule]))
 
 /**
  * Every parameter of a URL: the accepted values, and the message for any other. Parameters that are not used below are
@@ -53,14 +52,8 @@ const TLS_VERSION: Rule = [/^TLSv1(\.[123])?$/, 'must be TLSv1, TLSv1.1, TLSv1.2
  * https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
  */
 const PARAMETERS: Record<string, Rule> = {
-  host: anything,
+  ...each('host user password dbname options application_name fallback_application_name', anything),
   port: [/^(\d+(,|$)|,)*$/, 'must be a whole number from 1 to 65535, or a list of them'],
-  user: anything,
-  password: anything,
-  dbname: anything,
-  application_name: anything,
-  fallback_application_name: anything,
-  options: anything,
   connect_timeout: [/^-?\d{1,6}$/, 'must be a whole number of seconds, at most 999999'],
   sslmode: [
     /^(disable|allow|prefer|require|verify-ca|verify-full|no-verify)$/,
@@ -70,12 +63,11 @@ const PARAMETERS: Record<string, Rule> = {
     /^(true|1|false|0|disable|allow|prefer|require|verify-ca|verify-full|no-verify)$/,
     'must be true, false or a value of sslmode'
   ],
-  sslrootcert: anything,
-  sslcert: anything,
-  sslkey: anything,
-  sslpassword: anything,
-  ssl_min_protocol_version: TLS_VERSION,
-  ssl_max_protocol_version: TLS_VERSION,
+  ...each('sslrootcert sslcert sslkey sslpassword', anything),
+  ...each('ssl_min_protocol_version ssl_max_protocol_version', [
+    /^TLSv1(\.[123])?$/,
+    'must be TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3'
+  ]),
   sslnegotiation: [/^(postgres|direct)$/, 'must be postgres or direct'],
   channel_binding: [/^(disable|prefer|require)$/, 'must be disable, prefer or require'],
 
@@ -86,18 +78,12 @@ const PARAMETERS: Record<string, Rule> = {
   ],
   client_encoding: [/^(utf-?8|unicode|auto)$/i, 'must be UTF8, because the service stores any Unicode text'],
   // Every statement has a deadline, so dead connections are detected without TCP's timeouts.
-  keepalives: anything,
-  keepalives_idle: anything,
-  keepalives_interval: anything,
-  keepalives_count: anything,
-  tcp_user_timeout: anything,
+  ...each('keepalives keepalives_idle keepalives_interval keepalives_count tcp_user_timeout', anything),
   // Any order of the hosts is a valid random order, also that of the URL.
   load_balance_hosts: [/^(disable|random)$/, 'must be disable or random'],
   replication: [/^(false|off|no|0)$/i, 'is not supported, because the service does not replicate'],
   gssencmode: [/^(disable|prefer)$/, 'must be disable or prefer, because the driver has no GSSAPI'],
-  gssdelegation: anything,
-  krbsrvname: anything,
-  gsslib: anything,
+  ...each('gssdelegation krbsrvname gsslib', anything),
   // libpq ignores it too.
   sslcompression: anything,
   sslcertmode: [/^allow$/, 'must be allow, which is the default'],
@@ -111,14 +97,11 @@ const PARAMETERS: Record<string, Rule> = {
   servicefile: refused('is not supported: write what it holds into the URL'),
   require_auth: refused('is not supported: the driver cannot limit how the server asks for the password'),
   requirepeer: refused('is not supported: Node cannot tell who runs the server behind a Unix socket'),
-  scram_client_key: passwordOnly,
-  scram_server_key: passwordOnly,
-  oauth_issuer: passwordOnly,
-  oauth_client_id: passwordOnly,
-  oauth_client_secret: passwordOnly,
-  oauth_scope: passwordOnly,
-  sslcrl: noRevocation,
-  sslcrldir: noRevocation,
+  ...each(
+    'scram_client_key scram_server_key oauth_issuer oauth_client_id oauth_client_secret oauth_scope',
+    refused('is not supported: the driver logs in with the password')
+  ),
+  ...each('sslcrl sslcrldir', refused('is not supported: revocation lists are not checked')),
   sslkeylogfile: refused('is not supported: start Node with --tls-keylog instead'),
 
   // Prisma's: https://www.prisma.io/docs/orm/overview/databases/postgresql#arguments
@@ -126,21 +109,14 @@ const PARAMETERS: Record<string, Rule> = {
     /^public$/,
     'must be public, or be left out: another one is set by options=-c%20search_path%3Dname'
   ],
-  pgbouncer: anything,
-  connection_limit: anything,
-  pool_timeout: anything,
-  socket_timeout: anything,
-  statement_cache_size: anything,
-  single_use_connections: anything,
-  max_connection_lifetime: anything,
-  max_idle_connection_lifetime: anything,
+  ...each('pgbouncer connection_limit pool_timeout socket_timeout statement_cache_size', anything),
+  ...each('single_use_connections max_connection_lifetime max_idle_connection_lifetime', anything),
   sslaccept: [/^accept_invalid_certs$/, 'is not supported: sslmode=verify-full checks the certificate'],
   sslidentity: refused('is not supported: sslcert and sslkey name the same as PEM files'),
   // In node-postgres this gives sslmode libpq's meaning, which it always has here.
   uselibpqcompat: anything,
   // Supabase and Vercel add these to recognise their own URLs.
-  supa: anything,
-  workaround: anything
+  ...each('supa workaround', anything)
 }
 
 const DEFAULT_PORT = '5432'
@@ -337,14 +313,8 @@ function identityError(host: string, certificate: PeerCertificate): Error | unde
   return checkServerIdentity(host, certificate)
 }
 
-function secureContextOf({
-  sslrootcert,
-  sslcert,
-  sslkey,
-  sslpassword,
-  ssl_min_protocol_version,
-  ssl_max_protocol_version
-}: Values) {
+function secureContextOf(parameters: Values) {
+  const { sslrootcert, sslcert, sslkey, sslpassword } = parameters
   if ((sslcert === undefined) !== (sslkey === undefined)) {
     throw new Error(
       'sslcert and sslkey must be given together: the certificate of this client and its key; the one to trust is sslrootcert'
@@ -362,8 +332,8 @@ function secureContextOf({
     return createSecureContext({
       ca,
       ...client,
-      minVersion: ssl_min_protocol_version as SecureVersion | undefined,
-      maxVersion: ssl_max_protocol_version as SecureVersion | undefined
+      minVersion: parameters.ssl_min_protocol_version as SecureVersion | undefined,
+      maxVersion: parameters.ssl_max_protocol_version as SecureVersion | undefined
     })
   } catch (error) {
     throw new Error(`sslcert, sslkey and sslpassword do not fit together: ${(error as Error).message}`)

@@ -4,7 +4,7 @@ import { Forbidden, InvalidToken, MissingToken } from '../errors/catalogue.js'
 import { countsOf } from '../metrics.js'
 import { type Claims, checkClaims } from './claims.js'
 import type { AuthOptions } from './options.js'
-import { REASONS, type Reason, Refusal, refusalLog } from './refusals.js'
+import { REASONS, Refusal, refusalLog } from './refusals.js'
 import { signatureCheck } from './signatures.js'
 import { verifiedTokens } from './verified-tokens.js'
 
@@ -30,19 +30,17 @@ export default fp<{ auth: AuthOptions }>(
     const checkSignature = await signatureCheck(app, auth)
     const verified = verifiedTokens()
     const logRefusal = refusalLog()
-    const accepted = { cache: 0, verified: 0 }
-    countsOf(app.metrics, {
+    const accepted = countsOf(app.metrics, {
       name: 'auth_tokens_accepted_total',
       help: 'Requests with a valid token, by source: remembered since its last verification, or verified now.',
       label: 'source',
-      counts: accepted
+      values: ['cache', 'verified']
     })
-    const refused = Object.fromEntries(REASONS.map((reason) => [reason, 0])) as Record<Reason, number>
-    countsOf(app.metrics, {
+    const refused = countsOf(app.metrics, {
       name: 'auth_refusals_total',
       help: 'Requests that were answered 401, by the reason.',
       label: 'reason',
-      counts: refused
+      values: REASONS
     })
 
     async function verify(authorization: string): Promise<Claims | Refusal> {

@@ -125,11 +125,8 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
 
   function pemOf(key: CryptoKey): Promise<string> {
     // jose returns the same object until the next fetch, so each key is converted once.
-    let pem = pems.get(key)
-    if (pem === undefined) {
-      pem = exportSPKI(key)
-      pems.set(key, pem)
-    }
+    const pem = pems.get(key) ?? exportSPKI(key)
+    pems.set(key, pem)
     return pem
   }
 

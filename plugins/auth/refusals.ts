@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { countEvery } from '../count-every.js'
 
-/** The list of reasons is fixed. So no token can add lines to the log below, which has one a minute for each reason. */
+/** The log has at most one line at info in a minute for each reason. The list is fixed, so no token can fill the log. */
 export const REASONS = [
   'no token',
   'no bearer token',
@@ -49,20 +50,9 @@ const INFO_INTERVAL_MS = 60_000
  * setting shows at once, and a client with bad tokens cannot fill the log.
  */
 export function refusalLog() {
-  const kinds = new Map<Reason, { loggedAt: number; refusals: number }>()
+  const counters = new Map(REASONS.map((reason) => [reason, countEvery(INFO_INTERVAL_MS)]))
   return (log: FastifyBaseLogger, { reason, detail }: Refusal): void => {
-    const now = performance.now()
-    const kind = kinds.get(reason) ?? { loggedAt: Number.NEGATIVE_INFINITY, refusals: 0 }
-    kinds.set(reason, kind)
-    kind.refusals++
-    const message = `token refused: ${detail}`
-    if (now < kind.loggedAt + INFO_INTERVAL_MS) {
-      log.debug({ reason }, message)
-      return
-    }
-    // The number of refusals for this reason since the last line at info.
-    log.info({ reason, refusals: kind.refusals }, message)
-    kind.loggedAt = now
-    kind.refusals = 0
+    const refusals = counters.get(reason)?.()
+    log[refusals === undefined ? 'debug' : 'info']({ reason, refusals }, `token refused: ${detail}`)
   }
 }

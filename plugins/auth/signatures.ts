@@ -41,12 +41,11 @@ export async function signatureCheck(
 
 /** Checks signatures with the keys at the operator's URL. A token cannot select another URL. */
 function verifyWithKeysAt(app: FastifyInstance, url: string, auth: AuthOptions) {
-  const fetches = { success: 0, failure: 0 }
-  countsOf(app.metrics, {
+  const fetches = countsOf(app.metrics, {
     name: 'auth_key_fetches_total',
     help: 'Fetches of the keys at JWKS_URL, by their outcome.',
     label: 'outcome',
-    counts: fetches
+    values: ['success', 'failure']
   })
   const keys = remoteKeys(url, (outcome) => fetches[outcome]++)
   app.addHook('onReady', (done) => {

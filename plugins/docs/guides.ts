@@ -4,7 +4,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import { Marked } from 'marked'
-import { FAVICON } from './page.js'
+import { htmlPage } from './page.js'
 
 const ROOT = dirname(createRequire(import.meta.url).resolve('#package.json'))
 
@@ -51,22 +51,13 @@ function guideHtml(name: string, markdown: string): string {
       }
     }
   })
-  return `<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${name} · Tasks API</title>
-<link rel="icon" href="${FAVICON}">
-<link rel="stylesheet" href="${base}guides.css">
-</head>
-<body>
-<nav><a href="${base}../">API reference</a><a href="${base}README.md">Guides</a></nav>
+  return htmlPage(
+    `${name} · Tasks API`,
+    `<link rel="stylesheet" href="${base}guides.css">`,
+    `<nav><a href="${base}../">API reference</a><a href="${base}README.md">Guides</a></nav>
 <main>
-${marked.parse(markdown, { async: false })}</main>
-</body>
-</html>
-`
+${marked.parse(markdown, { async: false })}</main>`
+  )
 }
 
 const GUIDES_CSS = `:root { color-scheme: light dark; }

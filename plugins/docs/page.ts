@@ -1,28 +1,36 @@
+/** An HTML page. `head` and `body` are HTML, `title` is a text without markup. */
+export const htmlPage = (title: string, head: string, body: string) => `<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${title}</title>
+<link rel="icon" href="${FAVICON}">
+${head}
+</head>
+<body>
+${body}
+</body>
+</html>
+`
+
 /**
  * The documentation page: Swagger UI without its top bar. The bar has an "Explore" field, and an inline style that the
  * page's policy blocks.
  *
  * @param base relative path from the page to the folder of its files
  */
-export const pageHtml = (base: string, hasGuides: boolean) => `<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Tasks API</title>
-<link rel="icon" href="${FAVICON}">
-<link rel="stylesheet" href="${base}swagger-ui.css">
+export const pageHtml = (base: string, hasGuides: boolean) =>
+  htmlPage(
+    'Tasks API',
+    `<link rel="stylesheet" href="${base}swagger-ui.css">
 <link rel="stylesheet" href="${base}page.css">
 <script src="${base}swagger-ui-bundle.js" defer></script>
-<script src="${base}page.js" defer></script>
-</head>
-<body>
-${hasGuides ? `<nav><a href="${base}guides/README.md">Guides</a></nav>\n` : ''}<div id="swagger-ui"></div>
-</body>
-</html>
-`
+<script src="${base}page.js" defer></script>`,
+    `${hasGuides ? `<nav><a href="${base}guides/README.md">Guides</a></nav>\n` : ''}<div id="swagger-ui"></div>`
+  )
 
-export const FAVICON =
+const FAVICON =
   "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E" +
   "%3Crect width='32' height='32' rx='7' fill='%231b6e53'/%3E" +
   "%3Cpath d='M8 17l6 6L25 10' fill='none' stroke='white' stroke-width='4'/%3E%3C/svg%3E"

@@ -1,5 +1,5 @@
 import { createError, type FastifyError } from '@fastify/error'
-import { DatabaseUnavailable, type OutageReason } from '../../db/errors.js'
+import { DatabaseUnavailable, OUTAGE_REASONS } from '../../db/errors.js'
 
 /**
  * Every error code that a client can get, with its HTTP status. Input that cannot be parsed as a complete HTTP request gets
@@ -75,8 +75,10 @@ export const Unavailable = define(
   'The service cannot answer at the moment. Try again shortly.'
 )
 
-/** The reason of a 503: one of the database's reasons, or `keys` for the key server. */
-export type ShedReason = OutageReason | 'keys'
+/** The reasons of a 503: the database's, and `keys` for the key server. */
+export const SHED_REASONS = [...OUTAGE_REASONS, 'keys'] as const
+
+export type ShedReason = (typeof SHED_REASONS)[number]
 
 export const shedReason = (error: Error): ShedReason =>
   error instanceof DatabaseUnavailable ? error.reason : 'keys'

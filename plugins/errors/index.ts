@@ -1,29 +1,14 @@
 import { STATUS_CODES } from 'node:http'
 import { Type } from '@sinclair/typebox'
-import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyError, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { DatabaseUnavailable, IdempotencyKeyConflict } from '../../db/errors.js'
 import { causeOf } from '../../db/sqlstate.js'
 import { isOwner } from '../auth/index.js'
+import { countEvery } from '../count-every.js'
 import { sentenceOf, type Violation, violationsOf } from '../validation.js'
-import {
-  BodyTooLarge,
-  type ErrorCode,
-  Forbidden,
-  IdempotencyKeyReused,
-  Internal,
-  InvalidHttp,
-  InvalidToken,
-  problemCodeOf,
-  type ShedReason,
-  STATUS_OF,
-  shedReason,
-  TaskNotFound,
-  Unavailable,
-  UnsupportedContentCoding,
-  UnsupportedMediaType,
-  ValidationFailed
-} from './catalogue.js'
+import * as catalogue from './catalogue.js'
+import { type ErrorCode, problemCodeOf, STATUS_OF, shedReason } from './catalogue.js'
 
 export const PROBLEM_JSON = 'application/problem+json'
 
@@ -67,92 +52,69 @@ export function problem(
   return { type: 'about:blank', title: STATUS_CODES[status], status, detail, code, ...(errors && { errors }) }
 }
 
+/**
+ * Minimum time between two log lines about refused requests, in milliseconds. In an outage thousands are refused in a
+ * second, and a line for each would cost more than the requests.
+ */
+const REFUSALS_MS = 1_000
+
 /** Turns every thrown value into an answer. */
 export default fp(
   async (app) => {
     app.addSchema(Problem)
-    const logRefusal = refusalLog()
-    app.setErrorHandler<FastifyError>((error, request, reply) => answer(error, request, reply, logRefusal))
+    const countRefusal = countEvery(REFUSALS_MS)
+    app.setErrorHandler<FastifyError>((anything, request, reply) => {
+      // JavaScript can throw any value, even null.
+      const thrown =
+        anything instanceof Error ? anything : (new Error('the thrown value is not an Error') as FastifyError)
+      const error = translate(thrown, request)
+      const code = problemCodeOf(error) as ErrorCode
+      if (code === 'internal') request.log.error({ req: request, err: causeOf(thrown) }, 'request failed')
+      if (code === 'unavailable') {
+        reply.header('Retry-After', '1')
+        const refusals = countRefusal()
+        if (refusals !== undefined) {
+          // The innermost error is PostgreSQL's own, with its code.
+          const log = { req: request, err: causeOf(error), reason: shedReason(thrown), refusals }
+          request.log.warn(log, 'requests refused')
+        }
+      }
+      // RFC 9110, section 12.5.3, allows this header only on a 415 about the content coding.
+      if (error.constructor === catalogue.UnsupportedContentCoding)
+        reply.header('Accept-Encoding', 'identity')
+      if (code === 'unauthorized') reply.header('WWW-Authenticate', challenge(error))
+      const errors = code === 'validation_failed' ? violationsOf(thrown) : undefined
+      return reply
+        .code(STATUS_OF[code])
+        .type(PROBLEM_JSON)
+        .send(problem(code, error.message, { errors }))
+    })
   },
   { name: 'errors' }
 )
 
-async function answer(
-  anything: FastifyError,
-  request: FastifyRequest,
-  reply: FastifyReply,
-  logRefusal: ReturnType<typeof refusalLog>
-) {
-  // JavaScript can throw any value, even null.
-  const thrown =
-    anything instanceof Error ? anything : (new Error('the thrown value is not an Error') as FastifyError)
-  const error = translate(thrown, request)
-  const code = problemCodeOf(error) as ErrorCode
-  if (code === 'internal') request.log.error({ req: request, err: causeOf(thrown) }, 'request failed')
-  if (code === 'unavailable') {
-    logRefusal(request, error, shedReason(thrown))
-    reply.header('Retry-After', '1')
-  }
-  // RFC 9110, section 12.5.3, allows this header only on a 415 about the content coding.
-  if (error.constructor === UnsupportedContentCoding) reply.header('Accept-Encoding', 'identity')
-  if (code === 'unauthorized') reply.header('WWW-Authenticate', challenge(error))
-  return reply
-    .code(STATUS_OF[code])
-    .type(PROBLEM_JSON)
-    .send(
-      problem(code, error.message, {
-        errors:
-          code === 'validation_failed'
-            ? violationsOf(thrown.validationContext, thrown.validation ?? [])
-            : undefined
-      })
-    )
-}
-
-/** Minimum time between two log lines about refused requests, in milliseconds. */
-const REFUSALS_MS = 1_000
-
-/** In an outage thousands of requests are refused in a second. A log line for each would cost more than the requests. */
-function refusalLog() {
-  let logged = Number.NEGATIVE_INFINITY
-  let refusals = 0
-  return (request: FastifyRequest, error: Error, reason: ShedReason): void => {
-    refusals++
-    const now = performance.now()
-    if (now < logged + REFUSALS_MS) return
-    // The innermost error is PostgreSQL's own, with its code.
-    request.log.warn({ req: request, err: causeOf(error), reason, refusals }, 'requests refused')
-    logged = now
-    refusals = 0
-  }
-}
-
 /** The challenge for a request without a token has no error code: RFC 6750, section 3. */
 function challenge(error: Error): string {
-  return `Bearer realm="tasks"${error.constructor === InvalidToken ? ', error="invalid_token"' : ''}`
+  return `Bearer realm="tasks"${error.constructor === catalogue.InvalidToken ? ', error="invalid_token"' : ''}`
 }
 
 /** Replaces an error of a library or of the database by one of ours, because its message may reveal internals. */
 function translate(error: FastifyError, request: FastifyRequest): Error {
   if (problemCodeOf(error)) return error
-  if (error instanceof DatabaseUnavailable) return new Unavailable({ cause: error.cause })
-  if (error instanceof IdempotencyKeyConflict) return new IdempotencyKeyReused()
-  if (error.validation) {
-    return error.validationContext === 'params'
-      ? // A task id that is not a UUID returns 404. The wrong user in the path still returns 403.
-        isOwner(request)
-        ? new TaskNotFound()
-        : new Forbidden()
-      : new ValidationFailed(sentenceOf(violationsOf(error.validationContext, error.validation)))
+  if (error instanceof DatabaseUnavailable) return new catalogue.Unavailable({ cause: error.cause })
+  if (error instanceof IdempotencyKeyConflict) return new catalogue.IdempotencyKeyReused()
+  if (error.validationContext === 'params') {
+    // A task id that is not a UUID returns 404. The wrong user in the path still returns 403.
+    return isOwner(request) ? new catalogue.TaskNotFound() : new catalogue.Forbidden()
   }
-  switch (error.statusCode) {
-    case 400:
-      return new InvalidHttp()
-    case 413:
-      return new BodyTooLarge()
-    case 415:
-      return new UnsupportedMediaType()
-    default:
-      return new Internal()
-  }
+  if (error.validation) return new catalogue.ValidationFailed(sentenceOf(violationsOf(error)))
+  const Replacement = BY_STATUS[error.statusCode ?? 500] ?? catalogue.Internal
+  return new Replacement()
+}
+
+/** Replacements for errors of Fastify. Any other error is a bug. */
+const BY_STATUS: Record<number, new () => Error> = {
+  400: catalogue.InvalidHttp,
+  413: catalogue.BodyTooLarge,
+  415: catalogue.UnsupportedMediaType
 }

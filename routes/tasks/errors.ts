@@ -1,22 +1,6 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { BROKEN_REQUESTS } from '../../plugins/errors/broken-requests.js'
-import {
-  BodyTooLarge,
-  type ErrorCode,
-  Forbidden,
-  IdempotencyKeyReused,
-  Internal,
-  InvalidEntityTags,
-  InvalidJson,
-  MethodNotAllowed,
-  MissingToken,
-  PreconditionFailed,
-  problemCodeOf,
-  TaskNotFound,
-  Unavailable,
-  UndecodablePath,
-  UnsupportedMediaType
-} from '../../plugins/errors/catalogue.js'
+import * as catalogue from '../../plugins/errors/catalogue.js'
 import { PROBLEM_JSON, Problem, problem } from '../../plugins/errors/index.js'
 import { sentenceOf, type Violation } from '../../plugins/validation.js'
 
@@ -56,31 +40,34 @@ export function errors({ task, body, condition, idempotencyKey, invalid }: Reads
         .filter(Boolean)
         .join(', or ')}.`,
       {
-        undecodable_path: example(new UndecodablePath()),
-        ...(body && { invalid_json: example(new InvalidJson()) }),
-        ...(condition && { invalid_entity_tags: example(new InvalidEntityTags(condition)) }),
+        undecodable_path: example(catalogue.UndecodablePath),
+        ...(body && { invalid_json: example(catalogue.InvalidJson) }),
+        ...(condition && { invalid_entity_tags: example(catalogue.InvalidEntityTags, condition) }),
         invalid_http: BROKEN_REQUESTS[400]
       }
     ),
-    401: answer('There is no valid token.', example(new MissingToken()), {
+    401: answer('There is no valid token.', example(catalogue.MissingToken), {
       'WWW-Authenticate': header('`Bearer`, with `error="invalid_token"` if a token was sent.')
     }),
-    403: answer("The path's user is not the token's `sub`.", example(new Forbidden())),
-    ...(task && { 404: answer('The user has no such task.', example(new TaskNotFound())) }),
-    405: answer('The path exists, but does not support this method.', example(new MethodNotAllowed()), {
+    403: answer("The path's user is not the token's `sub`.", example(catalogue.Forbidden)),
+    ...(task && { 404: answer('The user has no such task.', example(catalogue.TaskNotFound)) }),
+    405: answer('The path exists, but does not support this method.', example(catalogue.MethodNotAllowed), {
       Allow: header('The methods that the path supports.')
     }),
     408: answer('The request took longer than 10 seconds to arrive.', BROKEN_REQUESTS[408]),
     ...(condition === 'If-Match' && {
       412: answer(
         'The task has none of the versions in `If-Match`. Nothing was changed.',
-        example(new PreconditionFailed()),
+        example(catalogue.PreconditionFailed),
         ETag
       )
     }),
     ...(body && {
-      413: answer('The body is larger than 64 KiB.', example(new BodyTooLarge())),
-      415: answer('The body is not JSON, or has a `Content-Encoding`.', example(new UnsupportedMediaType()))
+      413: answer('The body is larger than 64 KiB.', example(catalogue.BodyTooLarge)),
+      415: answer(
+        'The body is not JSON, or has a `Content-Encoding`.',
+        example(catalogue.UnsupportedMediaType)
+      )
     }),
     ...(invalid && {
       422: answer(
@@ -89,18 +76,18 @@ export function errors({ task, body, condition, idempotencyKey, invalid }: Reads
           : `The ${body ? 'body' : 'query'} breaks its schema; see \`errors\`.`,
         {
           validation_failed: problem('validation_failed', sentenceOf([invalid]), { errors: [invalid] }),
-          ...(idempotencyKey && { idempotency_key_reused: example(new IdempotencyKeyReused()) })
+          ...(idempotencyKey && { idempotency_key_reused: example(catalogue.IdempotencyKeyReused) })
         }
       )
     }),
     431: answer('The headers, or the URL, are larger than 16 KiB.', BROKEN_REQUESTS[431]),
     500: answer(
       'A bug. The log has the error with the `X-Request-Id` of the answer.',
-      example(new Internal())
+      example(catalogue.Internal)
     ),
     503: answer(
       'The database or the key server cannot be used or does not answer in time, or the service is overloaded.',
-      example(new Unavailable()),
+      example(catalogue.Unavailable),
       { 'Retry-After': header('Seconds until a retry.', { type: 'integer' }) }
     )
   }
@@ -108,7 +95,10 @@ export function errors({ task, body, condition, idempotencyKey, invalid }: Reads
 
 type Example = ReturnType<typeof problem>
 
-const example = (error: Error): Example => problem(problemCodeOf(error) as ErrorCode, error.message)
+function example(ApiError: new (...values: string[]) => Error, ...values: string[]): Example {
+  const error = new ApiError(...values)
+  return problem(catalogue.problemCodeOf(error) as catalogue.ErrorCode, error.message)
+}
 
 /** @param examples one example, or several by name */
 function answer(

@@ -1,5 +1,11 @@
-import { type TSchema, type TUnsafe, Type } from '@sinclair/typebox'
-import { AT_LEAST_ONE_OF, NOT_BLANK, STORABLE, VISIBLE_ASCII } from '../../plugins/validation.js'
+import { type StringOptions, type TSchema, type TUnsafe, Type } from '@sinclair/typebox'
+import {
+  AT_LEAST_ONE_OF,
+  NOT_BLANK,
+  STORABLE,
+  VISIBLE_ASCII,
+  type Violation
+} from '../../plugins/validation.js'
 import { ETag, errors, header, ref } from './errors.js'
 
 const timestamp = (description: string) => Type.String({ format: 'date-time', description })
@@ -142,36 +148,27 @@ export const ListQuery = Type.Object({
 })
 
 /** An optional request header. The document shows its usual case. Node and Fastify have header names in lower case. */
-const optionalHeader = <const Name extends string>(name: Name, schema: TSchema) =>
-  Type.Object({ [name]: Type.Optional(schema) }) as TSchema as TUnsafe<{ [K in Lowercase<Name>]?: string }>
+const optionalHeader = <const Name extends string>(name: Name, description: string, rules?: StringOptions) =>
+  Type.Object({ [name]: Type.Optional(Type.String({ ...rules, description })) }) as TSchema as TUnsafe<{
+    [K in Lowercase<Name>]?: string
+  }>
 
 // These headers have no examples. A documentation page would send an example with every request, and its version would
 // not match.
 const IfMatch = optionalHeader(
   'If-Match',
-  Type.String({
-    description:
-      'Entity tags from `ETag`, or `*`. The task is changed only if it has one of these versions. Otherwise the answer is 412.'
-  })
+  'Entity tags from `ETag`, or `*`. The task is changed only if it has one of these versions. Otherwise the answer is 412.'
 )
 
 const IfNoneMatch = optionalHeader(
   'If-None-Match',
-  Type.String({
-    description:
-      'Entity tags from `ETag`, or `*`. If the task still has one of these versions, the answer is 304 without a body.'
-  })
+  'Entity tags from `ETag`, or `*`. If the task still has one of these versions, the answer is 304 without a body.'
 )
 
 export const IdempotencyKey = optionalHeader(
   'Idempotency-Key',
-  Type.String({
-    minLength: 1,
-    maxLength: 255,
-    pattern: VISIBLE_ASCII,
-    description:
-      'Makes a retry safe: repeated requests with this key create one task. 1 to 255 visible ASCII characters; use a random UUID for each task.'
-  })
+  'Makes a retry safe: repeated requests with this key create one task. 1 to 255 visible ASCII characters; use a random UUID for each task.',
+  { minLength: 1, maxLength: 255, pattern: VISIBLE_ASCII }
 )
 
 const json = <T extends TSchema>(description: string, schema: T, headers?: Record<string, object>) => ({
@@ -180,15 +177,22 @@ const json = <T extends TSchema>(description: string, schema: T, headers?: Recor
   content: { 'application/json': { schema } }
 })
 
-const tags = ['tasks']
+const ofUser = { tags: ['tasks'], params: UserParams }
+const ofTask = { tags: ['tasks'], params: TaskParams }
+
+const EMPTY_TITLE = { path: '/title', message: 'title must not be empty' }
+
+const changedTask = (invalid: Violation) => ({
+  200: json('The task as it is now.', ref(Task), ETag),
+  ...errors({ task: true, body: true, condition: 'If-Match', invalid })
+})
 
 export const listTasks = {
   operationId: 'listTasks',
   summary: "List the user's tasks, newest first",
   description:
     'Returns every task in one array, without pagination. `status` selects pending or completed tasks.',
-  tags,
-  params: UserParams,
+  ...ofUser,
   querystring: ListQuery,
   response: {
     200: json(
@@ -203,8 +207,7 @@ export const createTask = {
   operationId: 'createTask',
   summary: 'Create a task',
   description: 'With an `Idempotency-Key` a client can safely retry when it gets no answer.',
-  tags,
-  params: UserParams,
+  ...ofUser,
   headers: IdempotencyKey,
   body: ref(CreateTask),
   response: {
@@ -213,11 +216,7 @@ export const createTask = {
       'Idempotency-Replayed': header('`true` if an earlier request with this key created the task.'),
       Location: header('The path of the task.', { type: 'string', format: 'uri-reference' })
     }),
-    ...errors({
-      body: true,
-      idempotencyKey: true,
-      invalid: { path: '/title', message: 'title must not be empty' }
-    })
+    ...errors({ body: true, idempotencyKey: true, invalid: EMPTY_TITLE })
   }
 }
 
@@ -225,8 +224,7 @@ export const getTask = {
   operationId: 'getTask',
   summary: 'Get a task',
   description: 'With `If-None-Match` the task is returned only if it has changed.',
-  tags,
-  params: TaskParams,
+  ...ofTask,
   headers: IfNoneMatch,
   response: {
     200: json('The task.', ref(Task), ETag),
@@ -244,19 +242,10 @@ export const updateTask = {
   summary: 'Change some fields of a task',
   description:
     'Fields that are left out do not change. With `If-Match` a client cannot overwrite a change that it has not seen.',
-  tags,
-  params: TaskParams,
+  ...ofTask,
   headers: IfMatch,
   body: ref(UpdateTask),
-  response: {
-    200: json('The task as it is now.', ref(Task), ETag),
-    ...errors({
-      task: true,
-      body: true,
-      condition: 'If-Match',
-      invalid: { path: '/title', message: 'title must not be empty' }
-    })
-  }
+  response: changedTask(EMPTY_TITLE)
 }
 
 export const putTask = {
@@ -271,8 +260,7 @@ export const deleteTask = {
   summary: 'Delete a task',
   description:
     'Afterwards its id gets 404, like one that never existed or belongs to someone else. With `If-Match` only a version that the client has seen is deleted.',
-  tags,
-  params: TaskParams,
+  ...ofTask,
   headers: IfMatch,
   response: {
     204: { description: 'The task was deleted.', type: 'null' },
@@ -285,17 +273,8 @@ export const toggleTaskCompletion = {
   summary: 'Complete a task, or mark it as pending again',
   description:
     'Without a body, or with `{}` or `null`, the request flips `completed`. `{"completed": true}` or `{"completed": false}` sets it, and is safe to repeat.',
-  tags,
-  params: TaskParams,
+  ...ofTask,
   headers: IfMatch,
   body: ref(SetCompletion),
-  response: {
-    200: json('The task as it is now.', ref(Task), ETag),
-    ...errors({
-      task: true,
-      body: true,
-      condition: 'If-Match',
-      invalid: { path: '/completed', message: 'completed must be true or false' }
-    })
-  }
+  response: changedTask({ path: '/completed', message: 'completed must be true or false' })
 }
