@@ -28,6 +28,7 @@ import type { Logger } from 'pino'
 import { DatabaseUnavailable } from '../db/errors.js'
 import type { BuiltStatement, Database, Values } from '../db/index.js'
 import { causeOf } from '../db/sqlstate.js'
+import { countEvery } from './count-every.js'
 
 /** The span of a request that is recorded. */
 const kSpan = Symbol('span')
@@ -161,12 +162,9 @@ function restoreContext(request: FastifyRequest, _reply: unknown, done: () => vo
 
 /** Logs the SDK's warnings, at most one a minute: spans are dropped, or the collector refuses them. */
 function logFailures({ log }: FastifyInstance): void {
-  let loggedAt = Number.NEGATIVE_INFINITY
+  const failures = countEvery(LOG_INTERVAL_MS)
   const warn = (message: string) => {
-    const now = performance.now()
-    if (now < loggedAt + LOG_INTERVAL_MS) return
-    loggedAt = now
-    log.warn(`tracing: ${message}`)
+    if (failures() !== undefined) log.warn(`tracing: ${message}`)
   }
   const ignore = () => {}
   diag.setLogger({ error: warn, warn, info: ignore, debug: ignore, verbose: ignore }, DiagLogLevel.WARN)

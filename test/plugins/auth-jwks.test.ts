@@ -315,11 +315,13 @@ t.test('with a running clock', async (t) => {
   t.test('a key server that hangs delays only tokens with an unknown key', async (t) => {
     const { app, server, first } = await start(t)
     server.answer = hang
-    const began = performance.now()
-    const unknown = list(app, await first.sign({}, { kid: 'unknown' }))
+    let isAnswered = false
+    const unknown = list(app, await first.sign({}, { kid: 'unknown' })).finally(() => {
+      isAnswered = true
+    })
     t.equal(await statusOf(app, await first.sign()), 200, 'a known key')
+    t.notOk(isAnswered, 'while the other request waits')
     is503(t, await unknown, server, 'unknown')
-    t.ok(performance.now() - began < 4_500)
   })
 
   t.test('while the key server hangs, a limited number of requests wait for it', async (t) => {
