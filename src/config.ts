@@ -1,28 +1,26 @@
 import { createPublicKey } from 'node:crypto'
-import { join, resolve } from 'node:path'
-import { type Static, type TSchema, Type } from '@sinclair/typebox'
+import { resolve } from 'node:path'
+import { type Static, type StringOptions, type TSchema, Type } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import { StartError } from '../db/errors.js'
 import type { DatabaseConfig } from '../db/index.js'
 import type { AuthOptions } from '../plugins/auth/options.js'
 import type { CorsOrigins } from '../plugins/cors.js'
 
-const port = (fallback: string, listener: string) =>
-  Type.String({
-    pattern: '^(6553[0-5]|655[0-2]\\d|65[0-4]\\d{2}|6[0-4]\\d{3}|[1-5]\\d{4}|\\d{1,4})$',
+const optional = (description: string, options?: StringOptions) =>
+  Type.Optional(Type.String({ ...options, description }))
+
+const host = () => Type.String({ default: '127.0.0.1', description: 'an IP address or a host name' })
+
+const wholeNumber = (minimum: number, maximum: number, fallback: number, ofUnit = '') =>
+  Type.Integer({
+    minimum,
+    maximum,
     default: fallback,
-    description: `port of the ${listener}, a whole number from 0 to 65535 (0 takes a free one)`
+    description: `a whole number${ofUnit} from ${minimum} to ${maximum}`
   })
 
-const host = (listener: string) =>
-  Type.String({
-    minLength: 1,
-    default: '127.0.0.1',
-    description: `address of the ${listener}, an IP address or a host name`
-  })
-
-const amount = (pattern: string, fallback: string, range: string) =>
-  Type.String({ pattern, default: fallback, description: `a whole number of ${range}` })
+const flag = (fallback: boolean) => Type.Boolean({ default: fallback, description: 'true or false' })
 
 const oneOf = <Name extends string>(names: readonly Name[], fallback?: Name) =>
   Type.Union(
@@ -33,59 +31,46 @@ const oneOf = <Name extends string>(names: readonly Name[], fallback?: Name) =>
     }
   )
 
-const flag = (fallback: 'true' | 'false') => oneOf(['true', 'false'], fallback)
-
 const databaseUrl = () =>
-  Type.Optional(
-    Type.String({
-      pattern: '^postgres(ql)?://.+',
-      secret: true,
-      description: 'a URL that starts with postgres:// or postgresql://'
-    })
-  )
+  optional('a URL that starts with postgres:// or postgresql://', {
+    pattern: '^postgres(ql)?://.+',
+    secret: true
+  })
 
 const httpUrl = (what: string) =>
-  Type.Optional(
-    Type.String({ pattern: '^https?://\\S+$', description: `an http:// or https:// URL ${what}` })
-  )
+  optional(`an http:// or https:// URL ${what}`, { pattern: '^https?://\\S+$' })
 
 /** Signs of a copying mistake at the ends of a value: white space, quotes, invisible characters such as a byte order mark. */
 const RAGGED_ENDS = /^[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}"'`]|[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}"'`]$/u
 
 /** The environment variables. `description` completes "must be …" in an error; a `secret` value is never shown. */
 export const Environment = Type.Object({
-  HOST: host('API'),
-  PORT: port('3000', 'API'),
-  OPS_HOST: host('operations listener'),
-  OPS_PORT: port('3001', 'operations listener'),
+  HOST: host(),
+  PORT: wholeNumber(0, 65_535, 3000),
+  OPS_HOST: host(),
+  OPS_PORT: wholeNumber(0, 65_535, 3001),
   DATABASE_URL: databaseUrl(),
   MIGRATION_DATABASE_URL: databaseUrl(),
   // At least two: a long list occupies one.
-  DATABASE_POOL_MAX: amount('^([2-9]|[1-9]\\d|[1-9]\\d\\d|1000)$', '10', 'connections from 2 to 1000'),
-  SHARED_TRANSACTIONS: flag('true'),
-  DATA_DIR: Type.String({ minLength: 1, default: '.data', description: 'the path of a folder' }),
-  JWT_SECRET: Type.Optional(
-    Type.String({
-      secret: true,
-      description: 'a random text of at least 32 bytes, not a key in PEM, DER or JWK form'
-    })
-  ),
+  DATABASE_POOL_MAX: wholeNumber(2, 1000, 10, ' of connections'),
+  SHARED_TRANSACTIONS: flag(true),
+  DATA_DIR: Type.String({ default: '.data', description: 'the path of a folder' }),
+  JWT_SECRET: optional('a random text of at least 32 bytes, not a key in PEM, DER or JWK form', {
+    secret: true
+  }),
   JWKS_URL: httpUrl('without credentials'),
-  JWT_ISSUER: Type.Optional(Type.String({ minLength: 1, description: 'the exact `iss` of the tokens' })),
-  JWT_AUDIENCE: Type.Optional(Type.String({ minLength: 1, description: 'the exact `aud` of the tokens' })),
-  CORS_ORIGIN: Type.Optional(
-    Type.String({
-      description:
-        'a comma-separated list of origins such as https://app.example.com or capacitor://localhost, without a path and without *, or only *'
-    })
+  JWT_ISSUER: optional('the exact `iss` of the tokens'),
+  JWT_AUDIENCE: optional('the exact `aud` of the tokens'),
+  CORS_ORIGIN: optional(
+    'a comma-separated list of origins such as https://app.example.com or capacitor://localhost, without a path and without *, or only *'
   ),
   LOG_LEVEL: oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], 'info'),
-  LOG_REQUESTS: flag('false'),
+  LOG_REQUESTS: flag(false),
   OTEL_TRACES_EXPORTER: Type.Optional(oneOf(['otlp', 'none'])),
   OTEL_EXPORTER_OTLP_ENDPOINT: httpUrl('of an OTLP collector'),
   OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: httpUrl('of an OTLP collector'),
   OTEL_EXPORTER_OTLP_PROTOCOL: oneOf(['http/protobuf'], 'http/protobuf'),
-  OTEL_SDK_DISABLED: flag('false'),
+  OTEL_SDK_DISABLED: flag(false),
   OTEL_SERVICE_NAME: Type.String({ default: 'tasks-api', description: 'the name of the service in traces' }),
   OTEL_TRACES_SAMPLER: oneOf(
     [
@@ -103,10 +88,10 @@ export const Environment = Type.Object({
     default: '1',
     description: 'a number from 0 to 1, the share of requests to sample'
   }),
-  GRACE_SECONDS: amount('^([1-9]|[1-9]\\d|[1-5]\\d{2}|600)$', '10', 'seconds from 1 to 600'),
+  GRACE_SECONDS: wholeNumber(1, 600, 10, ' of seconds'),
   // The default exceeds the 600 seconds of Google Cloud's load balancers, the longest of the common proxies.
-  KEEP_ALIVE_SECONDS: amount('^[1-9]\\d{0,3}$', '620', 'seconds from 1 to 9999'),
-  NODE_ENV: Type.Optional(Type.String({ description: 'production, or anything else' }))
+  KEEP_ALIVE_SECONDS: wholeNumber(1, 9999, 620, ' of seconds'),
+  NODE_ENV: optional('production, or anything else')
 })
 
 export interface AuthConfig extends Omit<AuthOptions, 'keys'> {
@@ -128,22 +113,21 @@ const LOCAL_ORIGIN = /^http:\/\/(localhost|127\.0\.0\.1)(:\d{1,5})?$/
  */
 export function loadConfig(env: Record<string, string | undefined>) {
   const values = parse(env)
-  const production = isProduction(values)
   return Object.freeze({
-    production,
-    api: { host: values.HOST, port: Number(values.PORT) },
-    ops: { host: values.OPS_HOST, port: Number(values.OPS_PORT) },
-    database: databaseConfig(values, production),
-    auth: { keys: keySource(values, production), issuer: values.JWT_ISSUER, audience: values.JWT_AUDIENCE },
-    corsOrigins: corsOrigins(values.CORS_ORIGIN, production),
+    production: isProduction(values),
+    api: { host: values.HOST, port: values.PORT },
+    ops: { host: values.OPS_HOST, port: values.OPS_PORT },
+    database: databaseConfig(values),
+    auth: { keys: keySource(values), issuer: values.JWT_ISSUER, audience: values.JWT_AUDIENCE },
+    corsOrigins: corsOrigins(values),
     logLevel: values.LOG_LEVEL,
     /** True logs a line for each request at info. */
     logRequests: logRequests(values),
     ...(isTracing(values) && { tracing: { serviceName: values.OTEL_SERVICE_NAME } }),
     /** Time that requests in flight have to finish after the signal to stop, in milliseconds. */
-    graceMs: Number(values.GRACE_SECONDS) * 1_000,
+    graceMs: values.GRACE_SECONDS * 1_000,
     /** Time after which an idle connection is closed, in milliseconds. */
-    keepAliveMs: Number(values.KEEP_ALIVE_SECONDS) * 1_000
+    keepAliveMs: values.KEEP_ALIVE_SECONDS * 1_000
   })
 }
 
@@ -154,8 +138,7 @@ export function loadConfig(env: Record<string, string | undefined>) {
  * @throws StartError as `loadConfig`
  */
 export function loadDatabaseConfig(env: Record<string, string | undefined>): DatabaseConfig {
-  const values = parse(env)
-  return databaseConfig(values, isProduction(values))
+  return databaseConfig(parse(env))
 }
 
 type Values = Static<typeof Environment>
@@ -163,28 +146,38 @@ type Values = Static<typeof Environment>
 const isProduction = ({ NODE_ENV }: Values) => NODE_ENV === 'production'
 
 function parse(env: Record<string, string | undefined>): Values {
-  const values: Record<string, string> = {}
+  const values: Record<string, unknown> = {}
   for (const [name, schema] of Object.entries<TSchema>(Environment.properties)) {
-    const value = env[name] || (schema.default as string | undefined)
-    if (value === undefined) continue
+    const text = env[name]
     // The message leaves out the value: it may be a secret that was copied into the wrong variable.
-    if (RAGGED_ENDS.test(value)) {
+    if (text && RAGGED_ENDS.test(text)) {
       throw new StartError(`${name} must be ${schema.description}, without white space or quotes at its ends`)
     }
-    if (!Value.Check(schema, value)) throw invalidValue(name, schema, value)
+    const value = text ? read(schema, text) : schema.default
+    if (value === undefined) continue
+    if (!Value.Check(schema, value)) throw invalidValue(name, text)
     values[name] = value
   }
   return values as Values
 }
 
-function invalidValue(name: string, schema: TSchema, value?: string): StartError {
-  const shown = schema.secret || value === undefined ? '' : `, not ${JSON.stringify(value)}`
-  return new StartError(`${name} must be ${schema.description}${shown}`)
+/** A number or a flag has only one spelling. Any other text is returned unchanged, and then refused. */
+function read({ type }: TSchema, text: string): unknown {
+  if (type === 'integer' && /^(0|[1-9]\d*)$/.test(text)) return Number(text)
+  if (type === 'boolean' && /^(true|false)$/.test(text)) return text === 'true'
+  return text
+}
+
+/** @param text shown in the message, unless the variable is a secret */
+function invalidValue(name: string, text?: string): StartError {
+  const { description, secret } = Environment.properties[name as keyof Values] as TSchema
+  const shown = secret || text === undefined ? '' : `, not ${JSON.stringify(text)}`
+  return new StartError(`${name} must be ${description}${shown}`)
 }
 
 /** OpenTelemetry's default sends traces to a collector on this machine. Here tracing must be switched on. */
 function isTracing(values: Values): boolean {
-  if (values.OTEL_SDK_DISABLED === 'true' || values.OTEL_TRACES_EXPORTER === 'none') return false
+  if (values.OTEL_SDK_DISABLED || values.OTEL_TRACES_EXPORTER === 'none') return false
   return (
     values.OTEL_TRACES_EXPORTER === 'otlp' ||
     values.OTEL_EXPORTER_OTLP_ENDPOINT !== undefined ||
@@ -193,20 +186,20 @@ function isTracing(values: Values): boolean {
 }
 
 function logRequests({ LOG_REQUESTS, LOG_LEVEL }: Values): boolean {
-  if (LOG_REQUESTS === 'true' && !['info', 'debug', 'trace'].includes(LOG_LEVEL)) {
+  if (LOG_REQUESTS && !['info', 'debug', 'trace'].includes(LOG_LEVEL)) {
     throw new StartError(`LOG_REQUESTS needs LOG_LEVEL to be info, debug or trace, not ${LOG_LEVEL}`)
   }
-  return LOG_REQUESTS === 'true'
+  return LOG_REQUESTS
 }
 
-function databaseConfig(values: Values, production: boolean): DatabaseConfig {
+function databaseConfig(values: Values): DatabaseConfig {
   const { DATABASE_URL, MIGRATION_DATABASE_URL, DATA_DIR } = values
   if (DATABASE_URL) {
     return {
       kind: 'postgres',
       url: DATABASE_URL,
-      poolMax: Number(values.DATABASE_POOL_MAX),
-      sharedTransactions: values.SHARED_TRANSACTIONS === 'true',
+      poolMax: values.DATABASE_POOL_MAX,
+      sharedTransactions: values.SHARED_TRANSACTIONS,
       ...(MIGRATION_DATABASE_URL && { migrationUrl: MIGRATION_DATABASE_URL })
     }
   }
@@ -215,7 +208,7 @@ function databaseConfig(values: Values, production: boolean): DatabaseConfig {
       'DATABASE_URL must be set when MIGRATION_DATABASE_URL is: both name the same database'
     )
   }
-  if (production) {
+  if (isProduction(values)) {
     throw new StartError(
       'DATABASE_URL must be set in production: the embedded database is for development and evaluation'
     )
@@ -223,7 +216,8 @@ function databaseConfig(values: Values, production: boolean): DatabaseConfig {
   return { kind: 'embedded', directory: resolve(DATA_DIR, 'postgres') }
 }
 
-function keySource({ JWT_SECRET, JWKS_URL, DATA_DIR }: Values, production: boolean): AuthConfig['keys'] {
+function keySource(values: Values): AuthConfig['keys'] {
+  const { JWT_SECRET, JWKS_URL, DATA_DIR } = values
   if (JWT_SECRET && JWKS_URL) {
     throw new StartError(
       'JWT_SECRET and JWKS_URL are both set: set one, tokens have exactly one source of keys'
@@ -231,19 +225,19 @@ function keySource({ JWT_SECRET, JWKS_URL, DATA_DIR }: Values, production: boole
   }
   if (JWT_SECRET) {
     if (Buffer.byteLength(JWT_SECRET) < MIN_SECRET_BYTES || isKey(JWT_SECRET)) {
-      throw invalidValue('JWT_SECRET', Environment.properties.JWT_SECRET)
+      throw invalidValue('JWT_SECRET')
     }
     return { kind: 'secret', secret: JWT_SECRET }
   }
   if (JWKS_URL) {
     // fetch refuses credentials in a URL, and every message that shows the URL would show them.
     if (!URL.canParse(JWKS_URL) || new URL(JWKS_URL).username || new URL(JWKS_URL).password) {
-      throw invalidValue('JWKS_URL', Environment.properties.JWKS_URL)
+      throw invalidValue('JWKS_URL')
     }
     return { kind: 'jwks', url: JWKS_URL }
   }
-  if (production) throw new StartError('JWT_SECRET or JWKS_URL must be set in production')
-  return { kind: 'development', file: join(resolve(DATA_DIR), 'jwt-secret') }
+  if (isProduction(values)) throw new StartError('JWT_SECRET or JWKS_URL must be set in production')
+  return { kind: 'development', file: resolve(DATA_DIR, 'jwt-secret') }
 }
 
 /**
@@ -251,25 +245,23 @@ function keySource({ JWT_SECRET, JWKS_URL, DATA_DIR }: Values, production: boole
  * RFC 8725, section 2.1).
  */
 function isKey(secret: string): boolean {
-  if (/-----BEGIN [A-Z0-9 ]+-----/.test(secret)) return true
-  if (/"kty"\s*:/.test(secret)) return true
-  const der = Buffer.from(secret.replace(/\s/g, ''), 'base64')
-  for (const type of ['spki', 'pkcs1'] as const) {
+  if (/-----BEGIN [A-Z0-9 ]+-----|"kty"\s*:/.test(secret)) return true
+  const key = Buffer.from(secret.replace(/\s/g, ''), 'base64')
+  return (['spki', 'pkcs1'] as const).some((type) => {
     try {
-      createPublicKey({ key: der, format: 'der', type })
-      return true
+      return createPublicKey({ key, format: 'der', type }) !== undefined
     } catch {
-      // The value is no key of this type.
+      return false
     }
-  }
-  return false
+  })
 }
 
-function corsOrigins(value: string | undefined, production: boolean): CorsOrigins {
-  if (value === undefined) return production ? false : [LOCAL_ORIGIN]
-  const origins = value.split(',').map((origin) => origin.trim())
+function corsOrigins(values: Values): CorsOrigins {
+  const { CORS_ORIGIN } = values
+  if (CORS_ORIGIN === undefined) return isProduction(values) ? false : [LOCAL_ORIGIN]
+  const origins = CORS_ORIGIN.split(',').map((origin) => origin.trim())
   if (origins.length === 1 && origins[0] === '*') return '*'
-  if (!origins.every(isOrigin)) throw invalidValue('CORS_ORIGIN', Environment.properties.CORS_ORIGIN, value)
+  if (!origins.every(isOrigin)) throw invalidValue('CORS_ORIGIN', CORS_ORIGIN)
   return origins
 }
 

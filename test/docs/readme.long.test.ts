@@ -64,12 +64,15 @@ t.test('these commands to start and to test are checked elsewhere', async (t) =>
   )
 })
 
+/** A default as an operator writes it. */
+const textOf = (value: unknown) => (value === undefined ? undefined : String(value))
+
 t.test('the table of variables and .env.example have the variables and defaults of the code', async (t) => {
   const documented = rowsOf('docs/configuration.md', ['variable', 'default', 'meaning']).flatMap(
     ([names, defaults]) => codeOf(names).map((name, index) => [name, codeOf(defaults)[index]])
   )
   const { properties } = Environment
-  const inCode = Object.entries(properties).map(([name, schema]) => [name, schema.default])
+  const inCode = Object.entries(properties).map(([name, schema]) => [name, textOf(schema.default)])
   t.strictSame(documented.sort(), inCode.sort())
 
   const example = readFileSync(join(ROOT, '.env.example'), 'utf8')
@@ -79,7 +82,7 @@ t.test('the table of variables and .env.example have the variables and defaults 
   t.strictSame(lines.map(([, name]) => name).sort(), settable.sort())
   for (const [, name, value] of lines) {
     const { default: standard } = properties[name as keyof typeof properties]
-    if (standard !== undefined) t.equal(value, standard, name)
+    if (standard !== undefined) t.equal(value, textOf(standard), name)
   }
 })
 
