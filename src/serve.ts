@@ -1,21 +1,13 @@
-import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import { StartError } from '../db/errors.js'
-import { causeOf } from '../db/sqlstate.js'
 import { version } from '../plugins/openapi.js'
 import { buildApp } from './app.js'
 import { type Config, loadConfig } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
 import { loadDotEnv } from './dot-env.js'
-import { CLOSE_MS, gracefulStop } from './graceful-stop.js'
+import { stopOnSignal } from './graceful-stop.js'
 import { buildOps, portOf, urlOf } from './ops.js'
 import { issueToken } from './token.js'
-
-/**
- * A handler for one of these signals keeps the process alive: the failed instruction runs again after it, for ever.
- * Therefore close-with-grace must skip them.
- */
-const CRASHES = ['SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV'] as const
 
 try {
   loadDotEnv(process.env)
@@ -37,13 +29,7 @@ async function serve(config: Config): Promise<void> {
   await listen(ops, config.ops, 'OPS_')
   if (!config.production) api.allowPagesOnPort(portOf(ops))
 
-  const stops = [gracefulStop(api, config.graceMs), gracefulStop(ops, config.graceMs)]
-  closeWithGrace({ delay: config.graceMs + CLOSE_MS, logger: false, skip: [...CRASHES] }, async ({ err }) => {
-    if (err) api.log.fatal({ err: causeOf(err) }, 'stopping after an error that nothing caught')
-    ops.drain()
-    for (const stop of stops) await stop()
-    await tracing?.stop()
-  })
+  stopOnSignal(api, ops, config.graceMs, tracing)
 
   if (!isRead) api.log.info(`API ${urlOf(api)}, operations ${urlOf(ops)}`)
   if (!config.production) await greet(config, urlOf(api), urlOf(ops))
