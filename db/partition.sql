@@ -1,4 +1,4 @@
--- Turns tasks into 32 hash partitions by user_id while the service runs. See docs/growing.md for its use, duration and
+-- Turns tasks into 32 hash partitions by user_id while the service runs. See docs/growing.md for its use and
 -- locks. Run it with psql as the owner of the table, not in a transaction:
 --
 --   psql "$MIGRATION_DATABASE_URL" -v ON_ERROR_STOP=1 -f db/partition.sql

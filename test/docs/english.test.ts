@@ -5,7 +5,7 @@ import { sentencesOf } from '../support/prose.js'
 import { ROOT } from '../support/root.js'
 import t from '../support/tap.js'
 
-// The rules for English in CONTRIBUTING.md, as far as a program can check them.
+// The rules for English in docs/development.md, as far as a program can check them.
 
 const MAX_WORDS = 25
 

@@ -40,14 +40,17 @@ const KINDS = {
   Explanation: 'Explanation'
 }
 
+/** All pages but the index itself, the changelog, GitHub's forms, and the records that docs/decisions/README.md lists. */
+const isGuide = (page: string) => !/^(README|CHANGELOG|\.github\/.*)\.md$|\/\d+-[^/]*$/.test(page)
+
 t.test('the index has each guide once, under the kind that the guide begins with', async (t) => {
   const [, index = ''] = textOf('README.md').split('\n## Documentation')
   const indexed = index.split('\n\n**').flatMap((section) => {
     const kind = KINDS[section.split('**')[0] as keyof typeof KINDS]
-    const links = [...section.matchAll(/\]\(((?:docs|bench|examples)\/[^)]*\.md)\)/g)]
-    return links.map(([, page]) => `${kind}: ${page}`)
+    const links = [...section.matchAll(/\]\(([^)]*\.md)\)/g)].map(([, page]) => page as string)
+    return links.filter(isGuide).map((page) => `${kind}: ${page}`)
   })
-  const guides = pages.filter((page) => /^(docs|bench|examples)\//.test(page) && !/\/\d+-/.test(page))
+  const guides = pages.filter(isGuide)
   const begun = guides.map((page) => {
     const [, kind] = /^# (?:.*\n\n)?(Tutorial|How-to|Reference|Explanation)[.,:]/.exec(textOf(page)) ?? []
     return `${kind}: ${page}`
