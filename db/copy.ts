@@ -31,7 +31,7 @@ export async function copyTasks(source: Database, target: Database): Promise<Sum
       if (sent.count !== arrived.count || sent.sha256 !== arrived.sha256) {
         const text = ({ count, sha256 }: Summary) => `${count} tasks with sha256 ${sha256}`
         throw new StartError(
-          `DATABASE_URL: what arrived is not what was sent, so nothing was kept: ${text(arrived)}, not ${text(sent)}`
+          `DATABASE_URL: the copy differs from the original and was not kept: ${text(arrived)}, not ${text(sent)}`
         )
       }
       return arrived

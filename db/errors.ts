@@ -7,15 +7,13 @@
  */
 export const OUTAGE_REASONS = ['connection', 'timeout', 'overload', 'standby', 'closing'] as const
 
-export type OutageReason = (typeof OUTAGE_REASONS)[number]
-
 /** The database cannot be reached, does not answer in time, or is overloaded. */
 export class DatabaseUnavailable extends Error {
   override name = 'DatabaseUnavailable'
 
   /** @param options the database's own error as `cause`, for the log */
   constructor(
-    readonly reason: OutageReason,
+    readonly reason: (typeof OUTAGE_REASONS)[number],
     options?: ErrorOptions
   ) {
     super('the database is unavailable', options)

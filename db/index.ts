@@ -49,8 +49,8 @@ export interface Database extends Pick<Driver, 'figures' | 'withAdminConnection'
     lockTarget: (values: Values) => LockTarget
   ): (values: Values) => Promise<Row[]>
   /**
-   * For a read with too many rows for the memory. They come in batches, all from one snapshot. The next batch is fetched
-   * while the current one is used. Ending the iteration ends the statement.
+   * Reads more rows than fit into memory, in batches, all from one snapshot. The next batch is fetched while the current
+   * one is used. Ending the iteration ends the statement.
    */
   prepareStream<Row>(statement: BuiltStatement<Row>): (values: Values) => AsyncIterable<Row[]>
   /** Events of statements and connections. The embedded database emits none. */

@@ -7,7 +7,7 @@ import { DatabaseUnavailable, StartError } from './errors.js'
 import { type Database, type DatabaseConfig, openDatabase } from './index.js'
 import { journal, makeJournal, missing } from './journal.js'
 import { closeToOthers, grantToService, openedByDefault } from './privileges.js'
-import { causeOf } from './sqlstate.js'
+import { causeOf, INSUFFICIENT_PRIVILEGE } from './sqlstate.js'
 
 /** Resolved through package.json's "imports", so that the built tree finds the same folder as the source. */
 const migrationsFolder = dirname(
@@ -16,8 +16,6 @@ const migrationsFolder = dirname(
 
 /** Every replica of every version must use the same number: "tasksmig" in ASCII. */
 const ADVISORY_LOCK = 0x7461736b736d6967n
-
-const INSUFFICIENT_PRIVILEGE = '42501'
 
 /** Compared with `server_version_num`: 150000 is version 15.0. */
 const MIN_VERSION_NUMBER = 150_000
@@ -108,7 +106,7 @@ function reason(error: unknown): string {
   // The driver's own message is "write CONNECT_TIMEOUT undefined:undefined".
   if (code === 'CONNECT_TIMEOUT') return 'it does not answer'
   if (code === INSUFFICIENT_PRIVILEGE) {
-    return `this role may not bring the schema up to date, or not see whether it is; run npm run db:migrate as the owner of the schema (${message})`
+    return `this role may not migrate the schema, or not read its version; run npm run db:migrate as the owner of the schema (${message})`
   }
   // Node's error has no message if a host name has several addresses.
   return `${name}: ${message || code}`

@@ -6,7 +6,7 @@ export const CLOSING_REASONS = ['lost', 'unresponsive', 'read_only', 'idle', 'li
 export type ClosingReason = (typeof CLOSING_REASONS)[number]
 
 /** Events for metrics and the log. Times are in milliseconds. */
-export interface DatabaseEvents {
+interface DatabaseEvents {
   /** A statement was sent. `waitedMs` is its time in the queue: 0 if a connection was free. */
   sent: [waitedMs: number]
   /** A statement passed its deadline, in the queue or after it was sent. */

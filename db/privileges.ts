@@ -2,6 +2,7 @@ import { sql } from 'drizzle-orm'
 import type { Orm } from './driver.js'
 import { journal } from './journal.js'
 import { tasks } from './schema.js'
+import { INSUFFICIENT_PRIVILEGE } from './sqlstate.js'
 
 /** Grants the service's role only what it needs: to read and write tasks, and to read the journal. */
 export async function grantToService(tx: Orm, service: string): Promise<void> {
@@ -49,7 +50,6 @@ export async function closeToOthers(tx: Orm, service?: string): Promise<void> {
   if (left.length === 0) return
   // If the role is not the owner, PostgreSQL revokes nothing and only warns.
   const roles = new Set(left.map(({ role }) => role))
-  throw Object.assign(new Error(`default privileges open tasks to ${[...roles].join(', ')}`), {
-    code: '42501'
-  })
+  const error = new Error(`default privileges open tasks to ${[...roles].join(', ')}`)
+  throw Object.assign(error, { code: INSUFFICIENT_PRIVILEGE })
 }

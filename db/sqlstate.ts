@@ -27,6 +27,8 @@ export function isOutage(error: unknown): boolean {
   return code !== '' && !POSTGRES_MISTAKE.test(code) && !DRIVER_MISTAKE.test(code)
 }
 
+export const INSUFFICIENT_PRIVILEGE = '42501'
+
 const READ_ONLY = '25006'
 
 /** True if the server refuses writes. It is no longer the primary, and connections stay read-only if it becomes one again. */

@@ -7,7 +7,7 @@ import { IdempotencyKeyConflict } from './errors.js'
 import type { Database, Values } from './index.js'
 import { type Task, tasks, type VersionedTask } from './schema.js'
 
-export interface NewTask {
+interface NewTask {
   title: string
   description?: string | null
   completed?: boolean
@@ -70,13 +70,12 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
     .orderBy(desc(tasks.id))
     .$dynamic()
 
-  // For a generic plan PostgreSQL assumes that an unknown limit returns a tenth of the rows. So it scans the key backward
-  // instead of sorting (docs/statements.md). A null limit returns all rows. The subquery hides the value from custom plans
-  // too, because a stream's connection often closes before it has a generic plan. Drizzle's type allows only numbers and
-  // placeholders.
+  // If PostgreSQL does not know the limit, it plans for a tenth of the rows, and scans the key backward instead of sorting
+  // (docs/statements.md). It never knows the value of a subquery. A null limit returns all rows. Drizzle's type allows only
+  // numbers and placeholders.
   const noLimit = sql`(select null::bigint)` as unknown as number
   const streamStatement = prepareStream(everyTask.limit(noLimit))
-  // The limit is a parameter, so that the generic plan scans the key backward.
+  // PostgreSQL does not know the value of a parameter either, once it has a generic plan.
   const listStatement = prepareRead(everyTask.limit(sql.placeholder('limit')))
 
   const newTask = {

@@ -1,8 +1,7 @@
 /**
- * Limits log lines about frequent events.
+ * Limits log lines about frequent events. The returned function must be called for each event.
  *
- * @returns a function to call for each event: it returns the number of events since it last returned one, but at most once
- * in this time. Otherwise it returns undefined
+ * At most once in `milliseconds` it returns the number of events that it has not returned yet, and otherwise undefined.
  */
 export function countEvery(milliseconds: number): () => number | undefined {
   let dueAt = Number.NEGATIVE_INFINITY

@@ -17,32 +17,35 @@ export default fp(
     const { observed } = db
     const registers = [metrics]
 
-    new Gauge({
-      name: 'database_connections',
-      help: 'Connections to the database by their state: idle, busy or opening.',
-      labelNames: ['state'],
-      registers,
-      collect() {
-        for (const [state, count] of Object.entries(db.figures().connections)) this.set({ state }, count)
+    const gaugeByState = (name: string, help: string, counts: () => Record<string, number>) =>
+      new Gauge({
+        name,
+        help,
+        labelNames: ['state'],
+        registers,
+        collect() {
+          for (const [state, count] of Object.entries(counts())) this.set({ state }, count)
+        }
+      })
+    gaugeByState(
+      'database_connections',
+      'Connections to the database by their state: idle, busy or opening.',
+      () => db.figures().connections
+    )
+    gaugeByState(
+      'database_statements',
+      'Statements without an answer: waiting for a connection, or sent.',
+      () => {
+        const { waiting, sent } = db.figures()
+        return { waiting, sent }
       }
-    })
+    )
     new Gauge({
       name: 'database_connections_max',
       help: 'The most connections to the database that requests may use.',
       registers,
       collect() {
         this.set(db.figures().maxConnections)
-      }
-    })
-    new Gauge({
-      name: 'database_statements',
-      help: 'Statements without an answer: waiting for a connection, or sent.',
-      labelNames: ['state'],
-      registers,
-      collect() {
-        const { waiting, sent } = db.figures()
-        this.set({ state: 'waiting' }, waiting)
-        this.set({ state: 'sent' }, sent)
       }
     })
 

@@ -44,8 +44,8 @@ export default fp(
       methodsOf.set(url, methods)
     })
     app.addHook('onRequest', (request, reply, done) => {
-      // @fastify/cors adds a route for OPTIONS on every path, so is404 is false. It has answered all preflights before.
-      // No route of ours has OPTIONS.
+      // No route of ours has OPTIONS. But @fastify/cors adds one for every path, so is404 is false. It has already answered
+      // the preflights.
       if (!request.is404 && request.method !== 'OPTIONS') return done()
       if (request.url === UNDECODABLE) return done(new UndecodablePath())
       const methods: Set<string> | undefined = paths.find('GET', request.url)?.store

@@ -1,4 +1,3 @@
-import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
 import { BadRequest } from './errors/catalogue.js'
 
@@ -6,14 +5,12 @@ import { BadRequest } from './errors/catalogue.js'
 export default fp(
   async (app) => {
     app.addHook('onRequest', (request, reply, done) => {
-      if (!lacksHost(request.raw)) return done()
+      const { headers, httpVersion } = request.raw
+      // HTTP/1.0 does not require a Host.
+      if (headers.host !== undefined || httpVersion !== '1.1') return done()
       reply.header('Connection', 'close')
       done(new BadRequest('A request of HTTP/1.1 needs a Host.'))
     })
   },
   { name: 'required-host' }
 )
-
-/** HTTP/1.0 does not require a Host. */
-const lacksHost = ({ headers, httpVersion }: IncomingMessage) =>
-  headers.host === undefined && httpVersion === '1.1'

@@ -1,4 +1,3 @@
-import { parseArgs } from 'node:util'
 import { DatabaseUnavailable, StartError } from '../db/errors.js'
 import { causeOf } from '../db/sqlstate.js'
 import { loadDotEnv } from '../src/dot-env.js'
@@ -26,11 +25,4 @@ function lineOf(error: unknown): string {
   }
   if (code === undefined) throw error
   return message
-}
-
-/** @throws StartError unless the command has exactly one argument, and it is not empty */
-export function userArgument(name: string): string {
-  const [user, ...rest] = parseArgs({ allowPositionals: true }).positionals
-  if (!user || rest.length > 0) throw new StartError(`usage: npm run -s ${name} -- <user id>`)
-  return user
 }

@@ -1,5 +1,9 @@
+import { parseArgs } from 'node:util'
+import { StartError } from '../db/errors.js'
 import type { Database, DatabaseConfig } from '../db/index.js'
 import { openMigrated } from '../db/migrate.js'
+import { loadDatabaseConfig } from '../src/config.js'
+import { runCommand } from './command.js'
 
 /** Opens a database, and closes it after the work. An embedded database must exist. */
 export async function withDatabase(
@@ -13,3 +17,11 @@ export async function withDatabase(
     await db.close()
   }
 }
+
+/** Runs a command whose only argument is a user. */
+export const runUserCommand = (name: string, work: (db: Database, user: string) => Promise<void>) =>
+  runCommand(async () => {
+    const [user, ...rest] = parseArgs({ allowPositionals: true }).positionals
+    if (!user || rest.length > 0) throw new StartError(`usage: npm run -s ${name} -- <user id>`)
+    await withDatabase(loadDatabaseConfig(process.env), (db) => work(db, user))
+  })

@@ -6,7 +6,7 @@ import type { AuthOptions } from '../plugins/auth/options.js'
 import type { AuthConfig } from './config.js'
 
 /** 32 bytes in base64url. */
-const MADE_HERE = /^[\w-]{43}$/
+const SECRET_FORM = /^[\w-]{43}$/
 
 /**
  * Replaces the development key source by the secret in its file. The first use makes the file, with mode 0600. Other key
@@ -38,6 +38,6 @@ function readOrMake(file: string): string {
   }
   const secret = readFileSync(file, 'utf8')
   // An editor may have added a line feed or a byte order mark, which would change the secret.
-  if (!MADE_HERE.test(secret)) throw new Error(`${file} is damaged: delete it, and a new one is made`)
+  if (!SECRET_FORM.test(secret)) throw new Error(`${file} is damaged: delete it, and a new one is made`)
   return secret
 }

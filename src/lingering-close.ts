@@ -51,8 +51,8 @@ export function closeInStages(socket: Socket): void {
   socket.on('data', () => {
     if (socket.bytesRead > limit) socket.destroy()
   })
-  // Node's HTTP parser reads from the socket's handle, so the stream believes that its first read is still running. This
-  // push ends that read. Then the stream reads by itself.
+  // Node's HTTP parser took the data from the socket's handle, so the stream still waits for its first read. This push
+  // ends that read, and then the stream reads by itself.
   socket.push('')
   socket.resume()
   socket.end(() => {

@@ -20,10 +20,10 @@ try {
 }
 
 async function serve(config: Config): Promise<void> {
-  const isRead = !config.production && process.stdout.isTTY
+  const isTerminal = !config.production && process.stdout.isTTY
   const tracing =
     config.tracing && (await import('../plugins/tracing.js')).startTracing({ ...config.tracing, version })
-  const api = await buildApp(config, { tracing, ...(isRead && { logStream: await readableLines() }) })
+  const api = await buildApp(config, { tracing, ...(isTerminal && { logStream: await readableLines() }) })
   await listen(api, config.api, '')
   const ops = await buildOps(api)
   await listen(ops, config.ops, 'OPS_')
@@ -31,7 +31,7 @@ async function serve(config: Config): Promise<void> {
 
   stopOnSignal(api, ops, config.graceMs, tracing)
 
-  if (!isRead) api.log.info(`API ${urlOf(api)}, operations ${urlOf(ops)}`)
+  if (!isTerminal) api.log.info(`API ${urlOf(api)}, operations ${urlOf(ops)}`)
   if (!config.production) await greet(config, urlOf(api), urlOf(ops))
 }
 

@@ -7,7 +7,7 @@ const TIMEOUT_MS = 2_500
 const MAX_BYTES = 1_048_576
 const MAX_NAME_CHARACTERS = 300
 
-/** The answer is not a key set. The message continues a sentence whose subject is the URL. */
+/** The answer is not a key set. Its message follows the URL in the log, for example "answered 404". */
 class UnusableAnswer extends Error {}
 
 /**

@@ -1,4 +1,4 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyRequest, onRequestHookHandler, preHandlerHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import { Forbidden, InvalidToken, MissingToken } from '../errors/catalogue.js'
 import { countsOf } from '../metrics.js'
@@ -11,9 +11,9 @@ import { verifiedTokens } from './verified-tokens.js'
 declare module 'fastify' {
   interface FastifyInstance {
     /** An onRequest hook: 401 unless the request has a valid token. Sets `request.user`. */
-    authenticate(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void
+    authenticate: onRequestHookHandler
     /** A preHandler hook: 403 unless the path's `userId` is the token's `sub`. */
-    requireOwner(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void
+    requireOwner: preHandlerHookHandler
   }
 }
 

@@ -40,10 +40,10 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
   /** The next extra fetch. It waits for the minimum time between fetches, and all requests share it. */
   let scheduled: Promise<void> | undefined
   /**
-   * The budget of extra fetches, as a time. Each fetch moves it `EXTRA_FETCH_MS` ahead. The budget is used up while this
-   * time is more than `EXTRA_FETCHES - 1` such steps ahead.
+   * Limits extra fetches. Each one moves this time forward by `EXTRA_FETCH_MS`. None begins while it is more than
+   * `EXTRA_FETCHES - 1` of these steps after the present.
    */
-  let extraPaidUntil = Number.NEGATIVE_INFINITY
+  let extraFetchesUntil = Number.NEGATIVE_INFINITY
   let waiting = 0
   const pems = new WeakMap<CryptoKey, Promise<string>>()
 
@@ -72,7 +72,7 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
     scheduled = undefined
     await fetchKeys()
     // A failed fetch throws above and does not count: it tells nothing about the token.
-    extraPaidUntil = Math.max(extraPaidUntil, performance.now()) + EXTRA_FETCH_MS
+    extraFetchesUntil = Math.max(extraFetchesUntil, performance.now()) + EXTRA_FETCH_MS
   }
 
   function refuseAfterFailure(): void {
@@ -155,8 +155,8 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
       if (fetchedAt >= since) return false
       if (running === undefined) {
         refuseAfterFailure()
-        const budgetIsUsedUp = extraPaidUntil > performance.now() + (EXTRA_FETCHES - 1) * EXTRA_FETCH_MS
-        if (scheduled === undefined && budgetIsUsedUp) return false
+        const isLimited = extraFetchesUntil > performance.now() + (EXTRA_FETCHES - 1) * EXTRA_FETCH_MS
+        if (scheduled === undefined && isLimited) return false
         scheduled ??= fetchExtra()
       }
       await waitFor(running ?? (scheduled as Promise<void>), since)

@@ -17,12 +17,10 @@ export const REASONS = [
   'subject'
 ] as const
 
-export type Reason = (typeof REASONS)[number]
-
 /** The reason why a token was refused, for the operator's log and never for the answer. */
 export class Refusal {
   constructor(
-    readonly reason: Reason,
+    readonly reason: (typeof REASONS)[number],
     /** Follows "token refused:" in the log. */
     readonly detail: string
   ) {}

@@ -6,7 +6,7 @@ import { type KeyHint, remoteKeys } from './jwks.js'
 import type { AuthOptions } from './options.js'
 import { Refusal, shown } from './refusals.js'
 
-export type Payload = Record<string, unknown>
+type Payload = Record<string, unknown>
 
 const SYMMETRIC = ['HS256']
 /** `Ed25519` is the name of RFC 9864 for `EdDSA` with that curve. */

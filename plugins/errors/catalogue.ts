@@ -78,7 +78,5 @@ export const Unavailable = define(
 /** The reasons of a 503: the database's, and `keys` for the key server. */
 export const SHED_REASONS = [...OUTAGE_REASONS, 'keys'] as const
 
-export type ShedReason = (typeof SHED_REASONS)[number]
-
-export const shedReason = (error: Error): ShedReason =>
+export const shedReason = (error: Error): (typeof SHED_REASONS)[number] =>
   error instanceof DatabaseUnavailable ? error.reason : 'keys'

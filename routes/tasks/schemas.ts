@@ -126,7 +126,7 @@ const userId = Type.String({
 
 const UserParams = Type.Object({ userId })
 
-export const TaskParams = Type.Object({
+const TaskParams = Type.Object({
   userId,
   taskId: Type.String({
     format: 'uuid',

@@ -164,7 +164,7 @@ t.test('a role that may not revoke the rights fails with a message about the own
   await made.admin.unsafe(made.named('grant all on tasks to ANON'))
   await t.rejects(startApp(t, 'postgres', { DATABASE_URL: made.serviceUrl }), {
     name: 'StartError',
-    message: `DATABASE_URL: the database cannot be used: this role may not bring the schema up to date, or not see whether it is; run npm run db:migrate as the owner of the schema (default privileges open tasks to ${made.anon})`
+    message: `DATABASE_URL: the database cannot be used: this role may not migrate the schema, or not read its version; run npm run db:migrate as the owner of the schema (default privileges open tasks to ${made.anon})`
   })
 })
 
