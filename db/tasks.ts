@@ -13,9 +13,6 @@ interface NewTask {
   completed?: boolean
 }
 
-/** Undefined fields are not changed. */
-export type TaskChanges = Partial<NewTask>
-
 /** The task has none of the versions that a change requires. It was not changed. */
 export class StaleVersion {
   constructor(readonly version: number) {}
@@ -202,10 +199,11 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
     get,
 
     /**
+     * @param changes undefined fields do not change
      * @param versions the task must have one of these; undefined allows any
      * @returns the changed task; undefined if the user has no such task; StaleVersion if it has another version
      */
-    async update(user_id: string, id: string, changes: TaskChanges, versions?: number[]) {
+    async update(user_id: string, id: string, changes: Partial<NewTask>, versions?: number[]) {
       const { title = null, description = null, completed = null } = changes
       const has_description = changes.description !== undefined
       const values = { title, description, has_description, completed }

@@ -186,7 +186,7 @@ t.test('other rights stay', async (t) => {
   })
 })
 
-t.test('a database without such rights is only read', async (t) => {
+t.test('when the rights are revoked, the next start changes nothing', async (t) => {
   const made = await databaseWith(t, DEFAULTS[0]?.[1] as string)
   const db = await openDatabase(loadConfig({ DATABASE_URL: made.DATABASE_URL }).database)
   t.teardown(() => db.close())

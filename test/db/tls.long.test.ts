@@ -61,7 +61,7 @@ async function lives(
   t.equal(service.err(), '')
 }
 
-t.test('clients that abort long lists', async (t) => {
+t.test('the service survives clients that abort long lists', async (t) => {
   const { service, alice } = await start(t)
   for (let n = 0; n < 10; n++) {
     const response = await beginList(service)
@@ -72,7 +72,7 @@ t.test('clients that abort long lists', async (t) => {
   await lives(t, service, alice)
 })
 
-t.test('a long list while the role has no connection left', async (t) => {
+t.test('the service survives a long list while its role has no connection left', async (t) => {
   const { service, sql, role, alice } = await start(t)
   await sql.unsafe(`alter role ${role} connection limit 1`)
   for (let n = 0; n < 3; n++) {
@@ -86,7 +86,7 @@ t.test('a long list while the role has no connection left', async (t) => {
   await lives(t, service, alice)
 })
 
-t.test('a client that stops reading a long list until the service aborts it', async (t) => {
+t.test('a list is aborted if its client stops reading, and the service survives', async (t) => {
   const { service, sql, role, alice } = await start(t)
   await fill(sql, MORE)
   const streaming = async () =>
@@ -100,7 +100,7 @@ t.test('a client that stops reading a long list until the service aborts it', as
   await lives(t, service, alice, TASKS + MORE)
 })
 
-t.test('a database that pauses for a while under load', async (t) => {
+t.test('the service survives a database that pauses under load', async (t) => {
   const { service, sql, role, alice } = await start(t)
   const { id } = (await (await alice('POST', '', { title: 'Buy milk' })).json()) as { id: string }
   let stopped = false

@@ -187,7 +187,7 @@ t.test('a token cannot forge, flood or colour the log', async (t) => {
   t.match(text(), /^[\x20-\x7e\n]*$/)
 })
 
-t.test('with keys from a URL', async (t) => {
+t.test('the log has the reason of each refusal with keys from a URL', async (t) => {
   const [known, stranger] = [await makeKey('ES256'), await makeKey('ES256')]
   const server = await startKeyServer(t, [{ ...known.jwk, kid: 'first' }])
   const { app, lines } = await start(t, { ...env, LOG_LEVEL: 'debug', JWT_SECRET: '', JWKS_URL: server.url })

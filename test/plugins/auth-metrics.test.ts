@@ -20,7 +20,7 @@ const REASONS = [
   'subject'
 ]
 
-t.test('accepted tokens by source, and refusals by reason', async (t) => {
+t.test('accepted tokens are counted by source, and refusals by reason', async (t) => {
   const app = await startApp(t)
   const alice = await clientOf(app, 'alice')
   const before = await scrape(app)
@@ -44,7 +44,7 @@ t.test('accepted tokens by source, and refusals by reason', async (t) => {
   t.strictSame(Object.fromEntries(refused), { no_token: 1, no_bearer_token: 1, malformed: 1, expired: 2 })
 })
 
-t.test('fetches of keys by outcome, and 503 answers without keys', async (t) => {
+t.test('fetches of keys are counted by outcome, and 503 answers without keys', async (t) => {
   const { privateKey, publicKey } = await generateKeyPair('EdDSA')
   const server = await startKeyServer(t, [{ ...(await exportJWK(publicKey)), kid: 'one', alg: 'EdDSA' }])
   server.answer = failures['answers 500'] as typeof server.answer

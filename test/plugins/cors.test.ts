@@ -88,7 +88,7 @@ t.test('with a list of origins', async (t) => {
     }
   })
 
-  t.test('other headers do not change the answer', async (t) => {
+  t.test('an answer allows the page, whatever other headers the request has', async (t) => {
     const headers = { ...origin, baggage: 'a=b', traceparent: '00-1-1-01', 'x-request-id': 'mine' }
     const answer = await alice('GET', '', undefined, headers)
     t.equal(answer.status, 200)
@@ -169,7 +169,7 @@ t.test('with a list of origins', async (t) => {
   })
 })
 
-t.test('apps and browser extensions have their own schemes', async (t) => {
+t.test('listed origins of apps and browser extensions are allowed', async (t) => {
   const apps = [
     'capacitor://localhost',
     'tauri://localhost',

@@ -40,7 +40,7 @@ t.test('an idle service has one connection, and zero for every kind of failure',
   }
 })
 
-t.test('statements that wait, time out and are cancelled, and their 503 answers', async (t) => {
+t.test('statements that wait, time out or are cancelled are counted, and their 503 answers', async (t) => {
   const url = await migratedDatabase(t)
   const app = await startApp(t, 'postgres', { DATABASE_URL: url, DATABASE_POOL_MAX: '2' })
   const alice = await clientOf(app, 'alice')
@@ -81,7 +81,7 @@ t.test('statements that wait, time out and are cancelled, and their 503 answers'
   holder.release()
 })
 
-t.test('the time that a statement waited for a connection, in seconds', async (t) => {
+t.test('the time that a statement waited for a connection is measured in seconds', async (t) => {
   const url = await migratedDatabase(t)
   const app = await startApp(t, 'postgres', { DATABASE_URL: url, DATABASE_POOL_MAX: '2' })
   const alice = await clientOf(app, 'alice')
@@ -134,7 +134,7 @@ t.test('each lost connection is counted, and logged in one line', async (t) => {
   t.equal(lines.length, 1, 'a connection that cannot be made is no lost one')
 })
 
-t.test('the number of writes that share a transaction', async (t) => {
+t.test('the number of writes in each shared transaction is measured', async (t) => {
   const app = await startApp(t)
   const alice = await clientOf(app, 'alice')
   const create = () => alice('POST', '', { title: 'a' })

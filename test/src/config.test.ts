@@ -140,7 +140,7 @@ t.test('the result cannot be changed', async (t) => {
   t.equal(config.production, false)
 })
 
-t.test('each valid value of a variable with a fixed set of values', async (t) => {
+t.test('every valid port, level and URL is accepted', async (t) => {
   for (const value of ['0', '1', '80', '9999', '59999', '64999', '65000', '65499', '65529', '65535']) {
     t.equal(loadConfig({ PORT: value }).api.port, Number(value))
     t.equal(loadConfig({ OPS_PORT: value }).ops.port, Number(value))
@@ -341,7 +341,7 @@ t.test('LOG_REQUESTS needs a level that includes info', async (t) => {
   }
 })
 
-t.test('a role for migrations needs the role of the service', async (t) => {
+t.test('MIGRATION_DATABASE_URL needs DATABASE_URL', async (t) => {
   refuses(t, { MIGRATION_DATABASE_URL: OWNER }, 'DATABASE_URL', /when MIGRATION_DATABASE_URL is/)
 })
 

@@ -1,33 +1,11 @@
 import type { FastifyInstance } from 'fastify'
-import { type Client, clientOf, expectProblem, request, rowsOf } from './api.js'
+import { type Client, expectProblem, rowsOf } from './api.js'
 import type { Test } from './tap.js'
 
 export const JSON_TYPE = { 'content-type': 'application/json' }
 
 /** An id that no task has. */
 export const UNKNOWN_ID = '01890000-0000-7000-8000-000000000000'
-
-/** Subtests of the errors of every operation. The task in the path, if any, is alice's. */
-export function refusesStrangers(
-  t: Test,
-  app: FastifyInstance,
-  method: string,
-  path: string,
-  body?: object
-): void {
-  t.test('401 without a token', async (t) => {
-    const before = await rowsOf(app)
-    expectProblem(t, await request(app, method, `/api/alice/tasks${path}`, body), 'unauthorized')
-    t.strictSame(await rowsOf(app), before)
-  })
-
-  t.test("403 on another user's path", async (t) => {
-    const before = await rowsOf(app)
-    const bob = await clientOf(app, 'bob')
-    expectProblem(t, await bob(method, `/api/alice/tasks${path}`, body), 'forbidden')
-    t.strictSame(await rowsOf(app), before)
-  })
-}
 
 /** Subtests of ids that every operation on one task refuses. */
 export function refusesUnknownIds(

@@ -80,7 +80,7 @@ const certificates: [what: string, subject: Subject, byName: string, byAddress: 
   ]
 
 for (const [what, subject, byName, byAddress, byIssuer] of certificates) {
-  t.test(`a certificate ${what}`, async (t) => {
+  t.test(`verify-full and verify-ca check a certificate ${what}`, async (t) => {
     await server.useCertificate(subject)
     t.teardown(() => server.useCertificate())
     const full = `sslmode=verify-full&sslrootcert=${CA}`
@@ -98,7 +98,7 @@ for (const [what, subject, byName, byAddress, byIssuer] of certificates) {
   })
 }
 
-t.test('an authority that is not trusted', async (t) => {
+t.test('a certificate of an authority that is not trusted is refused', async (t) => {
   const another = t.testdir({ 'ca.crt': makeAuthority().certificate })
   for (const query of [
     'sslmode=verify-full',
@@ -112,7 +112,7 @@ t.test('an authority that is not trusted', async (t) => {
   }
 })
 
-t.test('a server with TLS', async (t) => {
+t.test('a server with TLS is used with it, unless the URL disables TLS', async (t) => {
   for (const query of ['', 'sslmode=prefer', 'sslmode=allow', 'sslmode=require']) {
     t.equal(await transport(at('127.0.0.1', query)), 'TLS', query)
   }
@@ -121,7 +121,7 @@ t.test('a server with TLS', async (t) => {
   }
 })
 
-t.test('a server without TLS', async (t) => {
+t.test('a server without TLS is used only if sslmode does not require it', async (t) => {
   const plain = await startPostgres({ ssl: 'off' })
   t.teardown(() => plain.stop())
   const urlWith = (query: string) => `postgres://postgres@127.0.0.1:${plain.port}/postgres?${query}`
@@ -137,7 +137,7 @@ t.test('a server without TLS', async (t) => {
   }
 })
 
-t.test('a Unix socket, with any sslmode', async (t) => {
+t.test('a Unix socket is used without TLS, with any sslmode', async (t) => {
   const encoded = encodeURIComponent(directory)
   for (const url of [
     `postgres://postgres@/postgres?host=${directory}&port=${port}`,
@@ -149,13 +149,13 @@ t.test('a Unix socket, with any sslmode', async (t) => {
   }
 })
 
-t.test('TLS without PostgreSQL’s own negotiation', async (t) => {
+t.test('sslnegotiation=direct starts with TLS', async (t) => {
   for (const query of ['sslmode=require', `sslmode=verify-full&sslrootcert=${CA}`]) {
     t.equal(await transport(at('localhost', `sslnegotiation=direct&${query}`)), 'TLS', query)
   }
 })
 
-t.test('versions of TLS', async (t) => {
+t.test('the URL limits the versions of TLS', async (t) => {
   await configure('ssl_max_protocol_version', 'TLSv1.2')
   t.teardown(() => configure('ssl_max_protocol_version', ''))
   t.equal(await transport(at('localhost', 'sslmode=require&ssl_max_protocol_version=TLSv1.2')), 'TLS')
@@ -163,7 +163,7 @@ t.test('versions of TLS', async (t) => {
   t.match(await transport(at('localhost', query)), /PROTOCOL_VERSION/)
 })
 
-t.test('a client certificate', async (t) => {
+t.test('the client certificate of the URL is sent', async (t) => {
   const authority = makeAuthority()
   const { certificate, key } = authority.issue()
   const files = t.testdir({ 'client.crt': certificate, 'client.key': key })
@@ -174,7 +174,7 @@ t.test('a client certificate', async (t) => {
   t.match(await connected(at('127.0.0.1', 'sslmode=require')), { ssl: true, dn: null })
 })
 
-t.test('names and passwords with special characters', async (t) => {
+t.test('a user and a password with special characters log in', async (t) => {
   const [file] = await admin`show hba_file`
   const hba = file?.hba_file as string
   const before = readFileSync(hba, 'utf8')
@@ -198,7 +198,7 @@ t.test('names and passwords with special characters', async (t) => {
   t.match(await connected(`postgres://127.0.0.1:${port}/postgres?${inQuery}`), { user: name })
 })
 
-t.test('start-up parameters', async (t) => {
+t.test('start-up parameters of the URL reach the server', async (t) => {
   t.match(await connected(at('127.0.0.1')), { name: 'tasks-api', timeout: '0' })
   const query = 'application_name=mine&options=-c%20statement_timeout%3D7s'
   t.match(await connected(at('127.0.0.1', query)), { name: 'mine', timeout: '7s' })

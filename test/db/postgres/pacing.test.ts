@@ -126,7 +126,7 @@ t.test('an answer that was read late is not measured', async (t) => {
   t.equal(pace.ms, 60, 'nor one that takes as long as usual')
 })
 
-t.test('the shortest and the longest of recent values', async (t) => {
+t.test('Recent keeps the shortest or the longest of recent values', async (t) => {
   const roundTrip = new Recent(Math.min)
   t.equal(roundTrip.ms, 0, 'as long as none is known')
   for (const [now, ms] of [3, 0.2, 7].entries()) roundTrip.measured(ms, now)

@@ -59,7 +59,7 @@ if (hasProgram(t, 'pgbouncer', 'pgbouncer')) {
       return faults
     }
 
-    t.test('users who do everything at once each get what is theirs', async (t) => {
+    t.test('concurrent users get only their own tasks, with the right status', async (t) => {
       await sql`
         insert into tasks (user_id, id, title, completed)
         select user_id, gen_random_uuid(), 'of ' || user_id, false
@@ -73,47 +73,50 @@ if (hasProgram(t, 'pgbouncer', 'pgbouncer')) {
       t.notMatch(pooler.log(), /when not linked|got dirty/, 'no answer was lost')
     })
 
-    t.test('of writes that share a transaction each has its own answer, and one fails alone', async (t) => {
-      // As on a disk, or with a standby: only then do writes share transactions for certain.
-      await sql.unsafe(`
+    t.test(
+      'each write of a shared transaction gets its own answer, and a refused one fails alone',
+      async (t) => {
+        // As on a disk, or with a standby: only then do writes share transactions for certain.
+        await sql.unsafe(`
         create function slow_commit() returns trigger language plpgsql as $$ begin perform pg_sleep(0.005); return null; end $$;
         create constraint trigger slow_commit after insert on tasks
           deferrable initially deferred for each row execute function slow_commit();
         create function refuse() returns trigger language plpgsql as $$ begin raise check_violation; end $$;
         create trigger refuse before insert on tasks
           for each row when (new.title = 'refused') execute function refuse()`)
-      const app = await startApp(t, 'postgres', { DATABASE_URL: pooler.url })
-      const create = (title: string, refused?: string) =>
-        everyone(app, async (client, user) => {
-          const own = user === refused ? 'refused' : title
-          const { status, json } = await client('POST', '', { title: own })
-          return status === 201 ? json.user_id === user && json.title === own : [status, user]
-        })
-      const stored = async (title: string) => {
-        const [row] = await sql`
+        const app = await startApp(t, 'postgres', { DATABASE_URL: pooler.url })
+        const create = (title: string, refused?: string) =>
+          everyone(app, async (client, user) => {
+            const own = user === refused ? 'refused' : title
+            const { status, json } = await client('POST', '', { title: own })
+            return status === 201 ? json.user_id === user && json.title === own : [status, user]
+          })
+        const stored = async (title: string) => {
+          const [row] = await sql`
           select count(*)::int as tasks, count(distinct user_id)::int as users,
             count(distinct xmin::text)::int as transactions
           from tasks where title = ${title}`
-        return row as { tasks: number; users: number; transactions: number }
+          return row as { tasks: number; users: number; transactions: number }
+        }
+        let round = 0
+        // The service has to find out that commits are slow.
+        await until(async () => {
+          await create(`${++round} first`)
+          return (await stored(`${round} first`)).transactions < USERS.length / 2
+        })
+        const answers = await create('together', USERS[7])
+        await sql`drop trigger slow_commit on tasks`
+        t.strictSame(
+          answers.filter((answer) => answer !== true),
+          [[500, USERS[7]]]
+        )
+        const others = USERS.length - 1
+        t.match(await stored('together'), { tasks: others, users: others })
+        t.equal((await stored('refused')).tasks, 0)
       }
-      let round = 0
-      // The service has to find out that commits are slow.
-      await until(async () => {
-        await create(`${++round} first`)
-        return (await stored(`${round} first`)).transactions < USERS.length / 2
-      })
-      const answers = await create('together', USERS[7])
-      await sql`drop trigger slow_commit on tasks`
-      t.strictSame(
-        answers.filter((answer) => answer !== true),
-        [[500, USERS[7]]]
-      )
-      const others = USERS.length - 1
-      t.match(await stored('together'), { tasks: others, users: others })
-      t.equal((await stored('refused')).tasks, 0)
-    })
+    )
 
-    t.test('statements that are late are cancelled, and leave nothing to others', async (t) => {
+    t.test('late statements are cancelled, and later ones get their own answers', async (t) => {
       const other = await startApp(t, 'postgres', { DATABASE_URL: pooler.url })
       const isIdle = async () => {
         const rows = await sql`
@@ -142,36 +145,39 @@ if (hasProgram(t, 'pgbouncer', 'pgbouncer')) {
       t.notOk(pooler.hasEnded())
     })
 
-    t.test('what was acknowledged before PgBouncer was killed is there when it is back', async (t) => {
-      let isBack = false
-      const load = everyone(app, async (client, user) => {
-        const acknowledged: string[] = []
-        for (let n = 0; !isBack; n++) {
-          const title = `${n} of ${user}`
-          const { status } = await client('POST', '', { title })
-          if (status === 201) acknowledged.push(title)
-          else if (status !== 503) throw new Error(`${status}`)
+    t.test(
+      'tasks that were acknowledged before PgBouncer was killed are there after its restart',
+      async (t) => {
+        let isBack = false
+        const load = everyone(app, async (client, user) => {
+          const acknowledged: string[] = []
+          for (let n = 0; !isBack; n++) {
+            const title = `${n} of ${user}`
+            const { status } = await client('POST', '', { title })
+            if (status === 201) acknowledged.push(title)
+            else if (status !== 503) throw new Error(`${status}`)
+          }
+          return acknowledged
+        })
+        const client = await clientOf(app, 'operator')
+        await client('POST', '', { title: 'before' })
+        await pooler.kill()
+        await until(async () => (await client('GET')).status === 503)
+        await pooler.start()
+        await until(async () => (await client('GET')).status === 200)
+        isBack = true
+        for (const [n, titles] of (await load).entries()) {
+          const rows = await sql`select title from tasks where user_id = ${USERS[n] as string}`
+          const stored = new Set(rows.map(({ title }) => title))
+          t.ok(titles.length > 0)
+          t.strictSame(
+            titles.filter((title) => !stored.has(title)),
+            []
+          )
         }
-        return acknowledged
-      })
-      const client = await clientOf(app, 'operator')
-      await client('POST', '', { title: 'before' })
-      await pooler.kill()
-      await until(async () => (await client('GET')).status === 503)
-      await pooler.start()
-      await until(async () => (await client('GET')).status === 200)
-      isBack = true
-      for (const [n, titles] of (await load).entries()) {
-        const rows = await sql`select title from tasks where user_id = ${USERS[n] as string}`
-        const stored = new Set(rows.map(({ title }) => title))
-        t.ok(titles.length > 0)
-        t.strictSame(
-          titles.filter((title) => !stored.has(title)),
-          []
-        )
+        await until(async () => (await faultsOf(app)).length === 0)
       }
-      await until(async () => (await faultsOf(app)).length === 0)
-    })
+    )
   })
 }
 

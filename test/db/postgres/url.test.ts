@@ -53,7 +53,7 @@ const TASKS = {
   tls: 'preferred, unchecked'
 }
 
-t.test("the page's connection string of every provider", async (t) => {
+t.test("the page's connection string of every provider is parsed", async (t) => {
   const [REQUIRED, VERIFIED] = ['required, unchecked', 'required, issuer and host']
   const at = (host: string, port = 5432) => ({ addresses: [{ host, port }] })
   const app = { ...TASKS, password: 'secret' }
@@ -132,7 +132,7 @@ t.test("the page's connection string of every provider", async (t) => {
   }
 })
 
-t.test("every row of the page's table of parameters", async (t) => {
+t.test("every parameter in the page's table has the effect that the table says", async (t) => {
   const VERIFIED = 'required, issuer and host'
   // The rows that are neither ignored nor refused.
   const effects: Record<string, [also: string, meaning: object]> = {
@@ -206,7 +206,7 @@ t.test('the page has every parameter of libpq 18', async (t) => {
   )
 })
 
-t.test('the parts of a URL', async (t) => {
+t.test('a URL is parsed as libpq parses it', async (t) => {
   const at = (host: string, port = 5432) => ({ addresses: [{ host, port }] })
   const socket = (path: string) => ({ addresses: [{ path }], tls: 'no' })
   const me = userInfo().username
@@ -362,7 +362,7 @@ t.test('an invalid URL is refused in one sentence without the password', async (
   for (const [url, message] of cases) t.match(refusal(url), message, url)
 })
 
-t.test('the host name in a certificate', async (t) => {
+t.test('verify-full compares the host with the names in a certificate', async (t) => {
   const tls = parseDatabaseUrl(`${URL}?sslmode=verify-full`).tls
   const isFor = (host: string, certificate: object) =>
     tls?.optionsFor(host).checkServerIdentity?.('', certificate as PeerCertificate) === undefined

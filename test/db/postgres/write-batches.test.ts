@@ -130,30 +130,33 @@ t.test('a write that waits for a lock delays no other', async (t) => {
   await unlock()
 })
 
-t.test('not even those queued behind it while every connection is busy', async (t) => {
-  const url = await migratedDatabase(t)
-  const db = await openDatabase({ kind: 'postgres', url, poolMax: 2 })
-  t.teardown(() => db.close())
-  const observer = sqlClient(t, url)
-  // Too slow to share a transaction.
-  await observer.unsafe(`
+t.test(
+  'a write that waits for a lock delays no write queued behind it, while every connection is busy',
+  async (t) => {
+    const url = await migratedDatabase(t)
+    const db = await openDatabase({ kind: 'postgres', url, poolMax: 2 })
+    t.teardown(() => db.close())
+    const observer = sqlClient(t, url)
+    // Too slow to share a transaction.
+    await observer.unsafe(`
     create function slow_write() returns trigger language plpgsql as $$ begin perform pg_sleep(0.02); return new; end $$;
     create trigger slow_write before insert on tasks for each row execute function slow_write()`)
-  const tasks = taskRepository(db)
-  const locked = await tasks.create('bob', { title: 'Locked' })
-  await burst(20, (n) => tasks.create('warm', { title: `${n}` }))
-  const unlock = await lockRow(observer, locked.id)
-  const first = burst(4, (n) => tasks.create(USER, { title: `first ${n}` }))
-  const waiting = tasks.update('bob', locked.id, { title: 'Changed' })
-  const { acknowledged } = outcomes([
-    ...(await burst(20, (n) => tasks.create(USER, { title: `${n}` }))),
-    ...(await first)
-  ])
-  t.equal(acknowledged.length, 24)
-  t.strictSame(await stored(observer), acknowledged)
-  await unlock()
-  t.match(await waiting, { title: 'Changed' }, 'and it is done when the lock is gone')
-})
+    const tasks = taskRepository(db)
+    const locked = await tasks.create('bob', { title: 'Locked' })
+    await burst(20, (n) => tasks.create('warm', { title: `${n}` }))
+    const unlock = await lockRow(observer, locked.id)
+    const first = burst(4, (n) => tasks.create(USER, { title: `first ${n}` }))
+    const waiting = tasks.update('bob', locked.id, { title: 'Changed' })
+    const { acknowledged } = outcomes([
+      ...(await burst(20, (n) => tasks.create(USER, { title: `${n}` }))),
+      ...(await first)
+    ])
+    t.equal(acknowledged.length, 24)
+    t.strictSame(await stored(observer), acknowledged)
+    await unlock()
+    t.match(await waiting, { title: 'Changed' }, 'and it is done when the lock is gone')
+  }
+)
 
 t.test('a commit is not acknowledged if it is unknown whether it waited for the standby', async (t) => {
   const { tasks, proxy, observer } = await open(t)
@@ -285,7 +288,7 @@ t.test('a retry after a stale plan has the same effect', async (t) => {
   }
 })
 
-t.test('nothing happens twice if only the last statement had a stale plan', async (t) => {
+t.test('no write runs twice if only the last statement had a stale plan', async (t) => {
   const { tasks, observer } = await open(t)
   const { id } = await tasks.create('zoe', { title: 'Buy milk' })
   await burst(MANY, () => tasks.update('zoe', id, { title: 'Buy bread' }))

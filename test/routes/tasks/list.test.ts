@@ -1,5 +1,4 @@
 import { clientOf, expectProblem, onEachDatabase } from '../../support/api.js'
-import { refusesStrangers } from '../../support/refusals.js'
 
 onEachDatabase(async (t, app) => {
   const alice = await clientOf(app, 'alice')
@@ -70,6 +69,4 @@ onEachDatabase(async (t, app) => {
       t.match(answer.json.errors[0], { path: '/status', message: /must be/ })
     }
   })
-
-  refusesStrangers(t, app, 'GET', '')
 })
