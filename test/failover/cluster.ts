@@ -10,16 +10,26 @@ import { startProxy, type TcpProxy } from '../support/tcp-proxy.js'
 
 type Scope = Pick<Test, 'teardown'>
 
-/** The settings of docs/failover.md, with shorter times, in seconds. */
-export const TIMES = { ttl: 10, loop_wait: 2, retry_timeout: 3 }
-const DYNAMIC = {
-  ...TIMES,
+/** Patroni's settings for the detection of failures, in seconds. */
+export interface Times {
+  ttl: number
+  loop_wait: number
+  retry_timeout: number
+}
+
+/** The settings of docs/failover.md, without the times. */
+const SETTINGS = {
   synchronous_mode: true,
   synchronous_mode_strict: true,
   primary_start_timeout: 0,
   postgresql: {
     use_pg_rewind: true,
-    parameters: { max_connections: 100, shared_buffers: '32MB', wal_keep_size: '256MB' }
+    parameters: {
+      wal_retrieve_retry_interval: '1s',
+      max_connections: 100,
+      shared_buffers: '32MB',
+      wal_keep_size: '256MB'
+    }
   }
 }
 
@@ -48,6 +58,7 @@ export interface Member {
 }
 
 export interface Cluster {
+  times: Times
   nodes: Node[]
   members(): Promise<Member[]>
   /** The node that is the primary. */
@@ -58,12 +69,12 @@ export interface Cluster {
 }
 
 /** Starts etcd and Patroni with one primary and two standbys. Needs Debian's etcd-server, patroni and postgresql. */
-export async function startCluster(t: Scope): Promise<Cluster> {
+export async function startCluster(t: Scope, times: Times): Promise<Cluster> {
   const home = emptyFolder(t)
   chmodSync(home, 0o755)
   const etcd = await startEtcd(t, home)
   const nodes: Node[] = []
-  for (const name of ['node0', 'node1', 'node2']) nodes.push(await makeNode(t, home, name, etcd))
+  for (const name of ['node0', 'node1', 'node2']) nodes.push(await makeNode(t, { home, name, etcd, times }))
   const rests = new Map(nodes.map((node) => [node, node.rest.upstream]))
 
   const members = async (): Promise<Member[]> => {
@@ -78,6 +89,7 @@ export async function startCluster(t: Scope): Promise<Cluster> {
     return []
   }
   const cluster: Cluster = {
+    times,
     nodes,
     members,
     async primary() {
@@ -172,8 +184,12 @@ async function startEtcd(t: Scope, home: string): Promise<string> {
   return client
 }
 
-async function makeNode(t: Scope, root: string, name: string, etcdUrl: string): Promise<Node> {
-  const home = folder(root, name)
+async function makeNode(
+  t: Scope,
+  options: { home: string; name: string; etcd: string; times: Times }
+): Promise<Node> {
+  const { name, times } = options
+  const home = folder(options.home, name)
   const data = join(home, 'data')
   const port = await freePort()
   const url = `postgres://postgres@127.0.0.1:${port}/postgres?sslmode=disable`
@@ -182,7 +198,7 @@ async function makeNode(t: Scope, root: string, name: string, etcdUrl: string): 
     startProxy(t, url),
     startProxy(t, url),
     startProxy(t, restUrl),
-    startProxy(t, etcdUrl)
+    startProxy(t, options.etcd)
   ])
   const config = join(home, 'patroni.yml')
   // JSON is valid YAML.
@@ -193,7 +209,10 @@ async function makeNode(t: Scope, root: string, name: string, etcdUrl: string): 
       name,
       restapi: { listen: new URL(restUrl).host, connect_address: new URL(rest.url).host },
       etcd3: { hosts: [new URL(etcd.url).host], use_proxies: true },
-      bootstrap: { dcs: DYNAMIC, initdb: [{ encoding: 'UTF8' }, { locale: 'C' }, { auth: 'trust' }] },
+      bootstrap: {
+        dcs: { ...times, ...SETTINGS },
+        initdb: [{ encoding: 'UTF8' }, { locale: 'C' }, { auth: 'trust' }, 'no-sync']
+      },
       postgresql: {
         listen: `127.0.0.1:${port}`,
         connect_address: new URL(replication.url).host,

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Cluster, type Node, TIMES } from './cluster.js'
+import type { Cluster, Node, Times } from './cluster.js'
 
 export const FAULTS = [
   'primary killed',
@@ -16,7 +16,7 @@ export type FaultKind = (typeof FAULTS)[number]
 export const movesPrimary = (kind: FaultKind) => !kind.includes('standby')
 
 /** Longer than Patroni's detection of a failure. */
-const CUT_MS = (TIMES.ttl + TIMES.loop_wait + 4) * 1_000
+const cutMs = ({ ttl, loop_wait }: Times) => (ttl + loop_wait + 4) * 1_000
 /** Longer than the deadline of a statement, so that writes are answered while they wait for their standby. */
 const STANDBYS_AWAY_MS = 6_000
 
@@ -33,9 +33,9 @@ export async function inject(cluster: Cluster, kind: FaultKind, primary: Node): 
       return async () => {}
     }
     case 'primary cut off':
-      return cut([etcd, replication, rest, clients], CUT_MS)
+      return cut([etcd, replication, rest, clients], cutMs(cluster.times))
     case 'primary cut off from all but the service':
-      return cut([etcd, replication, rest], CUT_MS)
+      return cut([etcd, replication, rest], cutMs(cluster.times))
     case 'synchronous standby killed': {
       const node = await standby(cluster, 'sync_standby')
       await node.kill()

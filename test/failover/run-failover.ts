@@ -7,7 +7,7 @@ import { countWrites, endedWell, type Wrong, wrongIn } from '../faults/run-fault
 import { PASSWORD, ROLE, replicaOf } from '../faults/system.js'
 import { until } from '../support/process.js'
 import type { Test } from '../support/tap.js'
-import { type Cluster, startCluster, withAdminConnection } from './cluster.js'
+import { type Cluster, startCluster, type Times, withAdminConnection } from './cluster.js'
 import { type FaultKind, inject, movesPrimary } from './faults.js'
 import { Watch } from './watch.js'
 
@@ -50,14 +50,15 @@ export async function runFailover(
   t: Pick<Test, 'teardown'>,
   options: {
     seed: number
+    times: Times
     faults: FaultKind[]
     clients: number
     tolerance: number
     tell: (round: Round) => void
   }
 ): Promise<Result> {
-  const { seed, clients, tolerance, tell } = options
-  const cluster = await startCluster(t)
+  const { seed, times, clients, tolerance, tell } = options
+  const cluster = await startCluster(t, times)
   const primary = await cluster.primary()
   await withAdminConnection(primary, (sql) =>
     sql.unsafe(`create role ${ROLE} login password '${PASSWORD}'; create table probe (n int)`)
@@ -68,24 +69,26 @@ export async function runFailover(
     const hosts = random.shuffled(cluster.nodes).map(({ clients }) => new URL(clients.url).host)
     return `postgres://${user}@${hosts.join(',')}/postgres?sslmode=disable&target_session_attrs=read-write`
   }
-  const replicas = []
-  for (let replica = 0; replica < REPLICAS; replica++) {
-    const DATABASE_URL = urlOf(`${ROLE}:${PASSWORD}`)
-    replicas.push(await replicaOf(t, { MIGRATION_DATABASE_URL: urlOf('postgres'), DATABASE_URL }))
-  }
+  const replicas = await Promise.all(
+    each(() =>
+      replicaOf(t, {
+        MIGRATION_DATABASE_URL: urlOf('postgres'),
+        DATABASE_URL: urlOf(`${ROLE}:${PASSWORD}`)
+      })
+    )
+  )
   const watch = new Watch(cluster.nodes)
   const load = new Load({ clients, seed, apis: replicas.map(({ api }) => api) })
-  await sleep(WARM_UP_MS)
   const wrong: Wrong[] = []
   const rounds: Round[] = []
   for (const fault of options.faults) {
+    await cluster.healthy()
+    await sleep(WARM_UP_MS)
     const round = await undergo(cluster, watch, load, fault)
     rounds.push(round)
     tell(round)
     if (round.service > SERVICE_MS + tolerance)
       wrong.push({ kind: 'slow recovery', text: `${fault}: ${round.service.toFixed(0)} ms` })
-    await cluster.healthy()
-    await sleep(WARM_UP_MS)
   }
   await Promise.all([load.stop(), watch.stop()])
   await load.listAll()
