@@ -2,9 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Client, type ConnectionEvents, openClient } from './driver.js'
 import type { DatabaseAddress, PostgresTarget } from './url.js'
 
-/** Only the last usable server is tried in this time, in milliseconds. After that the others are tried as well. */
+/** Time in which only the last usable server is tried, in milliseconds. After that the others are tried as well. */
 const HEAD_START_MS = 500
-/** Delay before the next attempt at a server that cannot be used, in milliseconds, while another has not answered yet. */
+/** Delay before the next attempt at a server that has failed, in milliseconds, while another has not answered yet. */
 const ASK_AGAIN_MS = 200
 
 /**

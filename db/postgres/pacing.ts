@@ -30,7 +30,7 @@ const MAX_DEPTH = 16
 const MEASURE_INTERVAL_MS = 25
 /** Number of recent measurements. Their median counts, because a busy machine makes some of them longer. */
 const MEASUREMENTS = 9
-/** A duration this far above the median, in milliseconds, counts by its mean: even a rare one delays the queue. */
+/** A duration further above the median than this, in milliseconds, is an outlier. Even a rare one delays the queue. */
 const OUTLIER_MS = 25
 /** Number of runs after which two thirds of an outlier are forgotten. */
 const OUTLIER_WINDOW = 64
@@ -156,7 +156,7 @@ export function chooseConnection<C extends Candidate>(
 
 /** Most writes in a transaction. More would hold too many locks, and a retry after a failure would repeat too much. */
 export const MAX_BATCH_SIZE = 32
-/** Fewest writes in a transaction. It has two more statements, so fewer writes would cost more than they save. */
+/** Fewest writes in a transaction. Fewer would save less than its two further statements cost. */
 const MIN_BATCH_SIZE = 4
 /** Shortest durations that are assumed for a commit and a write. Below these, this process is the limit. */
 export const MIN_COMMIT_MS = 0.5

@@ -355,8 +355,8 @@ export class Session {
 }
 
 /**
- * Computes the time between two readings of the server's clock, in milliseconds, from the second reading on. The first two
- * readings follow each other directly. Their difference is the time of a reading itself, and is subtracted.
+ * Computes the times between readings of the server's clock, in milliseconds. Nothing runs between the first two readings.
+ * So their difference is the duration of a reading itself. It is subtracted from the other differences, and not returned.
  *
  * @returns undefined if a reading failed
  */
