@@ -64,10 +64,17 @@ t.test('the start fails in time with a reason that has no password', async (t) =
   await refusing.refuse()
   const closing = await startProxy(t, url)
   closing.mode = 'close'
+  const onBothAddresses = refusing.url.replace('127.0.0.1', 'localhost')
+  const noDatabase = t.testdir({ pgdata: { PG_VERSION: '9.6' } })
   const cases: [string, DatabaseConfig, RegExp][] = [
-    ['refused', { kind: 'postgres', url: refusing.url }, /^DATABASE_URL: .*ECONNREFUSED/],
+    ['on a server that refuses', { kind: 'postgres', url: refusing.url }, /^DATABASE_URL: .*ECONNREFUSED/],
     [
-      'hung up on',
+      'on a server that refuses on each address of its name',
+      { kind: 'postgres', url: onBothAddresses },
+      /^DATABASE_URL: .*ECONNREFUSED/
+    ],
+    [
+      'on a server that closes the connection',
       { kind: 'postgres', url: closing.url },
       /^DATABASE_URL: .*(closed the connection|ECONNRESET)$/
     ],
@@ -75,9 +82,19 @@ t.test('the start fails in time with a reason that has no password', async (t) =
     [
       'with an unreadable URL',
       { kind: 'postgres', url: 'postgres://u:s3cretpassword%zz@h/d' },
-      /^DATABASE_URL /
+      /^DATABASE_URL cannot be used: the password/
     ],
-    ['in no folder', { kind: 'embedded', directory: '/dev/null/x' }, /^DATA_DIR: /]
+    [
+      'with an unknown parameter for the role that migrates',
+      {
+        kind: 'postgres',
+        url: await emptyDatabase(t),
+        migrationUrl: 'postgres://u:s3cretpassword@h/d?keepalive=1'
+      },
+      /^MIGRATION_DATABASE_URL cannot be used: keepalive is not a parameter/
+    ],
+    ['in a file', { kind: 'embedded', directory: '/dev/null/x' }, /^DATA_DIR: /],
+    ['in a folder without a database', { kind: 'embedded', directory: noDatabase }, /^DATA_DIR: /]
   ]
   for (const [what, config, reason] of cases) {
     t.test(what, async (t) => {

@@ -20,7 +20,7 @@ t.test('/ready checks the database, and /live does not', async (t) => {
   const outages: [what: string, begin: () => unknown, end: () => unknown][] = [
     ['refuses', () => proxy.refuse(), () => proxy.listen()],
     [
-      'is silent',
+      'does not answer',
       () => {
         proxy.freeze()
         proxy.mode = 'silent'
@@ -31,7 +31,7 @@ t.test('/ready checks the database, and /live does not', async (t) => {
       }
     ],
     [
-      'is silent, and comes back on new connections only',
+      'does not answer, and afterwards answers only new connections',
       () => {
         proxy.freeze()
         proxy.mode = 'silent'
@@ -54,7 +54,7 @@ t.test('/ready checks the database, and /live does not', async (t) => {
       await end()
       const until = performance.now() + 10_000
       while ((await get('/ready')).statusCode !== 200 && performance.now() < until);
-      t.equal((await get('/ready')).statusCode, 200, 'and ready again after it')
+      t.equal((await get('/ready')).statusCode, 200, 'and afterwards it is 200 again')
     })
   }
 })

@@ -2,10 +2,9 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { SECRET } from '../support/api.js'
-import { databaseEnv, emptyDatabase, sqlClient } from '../support/databases.js'
+import { databaseEnv, emptyDatabase } from '../support/databases.js'
 import { freePort } from '../support/postgres-server.js'
 import { aliceAt, emptyFolder, type Service, startProcess, statusOf } from '../support/process.js'
-import { ROOT } from '../support/root.js'
 import t from '../support/tap.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
@@ -69,7 +68,6 @@ t.test('a second process with the same DATA_DIR exits, and the first continues',
 })
 
 t.test('a failed start ends with code 1 and one line about the cause', async (t) => {
-  const data = { DATA_DIR: emptyFolder(t) }
   const taken = createServer().listen(0, '127.0.0.1')
   t.teardown(() => taken.close())
   await new Promise<void>((resolve) => taken.once('listening', resolve))
@@ -81,9 +79,6 @@ t.test('a failed start ends with code 1 and one line about the cause', async (t)
   await refusing.refuse()
   const silent = await startProxy(t, DATABASE_URL)
   silent.mode = 'silent'
-  const closing = await startProxy(t, DATABASE_URL)
-  closing.mode = 'close'
-  const production = { NODE_ENV: 'production', JWT_SECRET: SECRET, DATABASE_URL }
 
   const cases: [what: string, env: Record<string, string>, line: RegExp][] = [
     ['a port in use', { ...working, PORT: takenPort }, /^PORT: cannot listen: .*in use/],
@@ -98,33 +93,8 @@ t.test('a failed start ends with code 1 and one line about the cause', async (t)
       { ...working, OPS_HOST: '203.0.113.1' },
       /^OPS_HOST: cannot listen: .*203\.0\.113\.1/
     ],
-    ['a wrong port', { ...data, PORT: '99999' }, /^PORT must be .*not "99999"$/],
-    [
-      'a bad escape',
-      { DATABASE_URL: 'postgres://u:s3cretpassword%zz@h/d' },
-      /^DATABASE_URL cannot be used: the password/
-    ],
-    [
-      'a port that is none',
-      { DATABASE_URL: 'postgres://u:s3cretpassword@h:99999/d' },
-      /^DATABASE_URL cannot be used: port/
-    ],
-    [
-      'a parameter that cannot be served',
-      { DATABASE_URL: 'postgres://u:s3cretpassword@h/d?target_session_attrs=standby' },
-      /^DATABASE_URL cannot be used: target_session_attrs must be read-write/
-    ],
-    [
-      'the same of the one for migrations',
-      { DATABASE_URL: url, MIGRATION_DATABASE_URL: 'postgres://u:s3cretpassword@h/d?keepalive=1' },
-      /^MIGRATION_DATABASE_URL cannot be used: keepalive is not a parameter/
-    ],
+    ['a wrong port', { PORT: '99999' }, /^PORT must be .*not "99999"$/],
     ['a database that refuses', { DATABASE_URL: refusing.url }, /^DATABASE_URL: .*ECONNREFUSED/],
-    [
-      'a database that refuses on each address of its name',
-      { DATABASE_URL: refusing.url.replace('127.0.0.1', 'localhost') },
-      /^DATABASE_URL: .*ECONNREFUSED/
-    ],
     [
       'a database on a host that does not exist',
       { DATABASE_URL: 'postgres://u:s3cretpassword@nowhere.invalid/d' },
@@ -134,21 +104,7 @@ t.test('a failed start ends with code 1 and one line about the cause', async (t)
       'a database that says nothing',
       { DATABASE_URL: silent.url },
       /^DATABASE_URL: .*(it does not answer|did not answer in time)$/
-    ],
-    [
-      'a database that hangs up',
-      { DATABASE_URL: closing.url },
-      /^DATABASE_URL: .*(closed the connection|ECONNRESET)$/
-    ],
-    ['a role that does not exist', { DATABASE_URL }, /^DATABASE_URL: .*role "tasks" does not exist/],
-    ['a DATA_DIR that is a file', { DATA_DIR: join(ROOT, 'package.json') }, /^DATA_DIR: /],
-    [
-      'a DATA_DIR that holds no database',
-      { DATA_DIR: t.testdir({ postgres: { pgdata: { PG_VERSION: '9.6' } } }), JWT_SECRET: SECRET },
-      /^DATA_DIR: /
-    ],
-    ['production without keys', { ...production, JWT_SECRET: '' }, /^JWT_SECRET or JWKS_URL must be set/],
-    ['production without a database', { ...production, DATABASE_URL: '' }, /^DATABASE_URL must be set/]
+    ]
   ]
   t.jobs = 3
   for (const [what, env, line] of cases) {
@@ -200,18 +156,4 @@ t.test('in production no token is printed', async (t) => {
   t.match(service.out(), service.api, 'where it listens is in the log')
   t.notMatch(service.out() + service.err(), /Bearer|eyJ|curl/)
   t.notMatch(service.out() + service.err(), SECRET)
-})
-
-t.test('five processes start at the same time on an empty database, and migrate it once', async (t) => {
-  const DATABASE_URL = await emptyDatabase(t)
-  const services = await Promise.all(
-    Array.from({ length: 5 }, () => startProcess(t, { JWT_SECRET: SECRET, DATABASE_URL }))
-  )
-  await Promise.all(services.map((service) => service.ready()))
-  await (await aliceAt(services[0] as Service))('POST', '', { title: 'Buy milk' })
-  for (const service of services) t.strictSame(await titlesOf(service), ['Buy milk'])
-  const sql = sqlClient(t, DATABASE_URL)
-  const rows = await sql`select hash, count(*)::int as times from tasks_migrations group by hash`
-  t.ok(rows.length > 0)
-  t.ok(rows.every(({ times }) => times === 1))
 })
