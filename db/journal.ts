@@ -39,7 +39,7 @@ export async function makeJournal(tx: Orm, migrations: MigrationMeta[]): Promise
  * and looks for their hashes. Their time becomes 0, so that drizzle's migrator skips no other application's migration.
  */
 async function takeOver(tx: Orm, migrations: MigrationMeta[]): Promise<void> {
-  const [may] = await tx
+  const [rights] = await tx
     .select({
       read: sql<boolean>`has_table_privilege(c.oid, 'select')`,
       change: sql<boolean>`has_table_privilege(c.oid, 'update')`
@@ -48,7 +48,7 @@ async function takeOver(tx: Orm, migrations: MigrationMeta[]): Promise<void> {
     .where(
       sql`n.nspname = 'drizzle' and c.relname = '__drizzle_migrations' and has_schema_privilege(n.oid, 'usage')`
     )
-  if (!may?.read) return
+  if (!rights?.read) return
   const isOurs = inArray(
     shared.hash,
     migrations.map(({ hash }) => hash)
@@ -56,7 +56,7 @@ async function takeOver(tx: Orm, migrations: MigrationMeta[]): Promise<void> {
   const ours = await tx.selectDistinct({ hash: shared.hash }).from(shared).where(isOurs)
   if (ours.length === 0) return
   await tx.insert(journal).values(ours)
-  if (may.change) await tx.update(shared).set({ created_at: 0 }).where(isOurs)
+  if (rights.change) await tx.update(shared).set({ created_at: 0 }).where(isOurs)
 }
 
 /**

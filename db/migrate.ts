@@ -33,13 +33,12 @@ export async function openMigrated(config: DatabaseConfig): Promise<Database> {
   const db = await openDatabase(config)
   const variable = config.kind === 'embedded' ? 'DATA_DIR' : 'DATABASE_URL'
   try {
-    await checkDatabase(variable, db)
     if (config.kind === 'postgres' && config.migrationUrl !== undefined) {
-      const [service] = await db.withAdminConnection(currentRole)
+      const [service] = await useDatabase(variable, db, currentRole)
       await migrateAs(config.migrationUrl, service?.name as string)
     }
     // Without `migrationUrl` this migrates. Otherwise it only checks that the service's role sees the new schema.
-    await checkDatabase(variable, db, migrate)
+    await useDatabase(variable, db, migrate)
     return db
   } catch (error) {
     await db.close()
@@ -52,23 +51,19 @@ async function migrateAs(url: string, service: string): Promise<void> {
   const variable = 'MIGRATION_DATABASE_URL'
   const db = await openDatabase({ kind: 'postgres', url, poolMax: 2 }, variable)
   try {
-    await checkDatabase(variable, db, (orm) => migrate(orm, service))
+    await useDatabase(variable, db, (orm) => migrate(orm, service))
   } finally {
     await db.close()
   }
 }
 
 /** @throws StartError that names the variable if the database does not answer or cannot be used, or the work fails */
-async function checkDatabase(
-  variable: string,
-  db: Database,
-  work?: (orm: Orm) => Promise<void>
-): Promise<void> {
+async function useDatabase<T>(variable: string, db: Database, work: (orm: Orm) => Promise<T>): Promise<T> {
   try {
     await db.ping(START_MS)
-    await db.withAdminConnection(async (orm) => {
+    return await db.withAdminConnection(async (orm) => {
       await checkServer(orm)
-      await work?.(orm)
+      return work(orm)
     })
   } catch (error) {
     throw new StartError(`${variable}: the database cannot be used: ${reason(causeOf(error))}`)

@@ -76,12 +76,12 @@ const addressOf = (app: FastifyInstance) => app.server.address() as AddressInfo
 
 export const portOf = (app: FastifyInstance) => addressOf(app).port
 
-const isAnywhere = (address: string) => address === '0.0.0.0' || address === '::'
+const isWildcard = (address: string) => address === '0.0.0.0' || address === '::'
 
 /** The URL of a listening server, as a client on this machine reaches it. */
 export function urlOf(app: FastifyInstance): string {
   const { address, port, family } = addressOf(app)
-  return `http://${isAnywhere(address) ? 'localhost' : family === 'IPv6' ? `[${address}]` : address}:${port}`
+  return `http://${isWildcard(address) ? 'localhost' : family === 'IPv6' ? `[${address}]` : address}:${port}`
 }
 
 /**
@@ -91,5 +91,5 @@ export function urlOf(app: FastifyInstance): string {
 function urlFor({ hostname, socket }: FastifyRequest, api: FastifyInstance): string {
   const { address, port } = addressOf(api)
   const url = `http://${hostname}:${port}`
-  return (isAnywhere(address) || address === socket.localAddress) && URL.canParse(url) ? url : urlOf(api)
+  return (isWildcard(address) || address === socket.localAddress) && URL.canParse(url) ? url : urlOf(api)
 }

@@ -17,10 +17,7 @@ const ASYMMETRIC = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519']
  *
  * @returns a function that checks a token's signature and `crit`. It throws Unavailable if there are no keys
  */
-export async function signatureCheck(
-  app: FastifyInstance,
-  auth: AuthOptions
-): Promise<(token: string) => Payload | Refusal | Promise<Payload | Refusal>> {
+export async function signatureCheck(app: FastifyInstance, auth: AuthOptions) {
   const { keys } = auth
   await app.register(jwt, {
     // If the keys come from a URL, each call of `verify` passes its key instead.
@@ -35,7 +32,7 @@ export async function signatureCheck(
     }
   })
   return keys.kind === 'secret'
-    ? (token) => verifyWith(app, token, 'JWT_SECRET')
+    ? (token: string) => verifyWith(app, token, 'JWT_SECRET')
     : verifyWithKeysAt(app, keys.url, auth)
 }
 
