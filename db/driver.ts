@@ -1,6 +1,6 @@
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
 import type { DatabaseFigures } from './observations.js'
-import type { Pace } from './postgres/pacing.js'
+import type { Pace } from './postgres/durations.js'
 
 export type Orm = PgDatabase<PgQueryResultHKT>
 
@@ -24,7 +24,7 @@ export interface LockTarget {
 export interface Driver {
   /** @param pace recent durations of the statement */
   read(statement: Statement, pace: Pace, now: number, until: number): Promise<Rows>
-  write(statement: Statement, target: LockTarget, now: number, until: number): Promise<Rows>
+  write(statement: Statement, target: LockTarget, until: number): Promise<Rows>
   /** The number of statements without an answer. */
   pending(): number
   figures(): DatabaseFigures

@@ -2,9 +2,9 @@ import { is, Param, Placeholder } from 'drizzle-orm'
 import type { Driver, LockTarget, Statement } from './driver.js'
 import { DatabaseUnavailable } from './errors.js'
 import { type DatabaseObservations, observations } from './observations.js'
+import { STATEMENT_MS, TICK_MS } from './postgres/deadline-session.js'
+import { Pace } from './postgres/durations.js'
 import { openPostgres } from './postgres/index.js'
-import { Pace } from './postgres/pacing.js'
-import { STATEMENT_MS, TICK_MS } from './postgres/session.js'
 
 export type DatabaseConfig =
   | {
@@ -97,8 +97,8 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
       const bind = compile(statement)
       return async (values: Values) => {
         if (isFull()) throw new DatabaseUnavailable('overload')
-        const now = performance.now()
-        const rows = await driver.write(bind(values), lockTarget(values), now, now + STATEMENT_MS)
+        const until = performance.now() + STATEMENT_MS
+        const rows = await driver.write(bind(values), lockTarget(values), until)
         return rows as Row[]
       }
     },

@@ -16,7 +16,7 @@ interface DatabaseEvents {
   /** A shared transaction ended. After a rollback its writes are retried. */
   shared: [writes: number, outcome: 'committed' | 'rolled back' | 'unknown']
   opened: []
-  openFailed: [error: unknown]
+  openFailed: []
   closed: [reason: ClosingReason]
 }
 

@@ -58,7 +58,7 @@ export async function openEmbedded(directory: string, mustExist = false): Promis
       })
     return {
       read: (statement, _pace, _now, until) => run(statement, until),
-      write: (statement, _target, _now, until) => run(statement, until),
+      write: (statement, _target, until) => run(statement, until),
       pending: () => pending.size,
       figures: () => {
         const busy = Math.min(1, pending.size)

@@ -1,7 +1,7 @@
 import { DatabaseUnavailable } from '../errors.js'
 import { isOutage } from '../sqlstate.js'
+import { type Connection, type Session, STATEMENT_MS } from './deadline-session.js'
 import type { Pool } from './pool.js'
-import { type Connection, type Session, STATEMENT_MS } from './session.js'
 
 const BATCH_ROWS = 200
 

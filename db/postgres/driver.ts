@@ -1,7 +1,7 @@
 import postgres from 'postgres'
 import type { Rows } from '../driver.js'
 import { toTimestamp } from '../timestamp.js'
-import type { Connection } from './session.js'
+import type { Connection } from './deadline-session.js'
 import { connectSocket, requestCancel } from './socket.js'
 import type { DatabaseAddress, PostgresTarget } from './url.js'
 
@@ -179,7 +179,7 @@ interface Retriable {
 
 /**
  * Makes the driver's retry() reject the statement: it sets `retried` and calls execute(), which ignores a cancelled query.
- * Then session.ts sends the statement as a new one.
+ * Then deadline-session.ts sends the statement as a new one.
  */
 function neverRetry(sql: postgres.Sql): void {
   const prototype = Object.getPrototypeOf(sql.unsafe(''))

@@ -3,9 +3,9 @@ import type { Driver } from '../driver.js'
 import { StartError } from '../errors.js'
 import type { DatabaseObservations } from '../observations.js'
 import { openCursors } from './cursor.js'
+import { STATEMENT_MS } from './deadline-session.js'
 import { connector } from './hosts.js'
 import { Pool } from './pool.js'
-import { STATEMENT_MS } from './session.js'
 import { type PostgresTarget, parseDatabaseUrl } from './url.js'
 import { WriteBatcher } from './write-batches.js'
 
@@ -33,7 +33,7 @@ export function openPostgres(
 
   return {
     read: (statement, pace, now, until) => pool.read(statement, pace, now, until),
-    write: (statement, target, _now, until) => writes.run(statement, target, until),
+    write: (statement, target, until) => writes.run(statement, target, until),
     pending: () => pool.pending + writes.waiting + cursors.waiting,
     figures: () => ({
       connections: pool.connections,

@@ -1,9 +1,10 @@
 import type { Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
 import { type ClosingReason, type DatabaseObservations, observations } from '../observations.js'
+import { chooseConnection } from './choose-connection.js'
+import { laps, type Sending, Session, type SessionEvents, TICK_MS } from './deadline-session.js'
 import type { Client, ConnectionEvents } from './driver.js'
-import { chooseConnection, Delays, type Pace } from './pacing.js'
-import { laps, type Sending, Session, type SessionEvents, TICK_MS } from './session.js'
+import { Delays, type Pace } from './durations.js'
 import type { DatabaseAddress } from './url.js'
 
 /** Delays after a failed attempt to connect, in milliseconds: while other connections work, and while none does. */
@@ -26,7 +27,7 @@ export interface Ticket {
 
 /**
  * Connections to one database, opened as needed, up to `max`. Work goes to the connection that is expected to answer
- * first (pacing.ts). If all are busy, it waits in a queue.
+ * first (choose-connection.ts). If all are busy, it waits in a queue.
  */
 export class Pool {
   /** Earlier ones are used first. */
@@ -204,7 +205,7 @@ export class Pool {
       (error) => {
         this.#opening--
         this.#openError = error
-        this.observed.emit('openFailed', error)
+        this.observed.emit('openFailed')
         const isFirst = this.#sessions.length === 0
         this.#nextOpenAt = performance.now() + (isFirst ? FIRST_RECONNECT_MS : RECONNECT_MS)
         if (isFirst && this.#opening === 0) {

@@ -1,9 +1,10 @@
 import type { LockTarget, Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
 import { isStalePlan, isStopped, isUnfinished } from '../sqlstate.js'
-import { batchSize, MIN_COMMIT_MS, maxBatches, Pace } from './pacing.js'
+import { batchSize, MIN_COMMIT_MS, maxBatches } from './batch-size.js'
+import { type Cancellable, laps, type Session } from './deadline-session.js'
+import { Pace } from './durations.js'
 import type { Pool, Ticket } from './pool.js'
-import { type Cancellable, laps, type Session } from './session.js'
 
 /**
  * If a write or a batch exceeds its expected duration by this time, in milliseconds, it probably waits for a lock. Then it
@@ -41,7 +42,7 @@ interface Batch extends Cancellable {
  * Each write stays atomic, and is answered after the commit. If one write makes the transaction fail, the others are
  * retried alone.
  *
- * The size and the number of batches depend on the durations of writes and commits (pacing.ts). If sharing would be slower,
+ * The size and the number of batches depend on the durations of writes and commits (batch-size.ts). If sharing would be slower,
  * each write is sent alone.
  */
 export class WriteBatcher {

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { STATEMENT_MS } from '../../db/postgres/session.js'
+import { STATEMENT_MS } from '../../db/postgres/deadline-session.js'
 import { clientOf, startApp } from '../support/api.js'
 import { stopClock } from '../support/clock.js'
 import { migratedDatabase, sqlClient } from '../support/databases.js'

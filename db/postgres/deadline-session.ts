@@ -2,7 +2,7 @@ import type { Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
 import type { ClosingReason } from '../observations.js'
 import { isOutage, isReadOnly, isStalePlan, isStopped } from '../sqlstate.js'
-import type { Delays, Pace } from './pacing.js'
+import type { Delays, Pace } from './durations.js'
 import type { DatabaseAddress } from './url.js'
 
 /** One connection to a database. It answers statements in order. */
