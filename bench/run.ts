@@ -27,13 +27,13 @@ import { verify } from './verify.js'
 
 const root = join(import.meta.dirname, '..')
 
-/** With a fifth of this, the first cases of a round were up to twice as slow as the same ones later. */
-const BREAK_IN_SECONDS = 6
+/** V8 goes on compiling the service for 20 to 40 s of load. With 1 s the first cases of a round took up to twice as long. */
+const BREAK_IN_SECONDS = 15
 
-const COMPLETE = { operations: Object.keys(operations), seconds: 5, warmup: 2 }
-const QUICK = { operations: ['get', 'list', 'create'], seconds: 2, warmup: 0.5 }
-const IN_REGIMES = { operations: ['get', 'list', 'create', 'mix'], seconds: 1, warmup: 0.3 }
-const OBSERVED = { operations: ['get', 'mix'], seconds: 2, warmup: 0.5 }
+const COMPLETE = { operations: Object.keys(operations), rounds: 3, seconds: 5, warmup: 2 }
+const QUICK = { operations: ['get', 'list', 'create'], rounds: 3, seconds: 2, warmup: 0.5 }
+const IN_REGIMES = { operations: ['get', 'list', 'create', 'mix'], rounds: 2, seconds: 2, warmup: 0.3 }
+const OBSERVED = { operations: ['get', 'mix'], rounds: 3, seconds: 2, warmup: 0.5 }
 
 const stop = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
@@ -85,7 +85,7 @@ async function readOptions() {
       operations: { type: 'string' },
       connections: { type: 'string', default: '50' },
       pool: { type: 'string', default: String(DEFAULT_POOL) },
-      rounds: { type: 'string', default: '3' },
+      rounds: { type: 'string' },
       seconds: { type: 'string' },
       warmup: { type: 'string' },
       compare: { type: 'string' }
@@ -132,7 +132,7 @@ async function readOptions() {
     servers,
     inRegimes,
     cases,
-    rounds: number('rounds'),
+    rounds: number('rounds', preset.rounds),
     seconds: number('seconds', preset.seconds),
     warmup: number('warmup', preset.warmup),
     baselines: inRegimes ? others : [baseline],
