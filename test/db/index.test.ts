@@ -27,7 +27,7 @@ function expectUnavailable(t: Test, { status, headers, json, text }: Answer): vo
 }
 
 /**
- * A client of alice that throws if an answer takes too long. Tests of the deadline itself are in session.test.ts. This
+ * A client of alice that throws if an answer takes too long. Tests of the deadline itself are in deadline-session.test.ts. This
  * limit only ends a wait that would last for ever.
  */
 async function aliceOf(app: FastifyInstance): Promise<Client> {
