@@ -7,7 +7,7 @@
  * If a statement takes longer, those behind it wait although other connections are idle. So every prepared statement
  * remembers its recent duration (durations.ts), and a connection gets only statements that it can answer within `PIPELINE_MS`.
  *
- * Slower statements get an idle connection. If none is idle, each connection gets a queue of a few milliseconds, or of one
+ * Slower statements get an idle connection. If none is idle, each connection gets a queue of some milliseconds, or of one
  * statement. So it has work while this process is busy. All other statements wait for the first free connection.
  */
 
@@ -17,7 +17,7 @@ const PIPELINE_MS = 0.5
  * Longest queue of a connection while no other is idle, in milliseconds of work. A busy process comes back to a
  * connection after several milliseconds, and waking an idle server process costs more than the statement.
  */
-const QUEUE_MS = 12
+const QUEUE_MS = 30
 /** While one statement runs, the next one is already at the server. */
 const MIN_DEPTH = 2
 /** Longest queue of a connection, in statements. A larger packet saves nothing, and a slow statement would delay more. */
@@ -28,7 +28,7 @@ export interface Candidate {
   readonly isOpen: boolean
   /** True while a write is running: it may wait for a lock. */
   readonly isWriting: boolean
-  /** Number of statements without an answer. */
+  /** Number of statements without an answer, without readings of the clock. */
   readonly pending: number
   /** Expected time until all of them are answered, in milliseconds. */
   readonly backlogMs: number

@@ -119,6 +119,7 @@ export class Session {
   #timedOut = 0
   #backlogMs = 0
   #writes = 0
+  #clocks = 0
   #isolated = 0
   /** Until this time, a late cancel request may hit another statement. */
   #strayCancelUntil = Number.NEGATIVE_INFINITY
@@ -135,7 +136,7 @@ export class Session {
   ) {}
 
   get pending(): number {
-    return this.#pending.size
+    return this.#pending.size - this.#clocks
   }
 
   /** True if the session accepts statements: it is not ending, and runs none that has timed out or is isolated. */
@@ -216,6 +217,7 @@ export class Session {
       this.#pending.add(pending)
       this.#backlogMs += costMs
       if (isWrite) this.#writes++
+      if (isClock) this.#clocks++
       if (isolated) this.#isolated++
       const answered = (isDone: boolean) => {
         // `close` has already deleted it.
@@ -227,6 +229,7 @@ export class Session {
         pace?.answered(took - eventLoop.ms - (isAlone ? roundTrip.ms : 0))
         this.#backlogMs = this.#pending.size === 0 ? 0 : this.#backlogMs - costMs
         if (isWrite) this.#writes--
+        if (isClock) this.#clocks--
         if (isolated) this.#isolated--
         if (pending.reject === undefined) this.#timedOut--
         this.#afterAnswer(now)

@@ -1,5 +1,8 @@
-/** Interval between two measurements of one prepared statement, in milliseconds. */
-const MEASURE_INTERVAL_MS = 25
+/** Intervals between two measurements of one prepared statement, in milliseconds: at first, and when its duration is steady. */
+const MIN_INTERVAL_MS = 25
+const MAX_INTERVAL_MS = 400
+/** A duration is steady while it differs from the median by at most half, or by this many milliseconds. */
+const STEADY_MS = 0.25
 /** Number of recent measurements. Their median counts, because a busy machine makes some of them longer. */
 const MEASUREMENTS = 9
 /** A duration further above the median than this, in milliseconds, is an outlier. Even a rare one delays the queue. */
@@ -17,7 +20,8 @@ export class Pace {
   #measured: number[] = []
   #median = 0
   #outliers = 0
-  #measureAt = Number.NEGATIVE_INFINITY
+  #intervalMs = MIN_INTERVAL_MS
+  #startedAt = Number.NEGATIVE_INFINITY
 
   get ms(): number {
     return this.#median + this.#outliers
@@ -25,13 +29,15 @@ export class Pace {
 
   /** True if the next statement is to be measured. */
   startsMeasuring(now: number): boolean {
-    if (now < this.#measureAt) return false
-    this.#measureAt = now + MEASURE_INTERVAL_MS
+    if (now < this.#startedAt + this.#intervalMs) return false
+    this.#startedAt = now
     return true
   }
 
   /** Adds a duration by the server's clock. */
   measured(ms: number): void {
+    const isSteady = Math.abs(ms - this.#median) <= Math.max(STEADY_MS, this.#median / 2)
+    this.#intervalMs = isSteady ? Math.min(2 * this.#intervalMs, MAX_INTERVAL_MS) : MIN_INTERVAL_MS
     this.#measured = [...this.#measured.slice(1 - MEASUREMENTS), ms]
     const sorted = this.#measured.toSorted((a, b) => a - b)
     this.#median = sorted[sorted.length >> 1] as number

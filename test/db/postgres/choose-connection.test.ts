@@ -28,13 +28,13 @@ t.test('a slow statement gets an idle connection', async (t) => {
 })
 
 t.test('while none is idle, one slow statement runs on each connection and one is queued', async (t) => {
-  t.strictSame(choose([connection('a', 2, 5), connection('b', 1, 5)], 5), ['b', true])
-  t.strictSame(choose([connection('a', 2, 5), connection('b', 2, 5)], 5), [undefined, true])
+  t.strictSame(choose([connection('a', 2, 20), connection('b', 1, 20)], 20), ['b', true])
+  t.strictSame(choose([connection('a', 2, 20), connection('b', 2, 20)], 20), [undefined, true])
 })
 
 t.test('while none is idle, a few milliseconds of work are queued on each connection', async (t) => {
-  t.strictSame(choose([connection('a', 11, 1), connection('b', 12, 1)], 1), ['a', true])
-  t.strictSame(choose([connection('a', 12, 1), connection('b', 12, 1)], 1), [undefined, true])
+  t.strictSame(choose([connection('a', 14, 2), connection('b', 15, 2)], 2), ['a', true])
+  t.strictSame(choose([connection('a', 15, 2), connection('b', 15, 2)], 2), [undefined, true])
   t.strictSame(choose([connection('a', 16, 0.1)], 0.1), [undefined, true], 'and no more than 16 statements')
 })
 

@@ -83,6 +83,7 @@ t.test("the server's clock gives the duration of a statement", async (t) => {
   const before = session.clock(now, Number.POSITIVE_INFINITY)
   void session.send({ text: 'select pg_sleep(0.2)', parameters: [] }, now, SENDING)
   const after = session.clock(now, Number.POSITIVE_INFINITY)
+  t.equal(session.pending, 1, 'a reading of the clock does not fill the queue')
   t.ok(Number(await after) - Number(await before) >= 200)
   session.close('closing')
   t.equal(await session.clock(now, Number.POSITIVE_INFINITY), undefined, 'and a failure is none of its users')

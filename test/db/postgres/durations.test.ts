@@ -23,6 +23,19 @@ t.test('a statement is measured from time to time', async (t) => {
   )
 })
 
+t.test('a steady statement is measured less often, until its duration changes', async (t) => {
+  const pace = new Pace()
+  const nextInterval = (ms: number, now: number) => {
+    pace.startsMeasuring(now)
+    pace.measured(ms)
+    for (let later = 1; ; later++) if (pace.startsMeasuring(now + later)) return later
+  }
+  for (let i = 0; i < 9; i++) nextInterval(5, i * 10_000)
+  t.equal(nextInterval(6, 100_000), 400)
+  t.equal(nextInterval(0.1, 110_000), 25)
+  t.equal(nextInterval(0.1, 120_000), 25, 'the median is still 5 ms')
+})
+
 t.test('a pace remembers a slow statement among a hundred, until there are none', async (t) => {
   const pace = new Pace()
   for (let i = 0; i < 400; i++) pace.answered(i % 100 === 50 ? 200 : 0)
