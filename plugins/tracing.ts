@@ -6,6 +6,7 @@ import {
   context,
   DiagLogLevel,
   diag,
+  ROOT_CONTEXT,
   type Span,
   SpanKind,
   SpanStatusCode,
@@ -21,7 +22,13 @@ import {
   envDetector,
   resourceFromAttributes
 } from '@opentelemetry/resources'
-import { BatchSpanProcessor, NodeTracerProvider } from '@opentelemetry/sdk-trace-node'
+import {
+  BatchSpanProcessor,
+  NodeTracerProvider,
+  RandomIdGenerator,
+  SamplingDecision,
+  TraceIdRatioBasedSampler
+} from '@opentelemetry/sdk-trace-node'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Logger } from 'pino'
@@ -53,14 +60,23 @@ export interface Tracing {
   stop(): Promise<void>
 }
 
+export interface TracingOptions {
+  serviceName: string
+  /** The share of requests without a `traceparent` to trace, from 0 to 1. */
+  newTraceShare: number
+  version: string
+}
+
 /**
  * Starts OpenTelemetry. Its SDK reads the variables of the sampler, the exporter and the batches from the environment.
  *
  * This file is imported only if tracing is on. The SDK takes time and memory to load, and its context manager slows every
  * promise on Node 20.
  */
-export function startTracing({ serviceName, version }: { serviceName: string; version: string }): Tracing {
+export function startTracing({ serviceName, newTraceShare, version }: TracingOptions): Tracing {
+  const newTraces = new NewTraces(newTraceShare)
   const provider = new NodeTracerProvider({
+    idGenerator: newTraces,
     resource: defaultResource()
       .merge(detectResources({ detectors: [envDetector] }))
       .merge(
@@ -83,7 +99,7 @@ export function startTracing({ serviceName, version }: { serviceName: string; ve
     // The query may contain an API key.
     startSpanHook: ({ origin, path }) => ({ 'url.full': `${origin}${path.split('?')[0]}`, 'url.query': '' })
   })
-  const requests = new FastifyOtelInstrumentation({
+  const requests = new SampledRequests({
     instrumentHooks: false,
     instrumentHandler: false,
     recordExceptions: false,
@@ -95,22 +111,30 @@ export function startTracing({ serviceName, version }: { serviceName: string; ve
       async (app) => {
         logFailures(app)
         app.decorateRequest(kSpan, null)
-        await app.register(requests.plugin())
-        // The onError hook of @fastify/otel marks every 4xx as an error, and records the message of each error.
-        app.addHook('onRoute', (route) => {
-          delete route.onError
+        // @fastify/otel's own hook runs next, in the same turn of the event loop.
+        app.addHook('onRequest', ({ headers }, _reply, done) => {
+          requests.isSampled = headers.traceparent !== undefined || newTraces.startsTrace()
+          done()
         })
-        app.addHook('onRoute', (route) => {
-          // Only these methods have a body.
-          if (route.schema?.body) route.preHandler = [restoreContext, ...[route.preHandler ?? []].flat()]
-        })
-        app.addHook('onSend', (request, { statusCode }, _payload, done) => {
+        // Its onResponse hook, which is added later, ends the span.
+        app.addHook('onResponse', (request, { statusCode }, done) => {
           if (statusCode >= 500) {
             request[kSpan]
               ?.setStatus({ code: SpanStatusCode.ERROR })
               .setAttribute('error.type', String(statusCode))
           }
           done()
+        })
+        await app.register(requests.plugin())
+        // Its hooks of a route are not needed. onError marks every 4xx as an error, and records the message of each error.
+        // onSend ends the span before the answer is sent, and costs every request time.
+        app.addHook('onRoute', (route) => {
+          delete route.onError
+          delete route.onSend
+        })
+        app.addHook('onRoute', (route) => {
+          // Only these methods have a body.
+          if (route.schema?.body) route.preHandler = [restoreContext, ...[route.preHandler ?? []].flat()]
         })
       },
       { name: 'tracing' }
@@ -121,6 +145,46 @@ export function startTracing({ serviceName, version }: { serviceName: string; ve
       const late = new Promise<void>((resolve) => setTimeout(resolve, FLUSH_MS).unref())
       await Promise.race([provider.shutdown().catch(() => {}), late])
     }
+  }
+}
+
+/**
+ * Samples requests that continue no trace before anything is done for a span, which would cost the others time. It gives the
+ * SDK the same trace id, so the SDK's sampler comes to the same decision.
+ */
+class NewTraces extends RandomIdGenerator {
+  readonly #sampler: TraceIdRatioBasedSampler
+  readonly #random = this.generateTraceId
+  #next: string | undefined
+
+  /** @param share of the traces to sample, from 0 to 1 */
+  constructor(share: number) {
+    super()
+    this.#sampler = new TraceIdRatioBasedSampler(share)
+    this.generateTraceId = () => {
+      const id = this.#next ?? this.#random()
+      this.#next = undefined
+      return id
+    }
+  }
+
+  /** Draws a trace id. Returns true if its trace is sampled: then the next span gets the id. */
+  startsTrace(): boolean {
+    const id = this.#random()
+    const isSampled =
+      this.#sampler.shouldSample(ROOT_CONTEXT, id).decision === SamplingDecision.RECORD_AND_SAMPLED
+    this.#next = isSampled ? id : undefined
+    return isSampled
+  }
+}
+
+/** Starts a span only for sampled requests. */
+class SampledRequests extends FastifyOtelInstrumentation {
+  isSampled = true
+
+  /** The hook of @fastify/otel asks this for each request. */
+  override isEnabled(): boolean {
+    return this.isSampled && super.isEnabled()
   }
 }
 

@@ -123,7 +123,9 @@ export function loadConfig(env: Record<string, string | undefined>) {
     logLevel: values.LOG_LEVEL,
     /** True logs a line for each request at info. */
     logRequests: logRequests(values),
-    ...(isTracing(values) && { tracing: { serviceName: values.OTEL_SERVICE_NAME } }),
+    ...(isTracing(values) && {
+      tracing: { serviceName: values.OTEL_SERVICE_NAME, newTraceShare: newTraceShare(values) }
+    }),
     /** Time that requests in flight have to finish after the signal to stop, in milliseconds. */
     graceMs: values.GRACE_SECONDS * 1_000,
     /** Time after which an idle connection is closed, in milliseconds. */
@@ -183,6 +185,12 @@ function isTracing(values: Values): boolean {
     values.OTEL_EXPORTER_OTLP_ENDPOINT !== undefined ||
     values.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT !== undefined
   )
+}
+
+/** The share of requests without a `traceparent` to trace, from 0 to 1. OpenTelemetry's SDK decides on the others. */
+function newTraceShare({ OTEL_TRACES_SAMPLER: sampler, OTEL_TRACES_SAMPLER_ARG: share }: Values): number {
+  if (sampler.endsWith('traceidratio')) return Number(share)
+  return sampler.endsWith('always_on') ? 1 : 0
 }
 
 function logRequests({ LOG_REQUESTS, LOG_LEVEL }: Values): boolean {
