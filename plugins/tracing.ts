@@ -126,8 +126,8 @@ export function startTracing({ serviceName, newTraceShare, version }: TracingOpt
           done()
         })
         await app.register(requests.plugin())
-        // Its hooks of a route are not needed. onError marks every 4xx as an error, and records the message of each error.
-        // onSend ends the span before the answer is sent, and costs every request time.
+        // Its onError hook of a route marks every 4xx as an error, and records the message of each error. Its onSend hook
+        // ends the span before the answer is sent, and costs every request time.
         app.addHook('onRoute', (route) => {
           delete route.onError
           delete route.onSend

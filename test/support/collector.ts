@@ -38,6 +38,7 @@ interface RawSpan {
   parentSpanId?: string
   name: string
   kind: number
+  endTimeUnixNano: number
   attributes?: KeyValue[]
   events?: unknown[]
   status?: { code?: number; message?: string }
@@ -56,6 +57,8 @@ export interface Span {
   name: string
   /** 1 internal, 2 server, 3 client. */
   kind: number
+  /** Nanoseconds since 1970, rounded to 256. */
+  endedAt: number
   attributes: Record<string, Value>
   events: unknown[]
   /** 0 unset, 1 ok, 2 error. */
@@ -114,6 +117,7 @@ const readable = ({
   parentSpanId,
   name,
   kind,
+  endTimeUnixNano,
   attributes,
   events,
   status
@@ -123,6 +127,7 @@ const readable = ({
   parent: hex(parentSpanId),
   name,
   kind,
+  endedAt: endTimeUnixNano,
   attributes: valuesOf(attributes),
   events: events ?? [],
   status: status?.code ?? 0,
