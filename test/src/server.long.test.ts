@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { SECRET } from '../support/api.js'
 import { databaseEnv, emptyDatabase } from '../support/databases.js'
 import { freePort } from '../support/postgres-server.js'
-import { aliceAt, emptyFolder, type Service, startProcess, statusOf } from '../support/process.js'
+import { aliceAt, emptyFolder, type Service, startProcess, statusOf, until } from '../support/process.js'
 import t from '../support/tap.js'
 import { startProxy } from '../support/tcp-proxy.js'
 
@@ -16,6 +16,8 @@ const titlesOf = async (service: Service) => titlesIn(await (await aliceAt(servi
 t.test('a first start without any data', async (t) => {
   const cwd = emptyFolder(t)
   const first = await (await startProcess(t, {}, { cwd })).ready()
+  // The service answers before it prints.
+  await until(() => first.out().includes('curl'))
   const out = first.out()
 
   t.test('prints the URLs of the API and the docs', async (t) => {
