@@ -6,7 +6,6 @@ import {
   context,
   DiagLogLevel,
   diag,
-  ROOT_CONTEXT,
   type Span,
   SpanKind,
   SpanStatusCode,
@@ -25,7 +24,8 @@ import {
 import {
   BatchSpanProcessor,
   NodeTracerProvider,
-  RandomIdGenerator,
+  ParentBasedSampler,
+  type Sampler,
   SamplingDecision,
   TraceIdRatioBasedSampler
 } from '@opentelemetry/sdk-trace-node'
@@ -60,23 +60,29 @@ export interface Tracing {
   stop(): Promise<void>
 }
 
+export interface Sampling {
+  /** The share of new traces to sample, from 0 to 1. */
+  share: number
+  /** True samples a trace that is continued if its `traceparent` says so. False samples the same share of these. */
+  parentBased: boolean
+}
+
 export interface TracingOptions {
   serviceName: string
-  /** The share of requests without a `traceparent` to trace, from 0 to 1. */
-  newTraceShare: number
+  sampling: Sampling
   version: string
 }
 
 /**
- * Starts OpenTelemetry. Its SDK reads the variables of the sampler, the exporter and the batches from the environment.
+ * Starts OpenTelemetry. Its SDK reads the variables of the exporter and the batches from the environment.
  *
  * This file is imported only if tracing is on. The SDK takes time and memory to load, and its context manager slows every
  * promise on Node 20.
  */
-export function startTracing({ serviceName, newTraceShare, version }: TracingOptions): Tracing {
-  const newTraces = new NewTraces(newTraceShare)
+export function startTracing({ serviceName, sampling, version }: TracingOptions): Tracing {
+  const newTraces = new NewTraces(sampling.share)
   const provider = new NodeTracerProvider({
-    idGenerator: newTraces,
+    sampler: samplerOf(sampling, newTraces),
     resource: defaultResource()
       .merge(detectResources({ detectors: [envDetector] }))
       .merge(
@@ -113,7 +119,7 @@ export function startTracing({ serviceName, newTraceShare, version }: TracingOpt
         app.decorateRequest(kSpan, null)
         // @fastify/otel's own hook runs next, in the same turn of the event loop.
         app.addHook('onRequest', ({ headers }, _reply, done) => {
-          requests.isSampled = headers.traceparent !== undefined || newTraces.startsTrace()
+          requests.isSampled = newTraces.draw() || headers.traceparent !== undefined
           done()
         })
         // Its onResponse hook, which is added later, ends the span.
@@ -131,8 +137,6 @@ export function startTracing({ serviceName, newTraceShare, version }: TracingOpt
         app.addHook('onRoute', (route) => {
           delete route.onError
           delete route.onSend
-        })
-        app.addHook('onRoute', (route) => {
           // Only these methods have a body.
           if (route.schema?.body) route.preHandler = [restoreContext, ...[route.preHandler ?? []].flat()]
         })
@@ -149,33 +153,36 @@ export function startTracing({ serviceName, newTraceShare, version }: TracingOpt
 }
 
 /**
- * Samples requests that continue no trace before anything is done for a span, which would cost the others time. It gives the
- * SDK the same trace id, so the SDK's sampler comes to the same decision.
+ * Draws lots for each request before anything is done for a span. That costs the requests that are not sampled the least
+ * time. The decision does not depend on the trace id, which does not exist yet.
  */
-class NewTraces extends RandomIdGenerator {
-  readonly #sampler: TraceIdRatioBasedSampler
-  readonly #random = this.generateTraceId
-  #next: string | undefined
+class NewTraces implements Sampler {
+  readonly #share: number
+  #isSampled = false
 
   /** @param share of the traces to sample, from 0 to 1 */
   constructor(share: number) {
-    super()
-    this.#sampler = new TraceIdRatioBasedSampler(share)
-    this.generateTraceId = () => {
-      const id = this.#next ?? this.#random()
-      this.#next = undefined
-      return id
-    }
+    this.#share = share
   }
 
-  /** Draws a trace id. Returns true if its trace is sampled: then the next span gets the id. */
-  startsTrace(): boolean {
-    const id = this.#random()
-    const isSampled =
-      this.#sampler.shouldSample(ROOT_CONTEXT, id).decision === SamplingDecision.RECORD_AND_SAMPLED
-    this.#next = isSampled ? id : undefined
-    return isSampled
+  /** Returns true if the next trace is sampled, unless it is continued. */
+  draw(): boolean {
+    this.#isSampled = Math.random() < this.#share
+    return this.#isSampled
   }
+
+  shouldSample() {
+    return {
+      decision: this.#isSampled ? SamplingDecision.RECORD_AND_SAMPLED : SamplingDecision.NOT_RECORD
+    }
+  }
+}
+
+function samplerOf({ share, parentBased }: Sampling, root: Sampler): Sampler {
+  if (parentBased) return new ParentBasedSampler({ root })
+  // The trace id decides, so all services with the same share sample the same traces.
+  const remote = new TraceIdRatioBasedSampler(share)
+  return new ParentBasedSampler({ root, remoteParentSampled: remote, remoteParentNotSampled: remote })
 }
 
 /** Starts a span only for sampled requests. */

@@ -124,7 +124,7 @@ export function loadConfig(env: Record<string, string | undefined>) {
     /** True logs a line for each request at info. */
     logRequests: logRequests(values),
     ...(isTracing(values) && {
-      tracing: { serviceName: values.OTEL_SERVICE_NAME, newTraceShare: newTraceShare(values) }
+      tracing: { serviceName: values.OTEL_SERVICE_NAME, sampling: sampling(values) }
     }),
     /** Time that requests in flight have to finish after the signal to stop, in milliseconds. */
     graceMs: values.GRACE_SECONDS * 1_000,
@@ -187,10 +187,9 @@ function isTracing(values: Values): boolean {
   )
 }
 
-/** The share of requests without a `traceparent` to trace, from 0 to 1. OpenTelemetry's SDK decides on the others. */
-function newTraceShare({ OTEL_TRACES_SAMPLER: sampler, OTEL_TRACES_SAMPLER_ARG: share }: Values): number {
-  if (sampler.endsWith('traceidratio')) return Number(share)
-  return sampler.endsWith('always_on') ? 1 : 0
+function sampling({ OTEL_TRACES_SAMPLER: sampler, OTEL_TRACES_SAMPLER_ARG: ratio }: Values) {
+  const share = sampler.endsWith('always_on') ? 1 : sampler.endsWith('always_off') ? 0 : Number(ratio)
+  return { share, parentBased: sampler.startsWith('parentbased_') }
 }
 
 function logRequests({ LOG_REQUESTS, LOG_LEVEL }: Values): boolean {

@@ -1,5 +1,7 @@
 import { hookImports } from './quick-imports.js'
+import { keepTicksFast } from './quick-ticks.js'
 
+keepTicksFast()
 // A static import of the rest would be resolved before this call.
 hookImports()
 await import('./serve.js')

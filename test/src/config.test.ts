@@ -317,7 +317,7 @@ t.test('a command on the database needs no source of keys, in production either'
 
 t.test('tracing is on if a collector is set, or tracing is requested, and it is not disabled', async (t) => {
   const COLLECTOR = 'http://127.0.0.1:4318'
-  const on = { serviceName: 'tasks-api', newTraceShare: 1 }
+  const on = { serviceName: 'tasks-api', sampling: { share: 1, parentBased: true } }
   t.strictSame(loadConfig({}).tracing, undefined)
   t.strictSame(loadConfig({ OTEL_EXPORTER_OTLP_ENDPOINT: COLLECTOR }).tracing, on)
   t.strictSame(loadConfig({ OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: COLLECTOR }).tracing, on)
@@ -328,19 +328,22 @@ t.test('tracing is on if a collector is set, or tracing is requested, and it is 
   }
   t.strictSame(loadConfig({ OTEL_TRACES_EXPORTER: 'otlp', OTEL_SERVICE_NAME: 'x' }).tracing, {
     serviceName: 'x',
-    newTraceShare: 1
+    sampling: { share: 1, parentBased: true }
   })
 })
 
-t.test('the sampler decides on the share of new traces', async (t) => {
-  const share = (OTEL_TRACES_SAMPLER: string, OTEL_TRACES_SAMPLER_ARG?: string) =>
+t.test('the sampler decides on the share of traces', async (t) => {
+  const sampling = (OTEL_TRACES_SAMPLER: string, OTEL_TRACES_SAMPLER_ARG?: string) =>
     loadConfig({ OTEL_TRACES_EXPORTER: 'otlp', OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG }).tracing
-      ?.newTraceShare
-  for (const prefix of ['', 'parentbased_']) {
-    t.equal(share(`${prefix}traceidratio`, '0.25'), 0.25)
-    t.equal(share(`${prefix}traceidratio`), 1)
-    t.equal(share(`${prefix}always_on`, '0.25'), 1, 'which takes no ratio')
-    t.equal(share(`${prefix}always_off`, '0.25'), 0)
+      ?.sampling
+  for (const [prefix, parentBased] of [
+    ['', false],
+    ['parentbased_', true]
+  ] as const) {
+    t.strictSame(sampling(`${prefix}traceidratio`, '0.25'), { share: 0.25, parentBased })
+    t.strictSame(sampling(`${prefix}traceidratio`), { share: 1, parentBased })
+    t.strictSame(sampling(`${prefix}always_on`, '0.25'), { share: 1, parentBased }, 'which takes no ratio')
+    t.strictSame(sampling(`${prefix}always_off`, '0.25'), { share: 0, parentBased })
   }
 })
 

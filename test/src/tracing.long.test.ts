@@ -227,9 +227,26 @@ t.test('the sampling of a parent is followed, at any ratio', async (t) => {
   await client('GET', '', undefined, followed.header)
   await client('GET', '', undefined, left.header)
   await client('GET')
+  await client('GET', '', undefined, { traceparent: 'not-a-trace-01' })
   await service.stop()
   t.equal(inTrace(collector, followed.trace).length, 2)
   t.equal(collector.spans.length, 2)
+})
+
+t.test('with traceidratio the trace id decides on a trace that is continued', async (t) => {
+  const { collector, service } = await start(t, {
+    OTEL_TRACES_SAMPLER: 'traceidratio',
+    OTEL_TRACES_SAMPLER_ARG: '0.5'
+  })
+  const client = await clientOf(service)
+  const parent = randomBytes(8).toString('hex')
+  const ids = (digit: string) => Array.from({ length: 8 }, (_, at) => `${digit}${at}`.padEnd(32, '0'))
+  const [sampled, left] = [ids('1'), ids('f')]
+  for (const id of sampled) await client('GET', '', undefined, { traceparent: `00-${id}-${parent}-00` })
+  for (const id of left) await client('GET', '', undefined, { traceparent: `00-${id}-${parent}-01` })
+  await service.stop()
+  for (const id of sampled) t.equal(inTrace(collector, id).length, 2, 'the request and its statement')
+  t.equal(collector.spans.length, 16)
 })
 
 // Only a recorded request enters Node's AsyncLocalStorage. Its context must not reach the next request.
