@@ -37,15 +37,6 @@ import type { BuiltStatement, Database, Values } from '../db/index.js'
 import { causeOf } from '../db/sqlstate.js'
 import { countEvery } from './count-every.js'
 
-/** The span of a request that is recorded. */
-const kSpan = Symbol('span')
-
-declare module 'fastify' {
-  interface FastifyRequest {
-    [kSpan]: Span | null
-  }
-}
-
 /** Timeout for sending the last spans when the service stops, in milliseconds. */
 const FLUSH_MS = 3_000
 /** Minimum time between two log lines about the collector, in milliseconds. */
@@ -116,7 +107,6 @@ export function startTracing({ serviceName, sampling, version }: TracingOptions)
     plugin: fp(
       async (app) => {
         logFailures(app)
-        app.decorateRequest(kSpan, null)
         // @fastify/otel's own hook runs next, in the same turn of the event loop.
         app.addHook('onRequest', ({ headers }, _reply, done) => {
           requests.isSampled = newTraces.draw() || headers.traceparent !== undefined
@@ -125,8 +115,9 @@ export function startTracing({ serviceName, sampling, version }: TracingOptions)
         // Its onResponse hook, which is added later, ends the span.
         app.addHook('onResponse', (request, { statusCode }, done) => {
           if (statusCode >= 500) {
-            request[kSpan]
-              ?.setStatus({ code: SpanStatusCode.ERROR })
+            request
+              .opentelemetry()
+              .span?.setStatus({ code: SpanStatusCode.ERROR })
               .setAttribute('error.type', String(statusCode))
           }
           done()
@@ -214,7 +205,6 @@ class RecordedContextManager extends AsyncLocalStorageContextManager {
 /** Follows the semantic conventions, but with the route's pattern as path: the real path contains the user id. */
 function describeRequest(span: Span, request: FastifyRequest): void {
   if (!span.isRecording()) return
-  request[kSpan] = span
   const { traceId, spanId } = span.spanContext()
   // Each request has a logger of its own, to which this adds the fields.
   const log = request.log as Logger
@@ -226,9 +216,9 @@ function describeRequest(span: Span, request: FastifyRequest): void {
 
 /** The events of a body's stream are outside of the request's context, and the handler runs in one of them. */
 function restoreContext(request: FastifyRequest, _reply: unknown, done: () => void): void {
-  const span = request[kSpan]
-  if (span === null) done()
-  else context.with(trace.setSpan(context.active(), span), done)
+  const { context: recorded } = request.opentelemetry()
+  if (recorded === null) done()
+  else context.with(recorded, done)
 }
 
 /** Logs the SDK's warnings, at most one a minute: spans are dropped, or the collector refuses them. */

@@ -13,9 +13,11 @@ import {
 import { constants, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
+import { withTeardown } from '../faults/scope.js'
 import { freePort } from '../support/postgres-server.js'
 import { until } from '../support/process.js'
 import { ROOT } from '../support/root.js'
+import type { Test } from '../support/tap.js'
 
 // npm run test:deploy [-- --short]: builds the Dockerfile and runs compose.yaml, with the Podman and Docker Compose 1.29 of
 // Debian 12. It works without a container registry: base-images.sh makes the two base images of this machine's own files.
@@ -299,7 +301,7 @@ async function checkCompose(): Promise<void> {
   podman('rm', '--force', other)
 }
 
-async function checkDeployment(): Promise<void> {
+async function checkDeployment(t: Pick<Test, 'teardown'>): Promise<void> {
   step('Can a container run here?')
   const fault = engineFault()
   if (fault !== undefined) {
@@ -311,21 +313,17 @@ async function checkDeployment(): Promise<void> {
   }
   buildImages()
   const service = execFile('podman', ['system', 'service', '--time=0', env.DOCKER_HOST], { env })
-  const endChecks = runHealthChecks()
-  try {
-    await until(() => existsSync(`${folder}/podman.sock`))
-    await checkCompose()
-  } finally {
-    await endChecks()
-    await compose('down', '--volumes', '--timeout=1')
-    service.kill()
-    podman('rm', '--all', '--force')
-  }
+  t.teardown(() => service.kill())
+  t.teardown(() => compose('down', '--volumes', '--timeout=1'))
+  // A container that is left keeps the network in use. The error of that would hide the real one.
+  t.teardown(() => podman('rm', '--all', '--force'))
+  t.teardown(runHealthChecks())
+  await until(() => existsSync(`${folder}/podman.sock`))
+  await checkCompose()
   console.log('\nThe deployment works.')
 }
 
-try {
-  await checkDeployment()
-} finally {
-  rmSync(folder, { recursive: true, force: true })
-}
+await withTeardown(async (t) => {
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  await checkDeployment(t)
+})
