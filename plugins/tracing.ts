@@ -3,7 +3,6 @@ import { FastifyOtelInstrumentation } from '@fastify/otel'
 import {
   type Attributes,
   type Context,
-  context,
   DiagLogLevel,
   diag,
   type Span,
@@ -128,8 +127,6 @@ export function startTracing({ serviceName, sampling, version }: TracingOptions)
         app.addHook('onRoute', (route) => {
           delete route.onError
           delete route.onSend
-          // Only these methods have a body.
-          if (route.schema?.body) route.preHandler = [restoreContext, ...[route.preHandler ?? []].flat()]
         })
       },
       { name: 'tracing' }
@@ -212,13 +209,6 @@ function describeRequest(span: Span, request: FastifyRequest): void {
   const { url } = request.routeOptions
   span.updateName(url === undefined ? request.method : `${request.method} ${url}`)
   span.setAttributes({ 'url.path': url ?? '', 'url.scheme': request.protocol })
-}
-
-/** The events of a body's stream are outside of the request's context, and the handler runs in one of them. */
-function restoreContext(request: FastifyRequest, _reply: unknown, done: () => void): void {
-  const { context: recorded } = request.opentelemetry()
-  if (recorded === null) done()
-  else context.with(recorded, done)
 }
 
 /** Logs the SDK's warnings, at most one a minute: spans are dropped, or the collector refuses them. */

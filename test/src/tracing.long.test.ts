@@ -1,5 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto'
+import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
+import { request } from 'node:http'
 import { join } from 'node:path'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { type Collector, type Span, startCollector } from '../support/collector.js'
@@ -196,6 +198,30 @@ t.test('statements that share a transaction have their own request as parent', a
     t.match(statements, [{ name: 'INSERT tasks', parent: request.id }])
     t.equal(statements.length, 1)
   }
+})
+
+t.test('the statement of a request whose body arrives later has the request as parent', async (t) => {
+  const { collector, service } = await start(t)
+  const sent = traceparent()
+  const post = request(`${service.api}/api/${USER}/tasks`, {
+    method: 'POST',
+    headers: {
+      authorization: `Bearer ${await sign({ sub: USER })}`,
+      'content-type': 'application/json',
+      // The service answers it when it has read the headers.
+      expect: '100-continue',
+      ...sent.header
+    }
+  })
+  post.flushHeaders()
+  await once(post, 'continue')
+  post.end(JSON.stringify({ title: TITLE }))
+  const [answer] = await once(post, 'response')
+  t.equal(answer.statusCode, 201)
+  answer.resume()
+  await service.stop()
+  const { request: span, statements } = requestOf(t, collector, sent.trace)
+  t.match(statements, [{ name: 'INSERT tasks', parent: span.id }])
 })
 
 t.test('a long list has one more statement, and an outage marks both spans', async (t) => {
