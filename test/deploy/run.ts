@@ -157,6 +157,8 @@ function runHealthChecks(): () => Promise<void> {
 
 const API = 'tasks-test_api_1'
 const POSTGRES = 'tasks-test_postgres_1'
+/** Runs the image as another user. */
+const OTHER = 'tasks-other'
 
 async function up(): Promise<void> {
   await compose('up', '--detach', '--no-build')
@@ -281,9 +283,8 @@ async function checkCompose(): Promise<void> {
   assert.deepEqual((await alice('GET')).json, [task], 'with the same token')
 
   step('The image as another user, read-only, without capabilities')
-  const other = 'tasks-other'
   podman(
-    ...['run', '--detach', `--name=${other}`, '--network=tasks-test_default', `--user=${OTHER_USER}`],
+    ...['run', '--detach', `--name=${OTHER}`, '--network=tasks-test_default', `--user=${OTHER_USER}`],
     ...['--read-only', '--cap-drop=all', '--security-opt=no-new-privileges'],
     ...['--env', `DATABASE_URL=${url}?sslmode=require`, '--env', `JWT_SECRET=${'x'.repeat(32)}`],
     'tasks-api:local'
@@ -293,12 +294,10 @@ async function checkCompose(): Promise<void> {
     '-e',
     "fetch('http://127.0.0.1:3001/ready').then(({ ok }) => process.exit(ok ? 0 : 1))"
   ]
-  await until(() => podmanAsync('exec', other, ...ready).then(...[() => true, () => false]))
-  checkIsolation(other, OTHER_USER)
-  checkHealthCheck(other)
-  checkStop(other)
-  // The container keeps its network in use.
-  podman('rm', '--force', other)
+  await until(() => podmanAsync('exec', OTHER, ...ready).then(...[() => true, () => false]))
+  checkIsolation(OTHER, OTHER_USER)
+  checkHealthCheck(OTHER)
+  checkStop(OTHER)
 }
 
 async function checkDeployment(t: Pick<Test, 'teardown'>): Promise<void> {
@@ -313,10 +312,12 @@ async function checkDeployment(t: Pick<Test, 'teardown'>): Promise<void> {
   }
   buildImages()
   const service = execFile('podman', ['system', 'service', '--time=0', env.DOCKER_HOST], { env })
+  // The last Podman to end unmounts the storage.
+  t.teardown(() => podman('rm', '--all', '--force'))
   t.teardown(() => service.kill())
   t.teardown(() => compose('down', '--volumes', '--timeout=1'))
-  // A container that is left keeps the network in use. The error of that would hide the real one.
-  t.teardown(() => podman('rm', '--all', '--force'))
+  // This container would keep the network in use. The error of that would hide the real one.
+  t.teardown(() => podman('rm', '--force', '--ignore', OTHER))
   t.teardown(runHealthChecks())
   await until(() => existsSync(`${folder}/podman.sock`))
   await checkCompose()
