@@ -42,10 +42,11 @@ export interface ConnectionEvents {
  * - After an error it appends the next answer's rows to those of the failed one: its row index goes on. `collect` uses
  *   no index.
  * - It retries a statement with a stale plan. While it waits for the description it sends other statements, and their rows
- *   go to the wrong ones, so to other users. `neverRetry` makes such a statement fail instead.
+ *   go to the wrong ones, so to other users. `Request` fails instead.
  * - By default it asks each new connection for array types, and a failure of that query ends the process.
- * - It asks for the types of a statement's values before it sends them, and PgBouncer loses track. `sendAtOnce` prevents
+ * - It asks for the types of a statement's values before it sends them, and PgBouncer loses track. `PooledRequest` prevents
  *   it.
+ * - Its class of a statement makes each garbage collection copy the rows of statements that have ended (`Request`).
  *
  * @throws the error of the system, of TLS or of PostgreSQL
  */
@@ -89,13 +90,17 @@ export async function openClient(
       }
     }
   })
-  neverRetry(sql)
+  // Nothing is sent here: the driver runs a query only when something waits for it.
+  const { handler: execute } = sql.unsafe('') as unknown as { handler(request: Request): void }
   let isDirect = false
-  const request = (text: string, parameters: unknown[]) => {
-    // A pooler may run the next statement on another server connection, which does not know the name.
-    const query = sql.unsafe(text, parameters as string[], { prepare: isDirect })
-    return Object.assign(isDirect ? query : sendAtOnce(query), { isRequest: true })
-  }
+  const send = <T>(text: string, parameters: unknown[], cursor?: Cursor) =>
+    new Promise<T>((resolve, reject) => {
+      // A pooler may run the next statement on another server connection, which does not know the name.
+      const request = isDirect
+        ? new Request(text, parameters, true, resolve, reject, cursor)
+        : new PooledRequest(text, parameters, false, resolve, reject, cursor)
+      execute(request)
+    })
   const destroy = () => {
     void sql.end({ timeout: 0 })
     wire.reset()
@@ -118,8 +123,8 @@ export async function openClient(
       isStandby: row?.standby,
       isReadOnly: row?.read_only,
       roundTripMs: performance.now() - sentAt,
-      query: (text, parameters) => request(text, parameters).forEach(collect) as unknown as Promise<Rows>,
-      cursor: (text, parameters, size, onRows) => request(text, parameters).cursor(size, onRows),
+      query: (text, parameters) => send<Rows>(text, parameters),
+      cursor: (text, parameters, size, onRows) => send(text, parameters, { size, onRows }),
       async cancel() {
         if (isDirect) {
           try {
@@ -169,28 +174,64 @@ async function cancelUnlessCommitting(
   }
 }
 
-/** The fields of a query that retry() and execute() use in the driver's connection.js. */
-interface Retriable {
-  /** A mark of our own, because other clients of the driver may be in the same process. */
-  isRequest?: boolean
-  cancelled: unknown
-  reject(error: unknown): void
+interface Cursor {
+  size: number
+  onRows: (rows: unknown[]) => Promise<void>
 }
 
 /**
- * Makes the driver's retry() reject the statement: it sets `retried` and calls execute(), which ignores a cancelled query.
- * Then deadline-session.ts sends the statement as a new one.
+ * A statement as the driver's connection.js reads and changes it.
+ *
+ * The driver's own class `Query` assigns two functions to its properties. V8 allocates such functions among the objects
+ * that live long. So each statement, its values and its rows survive until the next full garbage collection.
  */
-function neverRetry(sql: postgres.Sql): void {
-  const prototype = Object.getPrototypeOf(sql.unsafe(''))
-  if (Object.hasOwn(prototype, 'retried')) return
-  Object.defineProperty(prototype, 'retried', {
-    set(this: Retriable, error: unknown) {
-      if (!this.isRequest) return Object.defineProperty(this, 'retried', { value: error })
-      this.cancelled = true
-      this.reject(error)
+class Request {
+  readonly strings: [string]
+  readonly tagged = false
+  readonly options: { prepare: boolean; simple: boolean }
+  /** For the driver's stack trace of an error. */
+  readonly origin = ''
+  readonly cursorRows: number | undefined
+  readonly cursorFn: Cursor['onRows'] | undefined
+  readonly forEachFn: typeof collect | undefined
+  active = false
+  /** True makes the driver's execute() ignore it. */
+  cancelled = false
+  state: unknown = null
+  statement: unknown = null
+  parameters: unknown[] | null = null
+  string = ''
+  signature: unknown = ''
+  prepare = false
+  prepared = false
+
+  /** @param prepare true if the server connection keeps the prepared statement */
+  constructor(
+    text: string,
+    readonly args: unknown[],
+    prepare: boolean,
+    readonly resolve: (rows: never) => void,
+    readonly reject: (error: unknown) => void,
+    cursor: Cursor | undefined
+  ) {
+    this.strings = [text]
+    // Without values the simple protocol is enough, which has no cursors.
+    this.options = { prepare, simple: args.length === 0 && cursor === undefined }
+    if (cursor === undefined) this.forEachFn = collect
+    else {
+      this.cursorRows = cursor.size
+      this.cursorFn = cursor.onRows
     }
-  })
+  }
+
+  /**
+   * The driver's retry() sets this, and then calls execute(), which ignores a cancelled statement. deadline-session.ts
+   * sends the statement as a new one.
+   */
+  set retried(error: unknown) {
+    this.cancelled = true
+    this.reject(error)
+  }
 }
 
 /**
@@ -198,8 +239,12 @@ function neverRetry(sql: postgres.Sql): void {
  * a Sync. If an earlier statement ends now, PgBouncer takes the server connection for idle, and closes it or passes it on.
  * The answer is lost (pgbouncer issue 759).
  */
-function sendAtOnce<Q extends object>(query: Q): Q {
-  return Object.defineProperty(query, 'describeFirst', { get: () => false, set() {} })
+class PooledRequest extends Request {
+  get describeFirst(): false {
+    return false
+  }
+
+  set describeFirst(_value: unknown) {}
 }
 
 const collect = (row: unknown, rows: unknown) => (rows as unknown[]).push(row)

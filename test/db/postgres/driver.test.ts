@@ -1,0 +1,48 @@
+import type { HeapProfiler } from 'node:inspector'
+import { Session } from 'node:inspector/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { openClient } from '../../../db/postgres/driver.js'
+import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
+import { emptyDatabase } from '../../support/databases.js'
+import t from '../../support/tap.js'
+
+const STATEMENTS = 2_000
+/** Length of each statement's only row. */
+const LENGTH = 1_000
+
+/** The size of the objects that were created in functions of this name and in those that they called, in bytes. */
+function sizeOf(name: string, node: HeapProfiler.SamplingHeapProfileNode, isWithin = false): number {
+  const counts = isWithin || node.callFrame.functionName === name
+  return node.children.reduce((sum, child) => sum + sizeOf(name, child, counts), counts ? node.selfSize : 0)
+}
+
+// A minor garbage collection treats all old objects as alive, and so what they refer to.
+t.test('no old object refers to the rows of a statement that has ended', async (t) => {
+  setFlagsFromString('--expose-gc')
+  const gc: (options: { type: 'minor' }) => void = runInNewContext('gc')
+  const target = parseDatabaseUrl(await emptyDatabase(t))
+  const client = await openClient(target, target.addresses[0] as DatabaseAddress)
+  t.teardown(client.destroy)
+  const session = new Session()
+  session.connect()
+  t.teardown(() => session.disconnect())
+
+  const kept: unknown[] = []
+  /** The size of the rows that survived, in bytes. */
+  async function survived(keep: boolean): Promise<number> {
+    await session.post('HeapProfiler.startSampling', {
+      samplingInterval: 1_024,
+      includeObjectsCollectedByMajorGC: true
+    })
+    for (let n = 0; n < STATEMENTS; n++) {
+      const rows = await client.query('select repeat($1, $2) as text', ['a', LENGTH])
+      if (keep) kept.push(rows)
+      if (n % 50 === 0) gc({ type: 'minor' })
+    }
+    const { profile } = await session.post('HeapProfiler.stopSampling')
+    return sizeOf('DataRow', profile.head)
+  }
+  t.ok((await survived(false)) < (STATEMENTS * LENGTH) / 4)
+  t.ok((await survived(true)) > (STATEMENTS * LENGTH) / 2)
+})
