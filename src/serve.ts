@@ -7,6 +7,7 @@ import { resolveDevelopmentSecret } from './development-secret.js'
 import { loadDotEnv } from './dot-env.js'
 import { stopOnSignal } from './graceful-stop.js'
 import { buildOps, portOf, urlOf } from './ops.js'
+import { disablePretenuring } from './pretenuring.js'
 import { issueToken } from './token.js'
 
 try {
@@ -24,6 +25,7 @@ async function serve(config: Config): Promise<void> {
   const tracing =
     config.tracing && (await import('../plugins/tracing.js')).startTracing({ ...config.tracing, version })
   const api = await buildApp(config, { tracing, ...(isTerminal && { logStream: await readableLines() }) })
+  disablePretenuring()
   await listen(api, config.api, '')
   const ops = await buildOps(api)
   await listen(ops, config.ops, 'OPS_')
