@@ -1,11 +1,11 @@
 import { setFlagsFromString } from 'node:v8'
 
 /**
- * Makes V8 allocate all further objects among the young ones, unless a function is assigned to a property.
+ * From now on V8 does not choose literals whose objects it allocates among the old ones.
  *
- * V8 counts how many objects of each literal survive, and allocates the next ones among the old objects if most do. It
- * decides by as few as 100 objects. In some starts it chose literals of which each request makes one. Then everything that
- * belongs to a request survived until the next full garbage collection, and a request took a third more CPU time.
+ * It chooses a literal if most of its first objects survive, by as few as 100 of them. In some starts it chose literals of
+ * which each request makes one. Then everything that belongs to a request survived until the next full garbage collection,
+ * and a request took a third more CPU time.
  *
  * Call it after the start: from then on Node does not use its code cache.
  */
