@@ -2,7 +2,9 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
+import { connect } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { type Collector, type Span, startCollector } from '../support/collector.js'
 import { migratedDatabase, sqlClient } from '../support/databases.js'
@@ -314,11 +316,37 @@ t.test('requests are sampled by the ratio', async (t) => {
     OTEL_TRACES_SAMPLER_ARG: '0.5'
   })
   const client = await clientOf(service)
-  for (let at = 0; at < 200; at++) await client('GET')
+  // Lots are drawn for 5 ms, so these requests are drawn apart.
+  for (let at = 0; at < 200; at++) {
+    await client('GET')
+    await sleep(6)
+  }
   await service.stop()
   const requests = collector.spans.filter(({ kind }) => kind === SERVER)
   t.ok(requests.length > 65 && requests.length < 135, `${requests.length} of 200`)
   t.equal(collector.spans.length, 2 * requests.length, 'each with its statement')
+})
+
+t.test('requests that arrive together are sampled together', async (t) => {
+  const { collector, service } = await start(t, {
+    OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
+    OTEL_TRACES_SAMPLER_ARG: '0.5'
+  })
+  const socket = connect(Number(new URL(service.api).port), '127.0.0.1')
+  socket.resume()
+  const head = `HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${await sign({ sub: USER })}\r\n\r\n`
+  // One write, so one turn of the event loop reads all of them.
+  const [rounds, together] = [40, 10]
+  for (let round = 0; round < rounds; round++) {
+    const requests = Array.from({ length: together }, () => `GET /api/${USER}/tasks?${round} ${head}`)
+    socket.write(requests.join(''))
+    await sleep(25)
+  }
+  socket.destroy()
+  await service.stop()
+  const requests = collector.spans.filter(({ kind }) => kind === SERVER)
+  t.ok(requests.length > 0 && requests.length < rounds * together, `${requests.length} sampled`)
+  t.equal(requests.length % together, 0, 'all or none of each round')
 })
 
 t.test('the key server gets the trace context, and no span has its query', async (t) => {
