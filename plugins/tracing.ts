@@ -3,9 +3,12 @@ import { FastifyOtelInstrumentation } from '@fastify/otel'
 import {
   type Attributes,
   type Context,
+  context,
   DiagLogLevel,
   diag,
+  ROOT_CONTEXT,
   type Span,
+  type SpanContext,
   SpanKind,
   SpanStatusCode,
   trace
@@ -43,11 +46,19 @@ const LOT_MS = 5
 /** Minimum time between two log lines about the collector, in milliseconds. */
 const LOG_INTERVAL_MS = 60_000
 
+const SPAN = Symbol('span of the request')
+
+interface TracedLogger extends Logger {
+  [SPAN]?: SpanContext
+}
+
 export interface Tracing {
   /** Must be registered before all other plugins. */
   plugin: (app: FastifyInstance) => Promise<void>
   /** Wraps the database: each statement of a sampled request gets a span. */
   database(db: Database): Database
+  /** Pino's mixin: returns the fields that a log line of a sampled request gets. */
+  logFields(line: object, level: number, log: Logger): object
   /** Sends the last spans. Never throws. */
   stop(): Promise<void>
 }
@@ -134,6 +145,7 @@ export function startTracing({ serviceName, sampling, version }: TracingOptions)
       { name: 'tracing' }
     ),
     database: traced,
+    logFields,
     async stop() {
       fetches.disable()
       const late = new Promise<void>((resolve) => setTimeout(resolve, FLUSH_MS).unref())
@@ -216,13 +228,18 @@ class RecordedContextManager extends AsyncLocalStorageContextManager {
 /** Follows the semantic conventions, but with the route's pattern as path: the real path contains the user id. */
 function describeRequest(span: Span, request: FastifyRequest): void {
   if (!span.isRecording()) return
-  const { traceId, spanId } = span.spanContext()
-  // Each request has a logger of its own, to which this adds the fields.
-  const log = request.log as Logger
-  log.setBindings({ trace_id: traceId, span_id: spanId })
+  // Each request has a logger of its own.
+  const log = request.log as TracedLogger
+  log[SPAN] = span.spanContext()
   const { url } = request.routeOptions
   span.updateName(url === undefined ? request.method : `${request.method} ${url}`)
   span.setAttributes({ 'url.path': url ?? '', 'url.scheme': request.protocol })
+}
+
+/** With pino's setBindings, each sampled request would write the fields as JSON. Most requests log no line. */
+function logFields(_line: object, _level: number, log: TracedLogger): object {
+  const span = log[SPAN]
+  return span === undefined ? {} : { trace_id: span.traceId, span_id: span.spanId }
 }
 
 /** Logs the SDK's warnings, at most one a minute: spans are dropped, or the collector refuses them. */
@@ -278,8 +295,12 @@ async function recorded<Row>(span: Span, run: () => Promise<Row[]>): Promise<Row
 
 /** Starts a child of the request's span, if that is sampled. */
 function startSpan(attributes: Attributes): Span | undefined {
-  if (!trace.getActiveSpan()?.isRecording()) return undefined
-  return tracer.startSpan(String(attributes['db.query.summary']), { kind: SpanKind.CLIENT, attributes })
+  const parent = context.active()
+  // Only the context of a sampled request is ever entered.
+  if (parent === ROOT_CONTEXT) return undefined
+  const name = String(attributes['db.query.summary'])
+  // As an option of startSpan, the SDK would check and copy the attributes twice more.
+  return tracer.startSpan(name, { kind: SpanKind.CLIENT }, parent).setAttributes(attributes)
 }
 
 /** Marks the span as failed, without the error's message: that may contain a user's text. */

@@ -36,7 +36,7 @@ export async function buildApp(
   { logStream, tracing }: Overrides = {}
 ): Promise<FastifyInstance> {
   const app = httpServer({
-    logger: loggerOptions(config.logLevel, logStream),
+    logger: loggerOptions(config.logLevel, logStream, tracing?.logFields),
     // Fastify would log two lines for each request, with the URL. The onResponse hook below logs one, without it.
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: requestId,

@@ -1,15 +1,17 @@
 import type { FastifyServerOptions } from 'fastify'
-import { type SerializedError, stdSerializers } from 'pino'
+import { type LoggerOptions, type SerializedError, stdSerializers } from 'pino'
 import type { Config } from './config.js'
 
 /** Log lines have the route, never the URL, body or headers: those contain user ids, tokens and users' text. */
 export function loggerOptions(
   level: Config['logLevel'],
-  stream: { write(line: string): void } | undefined
+  stream: { write(line: string): void } | undefined,
+  mixin: LoggerOptions['mixin']
 ): NonNullable<FastifyServerOptions['logger']> {
   return {
     level,
     ...(stream && { stream }),
+    ...(mixin && { mixin }),
     serializers: {
       req: ({ method, routeOptions }) => ({ method, route: routeOptions?.url }),
       res: ({ statusCode }) => ({ statusCode }),

@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { type Collector, type Span, startCollector } from '../support/collector.js'
@@ -308,6 +309,33 @@ t.test('requests on one connection do not inherit the trace of the request befor
     lines.map(({ trace_id }) => trace_id),
     sent.flatMap(({ trace }, at) => (at % 2 === 0 ? [trace, trace] : [undefined, undefined]))
   )
+})
+
+// While much waits to be sent, Node stops reading requests. It goes on after an answer, in the context of that request.
+t.test('pipelined requests do not inherit the trace of the request before', async (t) => {
+  const { collector, service, database } = await start(t, { OTEL_TRACES_SAMPLER: 'parentbased_always_off' })
+  await sqlClient(t, database)`
+    insert into tasks (user_id, id, title, completed)
+    select ${USER}, gen_random_uuid(), repeat('a', 200), false from generate_series(1, 100)`
+  const socket = connect(Number(new URL(service.api).port), '127.0.0.1')
+  const sent = Array.from({ length: 400 }, (_, at) => traceparent(at % 2 === 0 ? '01' : '00'))
+  const token = await sign({ sub: USER })
+  for (const [at, { header }] of sent.entries()) {
+    const last = at === sent.length - 1 ? 'Connection: close\r\n' : ''
+    socket.write(
+      `GET /api/${USER}/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\n` +
+        `traceparent: ${header.traceparent}\r\n${last}\r\n`
+    )
+  }
+  const answers = await text(socket)
+  t.equal(answers.split('HTTP/1.1 200 OK').length - 1, sent.length)
+  await service.stop()
+  for (const [at, { trace }] of sent.entries()) {
+    const expected = at % 2 === 0 ? ['GET', 'SELECT'] : []
+    const names = inTrace(collector, trace).map(({ name }) => name.split(' ')[0])
+    t.strictSame(names.sort(), expected, `request ${at}`)
+  }
+  t.equal(collector.spans.length, sent.length)
 })
 
 t.test('requests are sampled by the ratio', async (t) => {
