@@ -33,7 +33,8 @@ const BREAK_IN_SECONDS = 20
 const COMPLETE = { operations: Object.keys(operations), rounds: 3, seconds: 5, warmup: 2 }
 const QUICK = { operations: ['get', 'list', 'create'], rounds: 3, seconds: 2, warmup: 0.5 }
 const IN_REGIMES = { operations: ['get', 'list', 'create', 'mix'], rounds: 2, seconds: 2, warmup: 0.3 }
-const OBSERVED = { operations: ['get', 'mix'], rounds: 3, seconds: 2, warmup: 0.5 }
+// The differences are smaller than those between two starts of one program.
+const OBSERVED = { operations: ['get', 'mix'], rounds: 7, seconds: 4, warmup: 0.5 }
 
 const stop = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
@@ -126,7 +127,8 @@ async function readOptions() {
     )
   )
   const [first = '', ...others] = names
-  const baseline = ['bare', 'node-http', 'compare'].find((name) => servers.has(name)) ?? first
+  const usualBaselines = values.observability ? ['ours'] : ['node-http', 'compare']
+  const baseline = usualBaselines.find((name) => servers.has(name)) ?? first
 
   return {
     servers,

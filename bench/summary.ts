@@ -32,8 +32,10 @@ interface Line extends Pick<Measurement, (typeof MEDIANS)[number]> {
   server: string
   label: string
   rate: Spread
-  /** Ratio to the baseline of the same round, so that a drift of the machine between rounds has no effect. */
+  /** Ratio of the rate to the baseline of the same round, so that a drift of the machine between rounds has no effect. */
   ratios: Record<string, Spread | undefined>
+  /** The same of the server's CPU time. */
+  cpuRatios: Record<string, Spread | undefined>
 }
 
 /** All servers in one case. */
@@ -54,11 +56,14 @@ export function summarise(
     const lines = [...labels].map(([server, label]): Line => {
       const own = group.filter((one) => one.server === server)
       const of = (value: (one: Measurement) => number | undefined) => spread(own.map(value))
-      const ratioTo = (baseline: string) =>
-        of(({ round, rate }) => {
-          const other = group.find((one) => one.server === baseline && one.round === round)
-          return other && rate / other.rate
-        })
+      const ratiosOf = (figure: 'rate' | 'serverCpu') => {
+        const ratioTo = (baseline: string) =>
+          of(({ round, [figure]: value }) => {
+            const other = group.find((one) => one.server === baseline && one.round === round)?.[figure]
+            return value && other && value / other
+          })
+        return Object.fromEntries(baselines.map((baseline) => [baseline, ratioTo(baseline)]))
+      }
       const medians = Object.fromEntries(
         MEDIANS.map((name) => [name, of((one) => one[name])?.median])
       ) as Pick<Line, (typeof MEDIANS)[number]>
@@ -66,7 +71,8 @@ export function summarise(
         server,
         label,
         rate: of(({ rate }) => rate) as Spread,
-        ratios: Object.fromEntries(baselines.map((baseline) => [baseline, ratioTo(baseline)])),
+        ratios: ratiosOf('rate'),
+        cpuRatios: ratiosOf('serverCpu'),
         ...medians
       }
     })
@@ -117,6 +123,7 @@ export function renderCases(tables: Table[], baseline: string): string {
       const rows = lines.map((line) => [
         line.label,
         whole(line.serverCpu),
+        ratio(line.cpuRatios[baseline]),
         whole(line.postgresCpu),
         `${whole(line.rate.median)} (${whole(line.rate.min)}–${whole(line.rate.max)})`,
         ratio(line.ratios[baseline]),
@@ -124,7 +131,17 @@ export function renderCases(tables: Table[], baseline: string): string {
         milliseconds(line.p99),
         whole(line.memory)
       ])
-      const head = [title, 'CPU µs', 'PG CPU µs', 'req/s', 'ratio', 'p50 ms', 'p99 ms', 'MiB']
+      const head = [
+        title,
+        'CPU µs',
+        'CPU ratio',
+        'PG CPU µs',
+        'req/s',
+        'rate ratio',
+        'p50 ms',
+        'p99 ms',
+        'MiB'
+      ]
       return markdown(1, [head, ...rows])
     })
     .join('\n\n')
