@@ -31,7 +31,7 @@ import {
   SamplingDecision,
   TraceIdRatioBasedSampler
 } from '@opentelemetry/sdk-trace-node'
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest, onRequestHookHandler, onResponseHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Logger } from 'pino'
 import { DatabaseUnavailable } from '../db/errors.js'
@@ -110,7 +110,7 @@ export function startTracing({ serviceName, sampling, version }: TracingOptions)
     // The query may contain an API key.
     startSpanHook: ({ origin, path }) => ({ 'url.full': `${origin}${path.split('?')[0]}`, 'url.query': '' })
   })
-  const requests = new SampledRequests({
+  const requests = new FastifyOtelInstrumentation({
     instrumentHooks: false,
     instrumentHandler: false,
     recordExceptions: false,
@@ -121,27 +121,20 @@ export function startTracing({ serviceName, sampling, version }: TracingOptions)
     plugin: fp(
       async (app) => {
         logFailures(app)
-        // @fastify/otel's own hook runs next, in the same turn of the event loop.
-        app.addHook('onRequest', ({ headers }, _reply, done) => {
-          requests.isSampled = newTraces.draw() || headers.traceparent !== undefined
-          done()
+        const { onRequest, onResponse } = hooksOf(app, requests)
+        app.addHook('onRequest', (request, reply, done) => {
+          if (!newTraces.draw() && request.headers.traceparent === undefined) return done()
+          onRequest.call(app, request, reply, done)
         })
-        // Its onResponse hook, which is added later, ends the span.
-        app.addHook('onResponse', (request, { statusCode }, done) => {
+        app.addHook('onResponse', (request, reply, done) => {
+          const { statusCode } = reply
           if (statusCode >= 500) {
             request
               .opentelemetry()
               .span?.setStatus({ code: SpanStatusCode.ERROR })
               .setAttribute('error.type', String(statusCode))
           }
-          done()
-        })
-        await app.register(requests.plugin())
-        // Its onError hook of a route marks every 4xx as an error, and records the message of each error. Its onSend hook
-        // ends the span before the answer is sent, and costs every request time.
-        app.addHook('onRoute', (route) => {
-          delete route.onError
-          delete route.onSend
+          onResponse.call(app, request, reply, done)
         })
       },
       { name: 'tracing' }
@@ -205,14 +198,30 @@ function samplerOf({ share, parentBased }: Sampling, root: Sampler): Sampler {
   return new ParentBasedSampler({ root, remoteParentSampled: remote, remoteParentNotSampled: remote })
 }
 
-/** Starts a span only for sampled requests. */
-class SampledRequests extends FastifyOtelInstrumentation {
-  isSampled = true
+interface RequestHooks {
+  /** Starts the request's span. */
+  onRequest: onRequestHookHandler
+  /** Ends it. */
+  onResponse: onResponseHookHandler
+}
 
-  /** The hook of @fastify/otel asks this for each request. */
-  override isEnabled(): boolean {
-    return this.isSampled && super.isEnabled()
+/**
+ * Registers @fastify/otel, but keeps its hooks from `app`, and returns those of a request. So requests that are not sampled
+ * do not run them.
+ *
+ * Its hook for new routes is left out: it would add an onError hook that marks each 4xx as an error and records the messages
+ * of errors, and an onSend hook that ends the span before the answer is sent.
+ */
+function hooksOf(app: FastifyInstance, instrumentation: FastifyOtelInstrumentation): RequestHooks {
+  const hooks: Record<string, unknown> = {}
+  const { addHook } = app
+  app.addHook = (name: string, hook: unknown) => {
+    hooks[name] = hook
+    return app
   }
+  instrumentation.plugin()(app, {}, () => {})
+  app.addHook = addHook
+  return hooks as unknown as RequestHooks
 }
 
 /**
@@ -322,15 +331,16 @@ function fail(span: Span, error: unknown): unknown {
   return error
 }
 
-/** Follows the semantic conventions for PostgreSQL. The text has placeholders, not values. */
+/**
+ * Follows the semantic conventions for PostgreSQL. The text has placeholders, not values. By the conventions, what is read
+ * from the text belongs into the summary only, not into `db.operation.name` and `db.collection.name`.
+ */
 function attributesOf(statement: BuiltStatement<unknown>): Attributes {
   const { sql: text } = statement.toSQL()
   const operation = /^\w+/.exec(text)?.[0].toUpperCase() ?? ''
   const collection = /\b(?:from|into|update) "(\w+)"/.exec(text)?.[1] ?? ''
   return {
     'db.system.name': 'postgresql',
-    'db.operation.name': operation,
-    'db.collection.name': collection,
     'db.query.summary': `${operation} ${collection}`,
     'db.query.text': text
   }
