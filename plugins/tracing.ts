@@ -209,8 +209,8 @@ interface RequestHooks {
  * Registers @fastify/otel, but keeps its hooks from `app`, and returns those of a request. So requests that are not sampled
  * do not run them.
  *
- * Its hook for new routes is left out: it would add an onError hook that marks each 4xx as an error and records the messages
- * of errors, and an onSend hook that ends the span before the answer is sent.
+ * Its hook for new routes is left out. To each route it would add an onError hook, which marks each 4xx as an error and
+ * records the messages of errors. It would also add an onSend hook, which ends the span before the answer is sent.
  */
 function hooksOf(app: FastifyInstance, instrumentation: FastifyOtelInstrumentation): RequestHooks {
   const hooks: Record<string, unknown> = {}
