@@ -31,7 +31,7 @@ import {
   SamplingDecision,
   TraceIdRatioBasedSampler
 } from '@opentelemetry/sdk-trace-node'
-import type { FastifyInstance, FastifyRequest, onRequestHookHandler, onResponseHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Logger } from 'pino'
 import { DatabaseUnavailable } from '../db/errors.js'
@@ -121,20 +121,12 @@ export function startTracing({ serviceName, sampling, version }: TracingOptions)
     plugin: fp(
       async (app) => {
         logFailures(app)
-        const { onRequest, onResponse } = hooksOf(app, requests)
+        const start = requestHookOf(app, requests)
         app.addHook('onRequest', (request, reply, done) => {
           if (!newTraces.draw() && request.headers.traceparent === undefined) return done()
-          onRequest.call(app, request, reply, done)
-        })
-        app.addHook('onResponse', (request, reply, done) => {
-          const { statusCode } = reply
-          if (statusCode >= 500) {
-            request
-              .opentelemetry()
-              .span?.setStatus({ code: SpanStatusCode.ERROR })
-              .setAttribute('error.type', String(statusCode))
-          }
-          onResponse.call(app, request, reply, done)
+          // Also emitted if the client leaves before the whole answer is sent. No onResponse hook would run then.
+          reply.raw.once('close', () => endSpan(request, reply))
+          start.call(app, request, reply, done)
         })
       },
       { name: 'tracing' }
@@ -198,30 +190,35 @@ function samplerOf({ share, parentBased }: Sampling, root: Sampler): Sampler {
   return new ParentBasedSampler({ root, remoteParentSampled: remote, remoteParentNotSampled: remote })
 }
 
-interface RequestHooks {
-  /** Starts the request's span. */
-  onRequest: onRequestHookHandler
-  /** Ends it. */
-  onResponse: onResponseHookHandler
-}
-
 /**
- * Registers @fastify/otel, but keeps its hooks from `app`, and returns those of a request. So requests that are not sampled
- * do not run them.
+ * Registers @fastify/otel, but keeps its hooks from `app`, and returns the one that starts a request's span. So requests that
+ * are not sampled do not run them.
  *
  * Its hook for new routes is left out. To each route it would add an onError hook, which marks each 4xx as an error and
  * records the messages of errors. It would also add an onSend hook, which ends the span before the answer is sent.
  */
-function hooksOf(app: FastifyInstance, instrumentation: FastifyOtelInstrumentation): RequestHooks {
+function requestHookOf(
+  app: FastifyInstance,
+  instrumentation: FastifyOtelInstrumentation
+): onRequestHookHandler {
   const hooks: Record<string, unknown> = {}
-  const { addHook } = app
+  const { addHook, setNotFoundHandler } = app
   app.addHook = (name: string, hook: unknown) => {
     hooks[name] = hook
     return app
   }
   instrumentation.plugin()(app, {}, () => {})
-  app.addHook = addHook
-  return hooks as unknown as RequestHooks
+  Object.assign(app, { addHook, setNotFoundHandler })
+  return hooks.onRequest as onRequestHookHandler
+}
+
+function endSpan(request: FastifyRequest, { raw, statusCode }: FastifyReply): void {
+  const { span } = request.opentelemetry()
+  if (raw.headersSent) span?.setAttribute('http.response.status_code', statusCode)
+  if (statusCode >= 500) {
+    span?.setStatus({ code: SpanStatusCode.ERROR }).setAttribute('error.type', String(statusCode))
+  }
+  span?.end()
 }
 
 /**

@@ -339,6 +339,24 @@ t.test('pipelined requests do not inherit the trace of the request before', asyn
   t.equal(collector.spans.length, sent.length)
 })
 
+t.test('the span of a request ends if the client leaves', async (t) => {
+  const { collector, service } = await start(t)
+  const sent = traceparent()
+  const socket = connect(Number(new URL(service.api).port), '127.0.0.1')
+  socket.write(
+    `POST /api/${USER}/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${await sign({ sub: USER })}\r\n` +
+      `Content-Type: application/json\r\nContent-Length: 100\r\ntraceparent: ${sent.header.traceparent}\r\n\r\n{`
+  )
+  // By then the service has read the head of the first request.
+  await (await clientOf(service))('GET')
+  socket.destroy()
+  await service.stop()
+  const [span, ...others] = inTrace(collector, sent.trace)
+  t.match(span, { name: 'POST /api/:userId/tasks', kind: SERVER })
+  t.notOk(span?.attributes['http.response.status_code'], 'no answer was sent')
+  t.strictSame(others, [])
+})
+
 t.test('requests are sampled by the ratio', async (t) => {
   const { collector, service } = await start(t, {
     OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
