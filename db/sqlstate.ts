@@ -27,6 +27,13 @@ export function isOutage(error: unknown): boolean {
   return code !== '' && !POSTGRES_MISTAKE.test(code) && !DRIVER_MISTAKE.test(code)
 }
 
+/**
+ * True if the driver itself has failed, for instance on an answer that it did not expect. From then on, it may take answers
+ * for those of other statements.
+ */
+export const isDriverFailure = (error: unknown) =>
+  !isOutage(error) && !POSTGRES_MISTAKE.test(causeCodeOf(error))
+
 export const INSUFFICIENT_PRIVILEGE = '42501'
 
 const READ_ONLY = '25006'

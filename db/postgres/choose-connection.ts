@@ -26,6 +26,8 @@ const MAX_DEPTH = 16
 /** A connection that may take a statement. */
 export interface Candidate {
   readonly isOpen: boolean
+  /** True if nothing is running, not even a reading of the clock. */
+  readonly isIdle: boolean
   /** True while a write is running: it may wait for a lock. */
   readonly isWriting: boolean
   /** Number of statements without an answer, without readings of the clock. */
@@ -48,7 +50,8 @@ export interface Choice<C> {
  * idle and are closed when few are enough.
  *
  * @param costMs expected duration of the statement
- * @param isolated true if it must have the connection to itself
+ * @param isolated true if it must have the connection to itself. A reading of the clock must have ended too. When it is
+ *   answered, PgBouncer passes the server connection on, although a cursor has already begun there (its issue 759)
  */
 export function chooseConnection<C extends Candidate>(
   candidates: readonly C[],
@@ -61,6 +64,8 @@ export function chooseConnection<C extends Candidate>(
   for (const candidate of candidates) {
     if (!candidate.isOpen) continue
     if (candidate.pending === 0) {
+      // Only a reading of the clock is running.
+      if (!candidate.isIdle && (isolated || candidate.isSlow(now))) continue
       if (costMs <= PIPELINE_MS) return { candidate, wantsMore: false }
       idle ??= candidate
     } else if (!isolated && !candidate.isSlow(now)) {

@@ -1,7 +1,7 @@
 import type { Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
 import type { ClosingReason } from '../observations.js'
-import { isOutage, isReadOnly, isStalePlan, isStopped } from '../sqlstate.js'
+import { isDriverFailure, isOutage, isReadOnly, isStalePlan, isStopped } from '../sqlstate.js'
 import type { Delays, Pace } from './durations.js'
 import type { DatabaseAddress } from './url.js'
 
@@ -243,6 +243,7 @@ export class Session {
         (error) => {
           answered(false)
           if (this.#canRetry(error, pending)) return resolve(this.send(statement, now, sending))
+          if (isDriverFailure(error)) this.close('lost')
           if (isReadOnly(error)) this.events.onReadOnly()
           reject(isOutage(error) ? new DatabaseUnavailable('connection', { cause: error }) : error)
         }

@@ -18,6 +18,8 @@ export interface TcpProxy {
   delay: number
   /** The number of connections so far. */
   accepted: number
+  /** Sends these bytes on every open connection, as if the server had sent them. */
+  answer(bytes: Buffer): void
   /** Closes every open connection. */
   cut(): void
   /** Stops forwarding on open connections, in both directions, without closing them. */
@@ -127,6 +129,9 @@ export async function startProxy(t: Pick<Test, 'teardown'>, target: string): Pro
     mode: 'pass',
     delay: 0,
     accepted: 0,
+    answer(bytes) {
+      for (const { client } of pairs) client.write(bytes)
+    },
     cut() {
       for (const { client } of pairs) client.destroy()
     },

@@ -5,6 +5,7 @@ import t from '../../support/tap.js'
 const connection = (name: string, pending = 0, ms = 0, rest: Partial<Candidate> = {}) => ({
   name,
   isOpen: true,
+  isIdle: pending === 0,
   isWriting: false,
   pending,
   backlogMs: pending * ms,
@@ -57,6 +58,19 @@ t.test('nothing is queued behind a statement that takes unusually long', async (
 t.test('an isolated statement waits for an idle connection', async (t) => {
   t.strictSame(choose([connection('a', 1, 0.02), connection('b')], 0.02, true), ['b', false])
   t.strictSame(choose([connection('a', 1, 0.02)], 0.02, true), [undefined, true])
+})
+
+t.test('an isolated statement waits for a reading of the clock too', async (t) => {
+  const read = connection('a', 0, 0, { isIdle: false })
+  t.strictSame(choose([read, connection('b')], 0, true), ['b', false])
+  t.strictSame(choose([read], 0, true), [undefined, true])
+  t.strictSame(choose([read, connection('b')], 0.02), ['a', false], 'and others do not')
+})
+
+t.test('a connection gets no statement while its clock does not answer', async (t) => {
+  const hanging = connection('a', 0, 0, { isIdle: false, isSlow: () => true })
+  t.strictSame(choose([hanging, connection('b')], 0.02), ['b', false])
+  t.strictSame(choose([hanging], 0.02), [undefined, true])
 })
 
 t.test('a connection that is not open gets no statement', async (t) => {

@@ -6,6 +6,7 @@ import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { until } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
+import { startProxy } from '../../support/tcp-proxy.js'
 
 /** Limit for a wait, in milliseconds. It only ends a test that would wait for ever. */
 const PATIENCE_MS = 10_000
@@ -21,8 +22,8 @@ const EVENTS = {
 const SENDING: Sending = { until: Number.POSITIVE_INFINITY, costMs: 0, isWrite: false }
 const SLOW = { text: 'select pg_sleep(1), 7 as n', parameters: [] }
 
-async function openSession(t: Test) {
-  const url = await emptyDatabase(t)
+async function openSession(t: Test, database?: string) {
+  const url = database ?? (await emptyDatabase(t))
   const target = parseDatabaseUrl(url)
   const client = await openClient(target, target.addresses[0] as DatabaseAddress)
   const session = new Session(client, EVENTS, new Delays())
@@ -37,6 +38,9 @@ async function openSession(t: Test) {
     })
   return { session, cancel }
 }
+
+/** The server sends this message for cursors only. Otherwise the driver throws an error. */
+const PORTAL_SUSPENDED = Buffer.from('s\0\0\0\x04')
 
 /** The statement's rows or its error, if it is answered already. */
 const stateOf = (statement: Promise<unknown>): Promise<string> =>
@@ -75,6 +79,21 @@ t.test('a statement that an administrator cancels is not retried', async (t) => 
   answer.catch(() => {})
   await cancel()
   await t.rejects(answer, DatabaseUnavailable)
+})
+
+t.test('a connection is closed if the driver fails on an answer', async (t) => {
+  // Without TLS, so that the proxy can add a message.
+  const proxy = await startProxy(t, await emptyDatabase(t, 'plain'))
+  const { session } = await openSession(t, proxy.url)
+  const [running, queued] = [600, 0].map((seconds) =>
+    session.send({ text: `select pg_sleep(${seconds})`, parameters: [] }, performance.now(), SENDING)
+  ) as [Promise<unknown>, Promise<unknown>]
+  queued.catch(() => {})
+  proxy.answer(PORTAL_SUSPENDED)
+  await t.rejects(running, TypeError)
+  // On the same connection it might get another statement's answer.
+  t.match(await stateOf(queued), /^DatabaseUnavailable/)
+  t.notOk(session.isOpen)
 })
 
 t.test("the server's clock gives the duration of a statement", async (t) => {
