@@ -28,7 +28,7 @@ export function isOutage(error: unknown): boolean {
 }
 
 /**
- * True if the driver itself has failed, for instance on an answer that it did not expect. From then on, it may take answers
+ * True if the driver itself has failed, for instance on an answer that it did not expect, or was called wrongly. From then on, it may take answers
  * for those of other statements.
  */
 export const isDriverFailure = (error: unknown) =>

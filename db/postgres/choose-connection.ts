@@ -50,8 +50,7 @@ export interface Choice<C> {
  * idle and are closed when few are enough.
  *
  * @param costMs expected duration of the statement
- * @param isolated true if it must have the connection to itself. A reading of the clock must have ended too. When it is
- *   answered, PgBouncer passes the server connection on, although a cursor has already begun there (its issue 759)
+ * @param isolated true if it must have the connection to itself
  */
 export function chooseConnection<C extends Candidate>(
   candidates: readonly C[],
@@ -64,8 +63,8 @@ export function chooseConnection<C extends Candidate>(
   for (const candidate of candidates) {
     if (!candidate.isOpen) continue
     if (candidate.pending === 0) {
-      // Only a reading of the clock is running.
-      if (!candidate.isIdle && (isolated || candidate.isSlow(now))) continue
+      // If it is not idle, only a reading of the clock is running.
+      if (!candidate.isIdle && candidate.isSlow(now)) continue
       if (costMs <= PIPELINE_MS) return { candidate, wantsMore: false }
       idle ??= candidate
     } else if (!isolated && !candidate.isSlow(now)) {

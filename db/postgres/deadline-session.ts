@@ -9,6 +9,8 @@ import type { DatabaseAddress } from './url.js'
 export interface Connection {
   /** The address of its server. */
   readonly address: DatabaseAddress
+  /** False behind a pooler: only the statements of one transaction may be sent without waiting for earlier answers. */
+  readonly canPipeline: boolean
   /** Sends a statement without waiting for the answers to earlier ones. */
   query(text: string, parameters: unknown[]): PromiseLike<Rows>
   /** Runs a statement in batches. The next rows are fetched when the promise of `onRows` is fulfilled. */
@@ -139,8 +141,12 @@ export class Session {
     return this.#pending.size - this.#clocks
   }
 
-  /** True if the session accepts statements: it is not ending, and runs none that has timed out or is isolated. */
+  /**
+   * True if the session accepts statements: it is not ending, and runs none that has timed out or is isolated. Behind a
+   * pooler it must not run any, not even a reading of the clock.
+   */
   get isOpen(): boolean {
+    if (!this.connection.canPipeline && this.#pending.size > 0) return false
     return !this.#isReserved && this.#isolated === 0 && this.#timedOut === 0 && !this.isEnding
   }
 
@@ -241,9 +247,14 @@ export class Session {
           else resolve(rows)
         },
         (error) => {
+          if (isDriverFailure(error)) {
+            reject(error)
+            return this.close('lost')
+          }
+          // Before `answered`, which may give the connection to a statement that needs it alone.
+          const retry = this.#canRetry(error, pending) ? this.send(statement, now, sending) : undefined
           answered(false)
-          if (this.#canRetry(error, pending)) return resolve(this.send(statement, now, sending))
-          if (isDriverFailure(error)) this.close('lost')
+          if (retry !== undefined) return resolve(retry)
           if (isReadOnly(error)) this.events.onReadOnly()
           reject(isOutage(error) ? new DatabaseUnavailable('connection', { cause: error }) : error)
         }

@@ -120,6 +120,9 @@ export async function openClient(
     return {
       sql,
       address,
+      // PgBouncer passes the server connection on at the end of an answer. It may already have sent a part of the next
+      // statement there (its issue 759).
+      canPipeline: isDirect,
       isStandby: row?.standby,
       isReadOnly: row?.read_only,
       roundTripMs: performance.now() - sentAt,

@@ -256,7 +256,10 @@ export class Pool {
   }
 }
 
-/** Sends a statement. To measure it, reads the server's clock twice before it and once after it. */
+/**
+ * Sends a statement. To measure it, reads the server's clock twice before it and once after it. Behind a pooler nothing is
+ * queued by its duration, so it is not measured.
+ */
 function send(
   session: Session,
   statement: Statement,
@@ -264,7 +267,8 @@ function send(
   sending: Sending & { pace: Pace }
 ): Promise<Rows> {
   const { pace, until } = sending
-  if (!pace.startsMeasuring(now)) return session.send(statement, now, sending)
+  if (!session.connection.canPipeline || !pace.startsMeasuring(now))
+    return session.send(statement, now, sending)
   const clocks = [session.clock(now, until), session.clock(now, until)]
   const answer = session.send(statement, now, sending)
   void laps([...clocks, session.clock(now, until)]).then((times) => times?.map((ms) => pace.measured(ms)))

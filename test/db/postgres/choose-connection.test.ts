@@ -60,13 +60,6 @@ t.test('an isolated statement waits for an idle connection', async (t) => {
   t.strictSame(choose([connection('a', 1, 0.02)], 0.02, true), [undefined, true])
 })
 
-t.test('an isolated statement waits for a reading of the clock too', async (t) => {
-  const read = connection('a', 0, 0, { isIdle: false })
-  t.strictSame(choose([read, connection('b')], 0, true), ['b', false])
-  t.strictSame(choose([read], 0, true), [undefined, true])
-  t.strictSame(choose([read, connection('b')], 0.02), ['a', false], 'and others do not')
-})
-
 t.test('a connection gets no statement while its clock does not answer', async (t) => {
   const hanging = connection('a', 0, 0, { isIdle: false, isSlow: () => true })
   t.strictSame(choose([hanging, connection('b')], 0.02), ['b', false])
