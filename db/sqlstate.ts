@@ -28,8 +28,8 @@ export function isOutage(error: unknown): boolean {
 }
 
 /**
- * True if the driver itself has failed, for instance on an answer that it did not expect, or was called wrongly. From then on, it may take answers
- * for those of other statements.
+ * True if the driver itself has failed, for instance on an answer that it did not expect, or was called wrongly. From then
+ * on, it may take answers for those of other statements.
  */
 export const isDriverFailure = (error: unknown) =>
   !isOutage(error) && !POSTGRES_MISTAKE.test(causeCodeOf(error))
