@@ -52,8 +52,21 @@ export function openCursors(pool: Pool) {
       await takeTurn(until)
       let session: Session | undefined
       try {
+        let isFirst = true
         session = await pool.reserve(until)
-        yield* batchesOf(session.connection, text, parameters, until)
+        try {
+          for await (const batch of batchesOf(session.connection, text, parameters, until)) {
+            isFirst = false
+            yield batch
+          }
+        } catch (error) {
+          if (!isFirst || !session.canRetry(error)) throw error
+          // The connection has not answered completely yet. Behind a pooler nothing may be sent on it now.
+          session.close('list')
+          session = undefined
+          session = await pool.reserve(until)
+          yield* batchesOf(session.connection, text, parameters, until)
+        }
         pool.release(session)
         session = undefined
       } catch (error) {

@@ -251,8 +251,9 @@ export class Session {
             reject(error)
             return this.close('lost')
           }
+          const isRetried = this.#canSendAgain(pending) && this.canRetry(error)
           // Before `answered`, which may give the connection to a statement that needs it alone.
-          const retry = this.#canRetry(error, pending) ? this.send(statement, now, sending) : undefined
+          const retry = isRetried ? this.send(statement, now, sending) : undefined
           answered(false)
           if (retry !== undefined) return resolve(retry)
           if (isReadOnly(error)) this.events.onReadOnly()
@@ -262,12 +263,17 @@ export class Session {
     })
   }
 
-  /** True if a statement failed for a reason outside of itself, and was not executed. */
-  #canRetry(error: unknown, { batch, cancelledAt }: Pending): boolean {
-    if (this.isEnding || batch?.isTransaction) return false
+  /** True if a statement that failed can be sent again on this connection. */
+  #canSendAgain({ batch, cancelledAt }: Pending): boolean {
+    // The end of the failed statement's answer may still be missing.
+    if (this.isEnding || !this.connection.canPipeline) return false
+    return !batch?.isTransaction && cancelledAt === undefined
+  }
+
+  /** True if a statement was not executed, for a reason outside of itself. It must not belong to a transaction. */
+  canRetry(error: unknown): boolean {
     // The driver prepares it again for the retry.
-    if (isStalePlan(error)) return true
-    return isStopped(error) && cancelledAt === undefined && performance.now() < this.#strayCancelUntil
+    return isStalePlan(error) || (isStopped(error) && performance.now() < this.#strayCancelUntil)
   }
 
   #afterAnswer(now: number): void {

@@ -1,9 +1,8 @@
 import { DatabaseUnavailable } from '../../../db/errors.js'
 import { type Sending, Session, STATEMENT_MS } from '../../../db/postgres/deadline-session.js'
-import { openClient } from '../../../db/postgres/driver.js'
 import { Delays } from '../../../db/postgres/durations.js'
-import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
-import { emptyDatabase, sqlClient } from '../../support/databases.js'
+import { emptyDatabase } from '../../support/databases.js'
+import { cancelRunning, NEVER_ENDS, opener, openPool, timeOut, unmeasured } from '../../support/pools.js'
 import { until } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
 import { startProxy } from '../../support/tcp-proxy.js'
@@ -22,21 +21,11 @@ const EVENTS = {
 const SENDING: Sending = { until: Number.POSITIVE_INFINITY, costMs: 0, isWrite: false }
 const SLOW = { text: 'select pg_sleep(1), 7 as n', parameters: [] }
 
-async function openSession(t: Test, database?: string) {
-  const url = database ?? (await emptyDatabase(t))
-  const target = parseDatabaseUrl(url)
-  const client = await openClient(target, target.addresses[0] as DatabaseAddress)
-  const session = new Session(client, EVENTS, new Delays())
+async function openSession(t: Test, { database = '', canPipeline = true } = {}) {
+  const url = database || (await emptyDatabase(t))
+  const session = new Session({ ...(await opener(url)()), canPipeline }, EVENTS, new Delays())
   t.teardown(() => session.close('closing'))
-  const observer = sqlClient(t, url)
-  /** Cancels the session's current statement, like a late cancel request for the previous one. */
-  const cancel = () =>
-    until(async () => {
-      const cancelled = await observer`
-        select pg_cancel_backend(pid) from pg_stat_activity where query = ${SLOW.text} and state = 'active'`
-      return cancelled.length > 0
-    })
-  return { session, cancel }
+  return { session, url }
 }
 
 /** The server sends this message for cursors only. Otherwise the driver throws an error. */
@@ -50,7 +39,7 @@ t.test('a statement fails at its deadline and not before, and is then cancelled'
   const { session } = await openSession(t)
   const sentAt = performance.now()
   const sending = { ...SENDING, until: sentAt + STATEMENT_MS }
-  const statement = session.send({ text: 'select pg_sleep(600)', parameters: [] }, sentAt, sending)
+  const statement = session.send(NEVER_ENDS, sentAt, sending)
   session.tick(sentAt + STATEMENT_MS - 1)
   t.equal(await stateOf(statement), 'no answer yet')
   session.tick(sentAt + STATEMENT_MS)
@@ -60,33 +49,49 @@ t.test('a statement fails at its deadline and not before, and is then cancelled'
   t.ok(session.isOpen, 'and the connection can be used again')
 })
 
-t.test('a statement that is hit by a late cancel request is retried', async (t) => {
-  const { session, cancel } = await openSession(t)
-  // In the future, so that the time in which a late cancel request is expected does not end during this test.
-  const now = performance.now() + 600_000
-  const late = session.send({ text: 'select pg_sleep(600)', parameters: [] }, now, { ...SENDING, until: now })
-  session.tick(now)
-  await t.rejects(late, DatabaseUnavailable)
-  await until(() => session.pending === 0)
-  const next = session.send(SLOW, now, SENDING)
-  await cancel()
-  t.match(await next, [{ n: 7 }])
-})
+for (const canPipeline of [true, false]) {
+  const then = canPipeline ? 'is retried' : 'fails if nothing may be sent before the end of its answer'
+  t.test(`a statement that is hit by a late cancel request ${then}`, async (t) => {
+    const { session, url } = await openSession(t, { canPipeline })
+    // In the future, so that the time in which a late cancel request is expected does not end during this test.
+    const now = performance.now() + 600_000
+    const late = session.send(NEVER_ENDS, now, { ...SENDING, until: now })
+    session.tick(now)
+    await t.rejects(late, DatabaseUnavailable)
+    await until(() => session.pending === 0)
+    const next = session.send(SLOW, now, SENDING)
+    next.catch(() => {})
+    await cancelRunning(t, url, SLOW.text)
+    if (canPipeline) t.match(await next, [{ n: 7 }])
+    else await t.rejects(next, DatabaseUnavailable)
+  })
+}
 
 t.test('a statement that an administrator cancels is not retried', async (t) => {
-  const { session, cancel } = await openSession(t)
+  const { session, url } = await openSession(t)
   const answer = session.send(SLOW, performance.now(), SENDING)
   answer.catch(() => {})
-  await cancel()
+  await cancelRunning(t, url, SLOW.text)
   await t.rejects(answer, DatabaseUnavailable)
+})
+
+t.test('a statement that is retried keeps its connection from a list', async (t) => {
+  const url = await emptyDatabase(t)
+  const pool = openPool(t, url, 1)
+  await timeOut(t, pool)
+  const next = pool.read(SLOW, unmeasured(), performance.now(), Number.POSITIVE_INFINITY)
+  const list = pool.reserve(Number.POSITIVE_INFINITY)
+  await cancelRunning(t, url, SLOW.text)
+  t.equal((await list).pending, 0)
+  t.match(await next, [{ n: 7 }])
 })
 
 t.test('a connection is closed if the driver fails on an answer', async (t) => {
   // Without TLS, so that the proxy can add a message.
   const proxy = await startProxy(t, await emptyDatabase(t, 'plain'))
-  const { session } = await openSession(t, proxy.url)
-  const [running, queued] = [600, 0].map((seconds) =>
-    session.send({ text: `select pg_sleep(${seconds})`, parameters: [] }, performance.now(), SENDING)
+  const { session } = await openSession(t, { database: proxy.url })
+  const [running, queued] = [NEVER_ENDS, SLOW].map((statement) =>
+    session.send(statement, performance.now(), SENDING)
   ) as [Promise<unknown>, Promise<unknown>]
   queued.catch(() => {})
   proxy.answer(PORTAL_SUSPENDED)
@@ -94,6 +99,28 @@ t.test('a connection is closed if the driver fails on an answer', async (t) => {
   // On the same connection it might get another statement's answer.
   t.match(await stateOf(queued), /^DatabaseUnavailable/)
   t.notOk(session.isOpen)
+})
+
+t.test('work that waits for a connection survives a failure of the driver', async (t) => {
+  const proxy = await startProxy(t, await emptyDatabase(t, 'plain'))
+  const pool = openPool(t, proxy.url, 1)
+  const running = pool.read(NEVER_ENDS, unmeasured(), performance.now(), Number.POSITIVE_INFINITY)
+  running.catch(() => {})
+  await until(() => pool.sent === 1)
+  const list = pool.reserve(Number.POSITIVE_INFINITY)
+  proxy.answer(PORTAL_SUSPENDED)
+  await t.rejects(running, TypeError)
+  const { connection } = await list
+  t.match(await connection.query('select 7 as n', []), [{ n: 7 }])
+})
+
+t.test('a statement that PostgreSQL refuses does not close its connection', async (t) => {
+  const { session } = await openSession(t)
+  const divide = (by: number) =>
+    session.send({ text: 'select 7 / $1::int as n', parameters: [by] }, performance.now(), SENDING)
+  await t.rejects(divide(0), { code: '22012' })
+  t.ok(session.isOpen)
+  t.match(await divide(1), [{ n: 7 }])
 })
 
 t.test("the server's clock gives the duration of a statement", async (t) => {

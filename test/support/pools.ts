@@ -1,0 +1,54 @@
+import { DatabaseUnavailable } from '../../db/errors.js'
+import { type ConnectionEvents, openClient } from '../../db/postgres/driver.js'
+import { Pace } from '../../db/postgres/durations.js'
+import { Pool } from '../../db/postgres/pool.js'
+import { type DatabaseAddress, parseDatabaseUrl } from '../../db/postgres/url.js'
+import { sqlClient } from './databases.js'
+import { until } from './process.js'
+import type { Test } from './tap.js'
+
+export const NEVER_ENDS = { text: 'select pg_sleep(600)', parameters: [] }
+
+/** Returns a function that opens a connection to this database. */
+export function opener(url: string) {
+  const target = parseDatabaseUrl(url)
+  return (events?: ConnectionEvents) => openClient(target, target.addresses[0] as DatabaseAddress, events)
+}
+
+/** A pool of up to `max` connections to this database. It ends with the test. */
+export function openPool(t: Test, url: string, max: number): Pool {
+  const pool = new Pool(opener(url), max)
+  t.teardown(() => pool.end(100))
+  return pool
+}
+
+/** The duration of a statement that the pool never measures by the server's clock. */
+export function unmeasured(): Pace {
+  const pace = new Pace()
+  pace.startsMeasuring(Number.POSITIVE_INFINITY)
+  return pace
+}
+
+/**
+ * Lets a statement pass its deadline. Ten minutes long, the pool then takes the cancellation of a later one for a late
+ * cancel request.
+ */
+export async function timeOut(t: Test, pool: Pool): Promise<void> {
+  const now = performance.now() + 600_000
+  const late = pool.read(NEVER_ENDS, unmeasured(), now, now)
+  late.catch(() => {})
+  await until(() => pool.sent === 1)
+  pool.tick(now)
+  await t.rejects(late, DatabaseUnavailable)
+  await until(() => pool.sent === 0)
+}
+
+/** Cancels the running statement with this text, like a late cancel request for the one before it. */
+export async function cancelRunning(t: Test, url: string, text: string): Promise<void> {
+  const observer = sqlClient(t, url)
+  await until(async () => {
+    const cancelled = await observer`
+      select pg_cancel_backend(pid) from pg_stat_activity where query = ${text} and state = 'active'`
+    return cancelled.length > 0
+  })
+}
