@@ -357,6 +357,30 @@ t.test('the span of a request ends if the client leaves', async (t) => {
   t.strictSame(others, [])
 })
 
+t.test('the span of a list that breaks off ends, and its statement is marked', async (t) => {
+  const { collector, service, database } = await start(t)
+  const sql = sqlClient(t, database)
+  await sql`
+    insert into tasks (user_id, id, title, completed)
+    select ${USER}, gen_random_uuid(), repeat('a', 200), false from generate_series(1, 50000)`
+  const { trace, header } = traceparent()
+  const authorization = `Bearer ${await sign({ sub: USER })}`
+  const list = request(`${service.api}/api/${USER}/tasks`, { headers: { authorization, ...header } }).end()
+  // The list is too long for the buffers of the sockets, and nothing is read yet.
+  const [answer] = await once(list, 'response')
+  await sql`
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid()`
+  await t.rejects(text(answer))
+  await service.stop()
+  const { request: span, statements } = requestOf(t, collector, trace)
+  t.equal(span.attributes['http.response.status_code'], 200)
+  t.match(
+    statements.sort((a, b) => a.status - b.status),
+    [{ status: 0 }, { status: ERROR, attributes: { 'error.type': 'connection' } }]
+  )
+})
+
 t.test('requests are sampled by the ratio', async (t) => {
   const { collector, service } = await start(t, {
     OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
