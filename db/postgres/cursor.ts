@@ -1,6 +1,6 @@
 import { DatabaseUnavailable } from '../errors.js'
 import { isOutage } from '../sqlstate.js'
-import { type Connection, type Session, STATEMENT_MS } from './deadline-session.js'
+import { type Connection, STATEMENT_MS } from './deadline-session.js'
 import type { Pool } from './pool.js'
 
 const BATCH_ROWS = 200
@@ -41,6 +41,33 @@ export function openCursors(pool: Pool) {
     else reading--
   }
 
+  /** Reads on a connection of its own. Until the first batch arrives, it may start again on another one. */
+  async function* read(text: string, parameters: unknown[], until: number): AsyncGenerator<unknown[]> {
+    for (;;) {
+      const session = await pool.reserve(until)
+      let isFirst = true
+      let isDone = false
+      try {
+        for await (const batch of batchesOf(session.connection, text, parameters, until)) {
+          isFirst = false
+          yield batch
+        }
+        isDone = true
+        return
+      } catch (error) {
+        if (!isFirst || !session.canRetry(error)) throw error
+      } finally {
+        if (isDone) pool.release(session)
+        else {
+          // The rest of the result must not reach the connection's next statement. After an error, the driver would number
+          // that statement's rows from where this one failed.
+          void session.connection.cancel()
+          session.close('list')
+        }
+      }
+    }
+  }
+
   return {
     /** The number of cursors in the queue. */
     get waiting(): number {
@@ -50,33 +77,13 @@ export function openCursors(pool: Pool) {
       // The queue, the connection and the first batch share one deadline, because the request waits for all three.
       const until = performance.now() + STATEMENT_MS
       await takeTurn(until)
-      let session: Session | undefined
       try {
-        let isFirst = true
-        session = await pool.reserve(until)
-        try {
-          for await (const batch of batchesOf(session.connection, text, parameters, until)) {
-            isFirst = false
-            yield batch
-          }
-        } catch (error) {
-          if (!isFirst || !session.canRetry(error)) throw error
-          // The connection has not answered completely yet. Behind a pooler nothing may be sent on it now.
-          session.close('list')
-          session = undefined
-          session = await pool.reserve(until)
-          yield* batchesOf(session.connection, text, parameters, until)
-        }
-        pool.release(session)
-        session = undefined
+        yield* read(text, parameters, until)
       } catch (error) {
         if (error instanceof DatabaseUnavailable || !isOutage(error)) throw error
         throw new DatabaseUnavailable('connection', { cause: error })
       } finally {
         endTurn()
-        // If the cursor failed or ended early, the rest of the result must not reach the connection's next statement.
-        void session?.connection.cancel()
-        session?.close('list')
       }
     }
   }

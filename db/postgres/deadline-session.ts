@@ -72,6 +72,11 @@ export interface Sending {
   isolated?: boolean
   /** The transaction or single write that it belongs to. */
   batch?: Cancellable
+  /**
+   * True for `begin` and `commit`. If one fails, the connection is closed, because the statements behind it may run outside
+   * of their transaction, or in a failed one. A retry of `commit` would succeed without a transaction.
+   */
+  isBoundary?: boolean
   /** True if it only reads the server's clock. It is never cancelled: a late cancel request could hit the next statement. */
   isClock?: boolean
 }
@@ -206,7 +211,7 @@ export class Session {
     const isAlone = this.#pending.size === 0
     const query = this.connection.query(statement.text, statement.parameters)
     return new Promise((resolve, reject) => {
-      const { until, costMs, pace, isWrite, isolated = false, batch, isClock = false } = sending
+      const { until, costMs, pace, isWrite, isolated = false, batch, isBoundary, isClock = false } = sending
       const pending: Pending = {
         until,
         costMs,
@@ -247,27 +252,22 @@ export class Session {
           else resolve(rows)
         },
         (error) => {
-          if (isDriverFailure(error)) {
-            reject(error)
+          const reason = isOutage(error) ? new DatabaseUnavailable('connection', { cause: error }) : error
+          if (isBoundary || isDriverFailure(error)) {
+            reject(reason)
             return this.close('lost')
           }
-          const isRetried = this.#canSendAgain(pending) && this.canRetry(error)
+          const isWanted = pending.reject !== undefined && pending.cancelledAt === undefined
+          const isRetried = isWanted && !batch?.isTransaction && !this.isEnding && this.canRetry(error)
           // Before `answered`, which may give the connection to a statement that needs it alone.
           const retry = isRetried ? this.send(statement, now, sending) : undefined
           answered(false)
           if (retry !== undefined) return resolve(retry)
           if (isReadOnly(error)) this.events.onReadOnly()
-          reject(isOutage(error) ? new DatabaseUnavailable('connection', { cause: error }) : error)
+          reject(reason)
         }
       )
     })
-  }
-
-  /** True if a statement that failed can be sent again on this connection. */
-  #canSendAgain({ batch, cancelledAt }: Pending): boolean {
-    // The end of the failed statement's answer may still be missing.
-    if (this.isEnding || !this.connection.canPipeline) return false
-    return !batch?.isTransaction && cancelledAt === undefined
   }
 
   /** True if a statement was not executed, for a reason outside of itself. It must not belong to a transaction. */

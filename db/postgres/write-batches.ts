@@ -217,14 +217,14 @@ export class WriteBatcher {
     const isMeasured = isProbe || this.#write.startsMeasuring(now)
     const readings: Promise<number | undefined>[] = []
     const readClock = () => isMeasured && readings.push(session.clock(now, until))
-    const begin = session.send(BEGIN, now, { until, costMs: 0, isWrite: true })
+    const begin = session.send(BEGIN, now, { until, costMs: 0, isWrite: true, isBoundary: true })
     readClock()
     readClock()
     const one = { costMs: this.#write.ms, pace: this.#write, isWrite: true, batch }
     const answers = writes.map(({ statement, until }) => session.send(statement, now, { ...one, until }))
     readClock()
-    const costMs = this.#commit.ms
-    const commit = session.send(COMMIT, now, { until, costMs, pace: this.#commit, isWrite: true })
+    const end = { costMs: this.#commit.ms, pace: this.#commit, isWrite: true, isBoundary: true }
+    const commit = session.send(COMMIT, now, { ...end, until })
     readClock()
     const [[began, ended], results] = await Promise.all([
       Promise.allSettled([begin, commit]),

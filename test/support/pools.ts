@@ -43,12 +43,23 @@ export async function timeOut(t: Test, pool: Pool): Promise<void> {
   await until(() => pool.sent === 0)
 }
 
-/** Cancels the running statement with this text, like a late cancel request for the one before it. */
-export async function cancelRunning(t: Test, url: string, text: string): Promise<void> {
+/**
+ * Makes a statement that hangs the first time, and returns 7 in its column n the next times. The returned function cancels
+ * it while it hangs, like a late cancel request for the statement before it.
+ */
+export async function hangingStatement(t: Test, url: string) {
   const observer = sqlClient(t, url)
-  await until(async () => {
-    const cancelled = await observer`
-      select pg_cancel_backend(pid) from pg_stat_activity where query = ${text} and state = 'active'`
-    return cancelled.length > 0
-  })
+  await observer`create sequence runs`
+  // Behind six rows.
+  const text = `
+    select n from generate_series(1, 7) n
+    where n < 7 or pg_sleep(600 * (nextval('runs') = 1)::int) is not null and n >= $1::int`
+  const cancel = () =>
+    until(async () => {
+      const cancelled = await observer`
+        select pg_cancel_backend(pid) from pg_stat_activity
+        where datname = current_database() and wait_event = 'PgSleep'`
+      return cancelled.length > 0
+    })
+  return { text, parameters: [1], cancel }
 }

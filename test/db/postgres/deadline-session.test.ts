@@ -2,7 +2,7 @@ import { DatabaseUnavailable } from '../../../db/errors.js'
 import { type Sending, Session, STATEMENT_MS } from '../../../db/postgres/deadline-session.js'
 import { Delays } from '../../../db/postgres/durations.js'
 import { emptyDatabase } from '../../support/databases.js'
-import { cancelRunning, NEVER_ENDS, opener, openPool, timeOut, unmeasured } from '../../support/pools.js'
+import { hangingStatement, NEVER_ENDS, opener, openPool, timeOut, unmeasured } from '../../support/pools.js'
 import { until } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
 import { startProxy } from '../../support/tcp-proxy.js'
@@ -19,14 +19,15 @@ const EVENTS = {
   onReadOnly: ignore
 }
 const SENDING: Sending = { until: Number.POSITIVE_INFINITY, costMs: 0, isWrite: false }
-const SLOW = { text: 'select pg_sleep(1), 7 as n', parameters: [] }
 
-async function openSession(t: Test, { database = '', canPipeline = true } = {}) {
-  const url = database || (await emptyDatabase(t))
-  const session = new Session({ ...(await opener(url)()), canPipeline }, EVENTS, new Delays())
+async function openSession(t: Test, database?: string) {
+  const url = database ?? (await emptyDatabase(t))
+  const session = new Session(await opener(url)(), EVENTS, new Delays())
   t.teardown(() => session.close('closing'))
   return { session, url }
 }
+
+const FAILS = { text: 'select 1 / 0', parameters: [] }
 
 /** The server sends this message for cursors only. Otherwise the driver throws an error. */
 const PORTAL_SUSPENDED = Buffer.from('s\0\0\0\x04')
@@ -49,48 +50,46 @@ t.test('a statement fails at its deadline and not before, and is then cancelled'
   t.ok(session.isOpen, 'and the connection can be used again')
 })
 
-for (const canPipeline of [true, false]) {
-  const then = canPipeline ? 'is retried' : 'fails if nothing may be sent before the end of its answer'
-  t.test(`a statement that is hit by a late cancel request ${then}`, async (t) => {
-    const { session, url } = await openSession(t, { canPipeline })
-    // In the future, so that the time in which a late cancel request is expected does not end during this test.
-    const now = performance.now() + 600_000
-    const late = session.send(NEVER_ENDS, now, { ...SENDING, until: now })
-    session.tick(now)
-    await t.rejects(late, DatabaseUnavailable)
-    await until(() => session.pending === 0)
-    const next = session.send(SLOW, now, SENDING)
-    next.catch(() => {})
-    await cancelRunning(t, url, SLOW.text)
-    if (canPipeline) t.match(await next, [{ n: 7 }])
-    else await t.rejects(next, DatabaseUnavailable)
-  })
-}
+t.test('a statement that is hit by a late cancel request is retried', async (t) => {
+  const { session, url } = await openSession(t)
+  const statement = await hangingStatement(t, url)
+  // In the future, so that the time in which a late cancel request is expected does not end during this test.
+  const now = performance.now() + 600_000
+  const late = session.send(NEVER_ENDS, now, { ...SENDING, until: now })
+  session.tick(now)
+  await t.rejects(late, DatabaseUnavailable)
+  await until(() => session.pending === 0)
+  const next = session.send(statement, now, SENDING)
+  await statement.cancel()
+  t.equal((await next).length, 7)
+})
 
 t.test('a statement that an administrator cancels is not retried', async (t) => {
   const { session, url } = await openSession(t)
-  const answer = session.send(SLOW, performance.now(), SENDING)
+  const statement = await hangingStatement(t, url)
+  const answer = session.send(statement, performance.now(), SENDING)
   answer.catch(() => {})
-  await cancelRunning(t, url, SLOW.text)
+  await statement.cancel()
   await t.rejects(answer, DatabaseUnavailable)
 })
 
 t.test('a statement that is retried keeps its connection from a list', async (t) => {
   const url = await emptyDatabase(t)
   const pool = openPool(t, url, 1)
+  const statement = await hangingStatement(t, url)
   await timeOut(t, pool)
-  const next = pool.read(SLOW, unmeasured(), performance.now(), Number.POSITIVE_INFINITY)
+  const next = pool.read(statement, unmeasured(), performance.now(), Number.POSITIVE_INFINITY)
   const list = pool.reserve(Number.POSITIVE_INFINITY)
-  await cancelRunning(t, url, SLOW.text)
+  await statement.cancel()
   t.equal((await list).pending, 0)
-  t.match(await next, [{ n: 7 }])
+  t.equal((await next).length, 7)
 })
 
 t.test('a connection is closed if the driver fails on an answer', async (t) => {
   // Without TLS, so that the proxy can add a message.
   const proxy = await startProxy(t, await emptyDatabase(t, 'plain'))
-  const { session } = await openSession(t, { database: proxy.url })
-  const [running, queued] = [NEVER_ENDS, SLOW].map((statement) =>
+  const { session } = await openSession(t, proxy.url)
+  const [running, queued] = [NEVER_ENDS, NEVER_ENDS].map((statement) =>
     session.send(statement, performance.now(), SENDING)
   ) as [Promise<unknown>, Promise<unknown>]
   queued.catch(() => {})
@@ -98,6 +97,16 @@ t.test('a connection is closed if the driver fails on an answer', async (t) => {
   await t.rejects(running, TypeError)
   // On the same connection it might get another statement's answer.
   t.match(await stateOf(queued), /^DatabaseUnavailable/)
+  t.notOk(session.isOpen)
+})
+
+t.test('a connection is closed if its begin or commit fails', async (t) => {
+  const { session } = await openSession(t)
+  const boundary = session.send(FAILS, performance.now(), { ...SENDING, isBoundary: true })
+  const behind = session.send(NEVER_ENDS, performance.now(), SENDING)
+  behind.catch(() => {})
+  await t.rejects(boundary, { code: '22012' })
+  t.match(await stateOf(behind), /^DatabaseUnavailable/)
   t.notOk(session.isOpen)
 })
 
@@ -116,11 +125,9 @@ t.test('work that waits for a connection survives a failure of the driver', asyn
 
 t.test('a statement that PostgreSQL refuses does not close its connection', async (t) => {
   const { session } = await openSession(t)
-  const divide = (by: number) =>
-    session.send({ text: 'select 7 / $1::int as n', parameters: [by] }, performance.now(), SENDING)
-  await t.rejects(divide(0), { code: '22012' })
+  await t.rejects(session.send(FAILS, performance.now(), SENDING), { code: '22012' })
   t.ok(session.isOpen)
-  t.match(await divide(1), [{ n: 7 }])
+  t.equal((await session.send({ text: 'select 7', parameters: [] }, performance.now(), SENDING)).length, 1)
 })
 
 t.test("the server's clock gives the duration of a statement", async (t) => {

@@ -9,6 +9,7 @@ import { takeBatch, WriteBatcher } from '../../../db/postgres/write-batches.js'
 import { oneTask, taskRepository } from '../../../db/tasks.js'
 import { stopClock } from '../../support/clock.js'
 import { emptyDatabase, migratedDatabase, sqlClient } from '../../support/databases.js'
+import { openPool, timeOut } from '../../support/pools.js'
 import { startPostgres } from '../../support/postgres-server.js'
 import { until } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
@@ -96,6 +97,27 @@ t.test('each write of a batch gets its own answer', async (t) => {
   const rows = await observer`select user_id, title from tasks where user_id like 'user-%'`
   t.equal(rows.length, MANY)
   for (const { user_id, title } of rows) t.equal(user_id, user(title))
+})
+
+t.test('a commit that a late cancel request stops acknowledges nothing', async (t) => {
+  const url = await emptyDatabase(t)
+  const observer = sqlClient(t, url)
+  await observer.unsafe(`
+    create table notes (n int);
+    create function stop() returns trigger language plpgsql as
+      $$ begin raise exception using errcode = 'query_canceled'; end $$;
+    create constraint trigger stop after insert on notes
+      deferrable initially deferred for each row execute function stop()`)
+  const pool = openPool(t, url, 2)
+  await timeOut(t, pool)
+  const writes = new WriteBatcher(pool)
+  const insert = { text: 'insert into notes values ($1)', parameters: [7] }
+  // They share a transaction. A second commit would succeed, because the transaction has ended.
+  const shared = ['alice', 'bob'].map((user) =>
+    t.rejects(writes.run(insert, { user, task: undefined }, Number.POSITIVE_INFINITY), DatabaseUnavailable)
+  )
+  await Promise.all(shared)
+  t.strictSame([...(await observer`select n from notes`)], [])
 })
 
 t.test('with sharing off, each write has a transaction of its own', async (t) => {
