@@ -164,8 +164,8 @@ function prepare(): void {
 /**
  * Every server runs during the whole round, and is idle between its turns. All servers take their turn in a case
  * before the next case begins, so they are compared within seconds. Each round restarts them, because two starts of
- * one program differ in speed. It starts them in another order: the first of three equal servers took 1.02 times the CPU
- * of the last for each request of the mix (1.01 to 1.05, six starts).
+ * one program differ in speed. It also starts them in another order. Of three equal servers, the first took 1.02 times the
+ * CPU of the last for each request of the mix (1.01 to 1.05, six starts).
  */
 async function measureAll(plan: Plan, bench: Bench): Promise<Measurement[]> {
   const measurements: Measurement[] = []
