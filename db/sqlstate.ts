@@ -27,12 +27,8 @@ export function isOutage(error: unknown): boolean {
   return code !== '' && !POSTGRES_MISTAKE.test(code) && !DRIVER_MISTAKE.test(code)
 }
 
-/**
- * True if the driver itself has failed, for instance on an answer that it did not expect, or was called wrongly. From then
- * on, it may take answers for those of other statements.
- */
-export const isDriverFailure = (error: unknown) =>
-  !isOutage(error) && !POSTGRES_MISTAKE.test(causeCodeOf(error))
+/** True if PostgreSQL or a pooler sent the error. All other errors come from the driver or the network. */
+export const isServerError = (error: unknown) => Object(causeOf(error)).name === 'PostgresError'
 
 export const INSUFFICIENT_PRIVILEGE = '42501'
 

@@ -1,7 +1,7 @@
 import type { Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
 import type { ClosingReason } from '../observations.js'
-import { isDriverFailure, isOutage, isReadOnly, isStalePlan, isStopped } from '../sqlstate.js'
+import { isOutage, isReadOnly, isServerError, isStalePlan, isStopped } from '../sqlstate.js'
 import type { Delays, Pace } from './durations.js'
 import type { DatabaseAddress } from './url.js'
 
@@ -253,11 +253,12 @@ export class Session {
         },
         (error) => {
           const reason = isOutage(error) ? new DatabaseUnavailable('connection', { cause: error }) : error
-          if (isBoundary || isDriverFailure(error)) {
+          // If the driver has failed, it may take answers for those of other statements.
+          if (isBoundary || !isServerError(error)) {
             reject(reason)
             return this.close('lost')
           }
-          const isWanted = pending.reject !== undefined && pending.cancelledAt === undefined
+          const isWanted = pending.reject !== undefined && pending.cancelledAt === undefined && !isClock
           const isRetried = isWanted && !batch?.isTransaction && !this.isEnding && this.canRetry(error)
           // Before `answered`, which may give the connection to a statement that needs it alone.
           const retry = isRetried ? this.send(statement, now, sending) : undefined
@@ -333,10 +334,12 @@ export class Session {
     return true
   }
 
-  /** Must be called when PostgreSQL reports that the running commit did not wait for its synchronous standby. */
+  /**
+   * Must be called when PostgreSQL reports that a commit did not wait for its synchronous standby. Answers that arrived
+   * together are still pending, so it is not known which commit it was. All writes count as not confirmed.
+   */
   markStandbyUnconfirmed(): void {
-    const [head] = this.#pending
-    if (head !== undefined) head.standbyUnconfirmed = true
+    for (const pending of this.#pending) pending.standbyUnconfirmed ||= pending.isWrite
   }
 
   /** Reserves the connection for one caller. */

@@ -225,7 +225,10 @@ export class WriteBatcher {
     readClock()
     const end = { costMs: this.#commit.ms, pace: this.#commit, isWrite: true, isBoundary: true }
     const commit = session.send(COMMIT, now, { ...end, until })
-    readClock()
+    const { canPipeline } = session.connection
+    // Behind a pooler, nothing may be sent behind the commit.
+    const commitMs = canPipeline ? undefined : timeBetween(readings.at(-1), commit)
+    if (canPipeline) readClock()
     const [[began, ended], results] = await Promise.all([
       Promise.allSettled([begin, commit]),
       Promise.allSettled(answers)
@@ -234,24 +237,39 @@ export class WriteBatcher {
     const failedIndex = results.findIndex(({ status }) => status === 'rejected')
     const { reason } = (results[failedIndex] ?? {}) as { reason?: unknown }
     if (began.status === 'rejected') return { kind: 'unknown', reason: began.reason }
-    if (ended.status === 'rejected') return { kind: 'unknown', reason: reason ?? ended.reason }
+    if (ended.status === 'rejected') {
+      // PostgreSQL cannot fail for such a reason when the commit is done.
+      if (isStopped(ended.reason))
+        return { kind: 'rolled back', failedIndex: undefined, reason: ended.reason }
+      return { kind: 'unknown', reason: reason ?? ended.reason }
+    }
     if (ended.value.command === 'COMMIT') {
       // A cancelled commit stops waiting for its standby.
       if (batch.isCancelled) return { kind: 'unknown', reason: new DatabaseUnavailable('standby') }
-      void laps(readings).then(([writesMs, commitMs] = []) => {
-        if (writesMs === undefined || commitMs === undefined) return
+      void laps(readings).then(async ([writesMs, commitByClock] = []) => {
+        if (writesMs === undefined) return
         this.#write.measured(writesMs / writes.length)
-        this.#commit.measured(commitMs)
+        this.#commit.measured(commitByClock ?? Number(await commitMs))
       })
       return { kind: 'committed', answers: results }
     }
-    if (isStopped(reason) || isStalePlan(reason))
+    // Without a failed write, or if the first one could not run, a reading of the clock was the cause.
+    if (failedIndex === -1 || isUnfinished(reason) || isStopped(reason) || isStalePlan(reason))
       return { kind: 'rolled back', failedIndex: undefined, reason }
+    if (reason instanceof DatabaseUnavailable) return { kind: 'unknown', reason }
     // The first failure must be the cause: statements after it fail because of it.
-    if (failedIndex === -1 || reason instanceof DatabaseUnavailable || isUnfinished(reason))
-      return { kind: 'unknown', reason }
     return { kind: 'rolled back', failedIndex, reason }
   }
+}
+
+/** Resolves with the time between the answers, in milliseconds, or with NaN if the second one is an error. */
+async function timeBetween(first: Promise<unknown> | undefined, second: Promise<unknown>): Promise<number> {
+  await first
+  const answeredAt = performance.now()
+  return second.then(
+    () => performance.now() - answeredAt,
+    () => Number.NaN
+  )
 }
 
 /** The error of a write whose transaction may or may not be committed. */

@@ -22,6 +22,8 @@ export interface TcpProxy {
   answer(bytes: Buffer): void
   /** Closes every open connection. */
   cut(): void
+  /** Closes every open connection with a TCP reset. */
+  reset(): void
   /** Stops forwarding on open connections, in both directions, without closing them. */
   freeze(): void
   thaw(): void
@@ -134,6 +136,9 @@ export async function startProxy(t: Pick<Test, 'teardown'>, target: string): Pro
     },
     cut() {
       for (const { client } of pairs) client.destroy()
+    },
+    reset() {
+      for (const { client } of pairs) client.resetAndDestroy()
     },
     freeze() {
       for (const { client, remote, lines } of pairs) {

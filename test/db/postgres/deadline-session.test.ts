@@ -1,7 +1,7 @@
 import { DatabaseUnavailable } from '../../../db/errors.js'
 import { type Sending, Session, STATEMENT_MS } from '../../../db/postgres/deadline-session.js'
 import { Delays } from '../../../db/postgres/durations.js'
-import { emptyDatabase } from '../../support/databases.js'
+import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { hangingStatement, NEVER_ENDS, opener, openPool, timeOut, unmeasured } from '../../support/pools.js'
 import { until } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
@@ -100,6 +100,35 @@ t.test('a connection is closed if the driver fails on an answer', async (t) => {
   t.notOk(session.isOpen)
 })
 
+t.test('if a commit was not confirmed by the standby, no write before or behind it is', async (t) => {
+  const { session } = await openSession(t)
+  const send = (isWrite: boolean) =>
+    session.send({ text: 'select 7 as n', parameters: [] }, performance.now(), { ...SENDING, isWrite })
+  const [write, read, other] = [send(true), send(false), send(true)]
+  session.markStandbyUnconfirmed()
+  t.match(await write.catch((error) => error), { reason: 'standby' })
+  t.match(await read, [{ n: 7 }])
+  t.match(await other.catch((error) => error), { reason: 'standby' })
+})
+
+t.test('a reading of the clock is not repeated', async (t) => {
+  const url = await emptyDatabase(t)
+  const { text, cancel } = await hangingStatement(t, url)
+  await sqlClient(t, url).unsafe(`
+    create schema slow;
+    create function slow.clock_timestamp() returns timestamptz language sql as
+      $$ select max(now()) from (${text.replace('$1', '1')}) rows $$`)
+  const { session } = await openSession(t, `${url}&options=-c%20search_path%3Dslow,public,pg_catalog`)
+  const now = performance.now() + 600_000
+  const late = session.send(NEVER_ENDS, now, { ...SENDING, until: now })
+  session.tick(now)
+  await t.rejects(late, DatabaseUnavailable)
+  await until(() => session.pending === 0)
+  const reading = session.clock(now, Number.POSITIVE_INFINITY)
+  await cancel()
+  t.equal(await reading, undefined)
+})
+
 t.test('a connection is closed if its begin or commit fails', async (t) => {
   const { session } = await openSession(t)
   const boundary = session.send(FAILS, performance.now(), { ...SENDING, isBoundary: true })
@@ -110,18 +139,21 @@ t.test('a connection is closed if its begin or commit fails', async (t) => {
   t.notOk(session.isOpen)
 })
 
-t.test('work that waits for a connection survives a failure of the driver', async (t) => {
-  const proxy = await startProxy(t, await emptyDatabase(t, 'plain'))
-  const pool = openPool(t, proxy.url, 1)
-  const running = pool.read(NEVER_ENDS, unmeasured(), performance.now(), Number.POSITIVE_INFINITY)
-  running.catch(() => {})
-  await until(() => pool.sent === 1)
-  const list = pool.reserve(Number.POSITIVE_INFINITY)
-  proxy.answer(PORTAL_SUSPENDED)
-  await t.rejects(running, TypeError)
-  const { connection } = await list
-  t.match(await connection.query('select 7 as n', []), [{ n: 7 }])
-})
+for (const failure of ['driver', 'network'] as const) {
+  t.test(`work that waits for a connection survives a failure of the ${failure}`, async (t) => {
+    const proxy = await startProxy(t, await emptyDatabase(t, 'plain'))
+    const pool = openPool(t, proxy.url, 1)
+    const running = pool.read(NEVER_ENDS, unmeasured(), performance.now(), Number.POSITIVE_INFINITY)
+    running.catch(() => {})
+    await until(() => pool.sent === 1)
+    const waiting = pool.reserve(Number.POSITIVE_INFINITY)
+    if (failure === 'driver') proxy.answer(PORTAL_SUSPENDED)
+    else proxy.reset()
+    await t.rejects(running)
+    const { connection } = await waiting
+    t.match(await connection.query('select 7 as n', []), [{ n: 7 }])
+  })
+}
 
 t.test('a statement that PostgreSQL refuses does not close its connection', async (t) => {
   const { session } = await openSession(t)

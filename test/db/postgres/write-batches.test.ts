@@ -2,14 +2,14 @@ import { DatabaseUnavailable } from '../../../db/errors.js'
 import { openDatabase } from '../../../db/index.js'
 import { migrate } from '../../../db/migrate.js'
 import { STATEMENT_MS } from '../../../db/postgres/deadline-session.js'
-import { openClient } from '../../../db/postgres/driver.js'
+import { type Client, type ConnectionEvents, openClient } from '../../../db/postgres/driver.js'
 import { Pool } from '../../../db/postgres/pool.js'
 import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
 import { takeBatch, WriteBatcher } from '../../../db/postgres/write-batches.js'
 import { oneTask, taskRepository } from '../../../db/tasks.js'
 import { stopClock } from '../../support/clock.js'
 import { emptyDatabase, migratedDatabase, sqlClient } from '../../support/databases.js'
-import { openPool, timeOut } from '../../support/pools.js'
+import { opener, openPool, timeOut } from '../../support/pools.js'
 import { startPostgres } from '../../support/postgres-server.js'
 import { until } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
@@ -17,6 +17,8 @@ import { startProxy } from '../../support/tcp-proxy.js'
 
 const USER = 'alice'
 const MANY = 100
+/** No deadline. */
+const DISTANT = Number.POSITIVE_INFINITY
 
 async function open(t: Test, sharedTransactions = true) {
   // Other tests of the database use TLS.
@@ -114,10 +116,68 @@ t.test('a commit that a late cancel request stops acknowledges nothing', async (
   const insert = { text: 'insert into notes values ($1)', parameters: [7] }
   // They share a transaction. A second commit would succeed, because the transaction has ended.
   const shared = ['alice', 'bob'].map((user) =>
-    t.rejects(writes.run(insert, { user, task: undefined }, Number.POSITIVE_INFINITY), DatabaseUnavailable)
+    t.rejects(writes.run(insert, { user, task: undefined }, DISTANT), DatabaseUnavailable)
   )
   await Promise.all(shared)
   t.strictSame([...(await observer`select n from notes`)], [])
+})
+
+/** Fails the first time, as if another session had stopped it. */
+const STOPS_ONCE = `
+  create sequence runs;
+  create function stop_once() returns void language plpgsql as $$ begin
+    if nextval('runs') = 1 then raise exception using errcode = 'serialization_failure'; end if;
+  end $$;`
+const STOPPED = {
+  commit: `
+    create function stop() returns trigger language plpgsql as $$ begin perform stop_once(); return null; end $$;
+    create constraint trigger stop after insert on notes
+      deferrable initially deferred for each row execute function stop()`,
+  'reading of the clock': `
+    create schema other;
+    create function other.clock_timestamp() returns timestamptz language plpgsql as
+      $$ begin perform public.stop_once(); return now(); end $$`
+}
+
+for (const [name, definition] of Object.entries(STOPPED)) {
+  t.test(`if PostgreSQL stops the ${name} of a shared transaction, each write is tried alone`, async (t) => {
+    const url = await emptyDatabase(t)
+    const observer = sqlClient(t, url)
+    await observer.unsafe(`create table notes (n int); ${STOPS_ONCE} ${definition}`)
+    const pool = openPool(t, `${url}&options=-c%20search_path%3Dother,public,pg_catalog`, 2)
+    const writes = new WriteBatcher(pool)
+    const run = (user: string, n: number) =>
+      writes.run(
+        { text: 'insert into notes values ($1)', parameters: [n] },
+        { user, task: undefined },
+        DISTANT
+      )
+    await Promise.all([run('alice', 1), run('bob', 2)])
+    const [row] =
+      await observer`select array_agg(n order by n) as notes, nextval('runs') > 2 as stopped from notes`
+    t.strictSame({ ...row }, { notes: [1, 2], stopped: true })
+  })
+}
+
+t.test('behind a pooler, nothing is sent behind a commit', async (t) => {
+  const url = await emptyDatabase(t)
+  await sqlClient(t, url)`create table notes (n int)`
+  const sent: string[] = []
+  const open = async (events: ConnectionEvents): Promise<Client> => {
+    const client = await opener(url)(events)
+    const query: Client['query'] = (text, parameters) => {
+      sent.push(/^\w+( extract)?/.exec(text)?.[0] as string)
+      return client.query(text, parameters)
+    }
+    return { ...client, canPipeline: false, query }
+  }
+  const pool = new Pool(open, 2)
+  t.teardown(() => pool.end(100))
+  const writes = new WriteBatcher(pool)
+  const insert = { text: 'insert into notes values ($1)', parameters: [7] }
+  await Promise.all(['alice', 'bob'].map((user) => writes.run(insert, { user, task: undefined }, DISTANT)))
+  const clock = 'select extract'
+  t.strictSame(sent, ['begin', clock, clock, 'insert', 'insert', clock, 'commit'])
 })
 
 t.test('with sharing off, each write has a transaction of its own', async (t) => {
