@@ -211,7 +211,7 @@ export class Session {
     const isAlone = this.#pending.size === 0
     const query = this.connection.query(statement.text, statement.parameters)
     return new Promise((resolve, reject) => {
-      const { until, costMs, pace, isWrite, isolated = false, batch, isBoundary, isClock = false } = sending
+      const { until, costMs, pace, isWrite, isolated = false, batch, isClock = false } = sending
       const pending: Pending = {
         until,
         costMs,
@@ -254,7 +254,7 @@ export class Session {
         (error) => {
           const reason = isOutage(error) ? new DatabaseUnavailable('connection', { cause: error }) : error
           // If the driver has failed, it may take answers for those of other statements.
-          if (isBoundary || !isServerError(error)) {
+          if (sending.isBoundary || !isServerError(error)) {
             reject(reason)
             return this.close('lost')
           }
