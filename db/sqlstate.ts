@@ -52,6 +52,9 @@ const UNFINISHED = '25P02'
 /** True if PostgreSQL stopped a statement because of another one. A retry may succeed. */
 export const isStopped = (error: unknown) => STOPPED.test(causeCodeOf(error))
 
+/** True if PostgreSQL rolled a transaction back because of a concurrent one. */
+export const isConflict = (error: unknown) => /^40(001|P01)$/.test(causeCodeOf(error))
+
 /** True if a statement was not executed because an earlier one in its transaction failed. */
 export const isUnfinished = (error: unknown) => causeCodeOf(error) === UNFINISHED
 

@@ -133,6 +133,7 @@ export class Session {
   #idleSince = performance.now()
   #retired: { at: number; reason: ClosingReason } | undefined
   #isClosed = false
+  #isFinishing = false
   #isReserved = false
 
   /** @param delays of all connections to this database */
@@ -166,7 +167,7 @@ export class Session {
   }
 
   get isEnding(): boolean {
-    return this.#isClosed || this.#retired !== undefined
+    return this.#isClosed || this.#isFinishing || this.#retired !== undefined
   }
 
   /** The expected time, in milliseconds, until all statements are answered. */
@@ -373,6 +374,8 @@ export class Session {
   /** @param milliseconds time that pending statements have to finish */
   async end(milliseconds: number): Promise<void> {
     if (this.#isClosed) return
+    // The driver would refuse further statements, and the connection would be closed before the others have finished.
+    this.#isFinishing = true
     await this.connection.end(milliseconds)
     this.close('closing')
   }

@@ -14,7 +14,8 @@ const OUTLIER_WINDOW = 64
  * The recent duration of a statement in milliseconds: the median, plus the mean of outliers.
  *
  * It is measured with the server's clock, which is sometimes read before and after a statement. The clock of this process
- * is not precise enough: while the process is busy, answers wait in the socket.
+ * is not precise enough: while the process is busy, answers wait in the socket. Only for commits through a pooler there is no
+ * other.
  */
 export class Pace {
   #measured: number[] = []
@@ -34,7 +35,7 @@ export class Pace {
     return true
   }
 
-  /** Adds a duration by the server's clock. */
+  /** Adds a measured duration. */
   measured(ms: number): void {
     const isSteady = Math.abs(ms - this.#median) <= Math.max(STEADY_MS, this.#median / 2)
     this.#intervalMs = isSteady ? Math.min(2 * this.#intervalMs, MAX_INTERVAL_MS) : MIN_INTERVAL_MS

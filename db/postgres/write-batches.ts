@@ -1,6 +1,6 @@
 import type { LockTarget, Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
-import { isStalePlan, isStopped, isUnfinished } from '../sqlstate.js'
+import { isConflict, isStalePlan, isStopped, isUnfinished } from '../sqlstate.js'
 import { batchSize, MIN_COMMIT_MS, maxBatches } from './batch-size.js'
 import { type Cancellable, laps, type Session } from './deadline-session.js'
 import { Pace } from './durations.js'
@@ -238,9 +238,9 @@ export class WriteBatcher {
     const { reason } = (results[failedIndex] ?? {}) as { reason?: unknown }
     if (began.status === 'rejected') return { kind: 'unknown', reason: began.reason }
     if (ended.status === 'rejected') {
-      // PostgreSQL cannot fail for such a reason when the commit is done.
-      if (isStopped(ended.reason))
+      if (isConflict(ended.reason))
         return { kind: 'rolled back', failedIndex: undefined, reason: ended.reason }
+      // A commit that was cancelled may be done: PostgreSQL fails after it, while it logs the duration.
       return { kind: 'unknown', reason: reason ?? ended.reason }
     }
     if (ended.value.command === 'COMMIT') {
@@ -249,10 +249,13 @@ export class WriteBatcher {
       void laps(readings).then(async ([writesMs, commitByClock] = []) => {
         if (writesMs === undefined) return
         this.#write.measured(writesMs / writes.length)
-        this.#commit.measured(commitByClock ?? Number(await commitMs))
+        const ms = commitByClock ?? Number(await commitMs)
+        // If this process was busy, it read both answers at the same time.
+        if (canPipeline || ms >= MIN_COMMIT_MS) this.#commit.measured(ms)
       })
       return { kind: 'committed', answers: results }
     }
+    if (ended.value.command !== 'ROLLBACK') return { kind: 'unknown', reason }
     // Without a failed write, or if the first one could not run, a reading of the clock was the cause.
     if (failedIndex === -1 || isUnfinished(reason) || isStopped(reason) || isStalePlan(reason))
       return { kind: 'rolled back', failedIndex: undefined, reason }

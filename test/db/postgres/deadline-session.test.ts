@@ -155,6 +155,18 @@ for (const failure of ['driver', 'network'] as const) {
   })
 }
 
+t.test('while a pool ends, running statements finish and new ones are refused', async (t) => {
+  const pool = openPool(t, await emptyDatabase(t), 1)
+  const read = (text: string) =>
+    pool.read({ text, parameters: [] }, unmeasured(), performance.now(), Number.POSITIVE_INFINITY)
+  const running = read('select pg_sleep(0.5), 7 as n')
+  await until(() => pool.sent === 1)
+  const ended = pool.end(PATIENCE_MS)
+  await t.rejects(read('select 1'), DatabaseUnavailable)
+  t.match(await running, [{ n: 7 }])
+  await ended
+})
+
 t.test('a statement that PostgreSQL refuses does not close its connection', async (t) => {
   const { session } = await openSession(t)
   await t.rejects(session.send(FAILS, performance.now(), SENDING), { code: '22012' })

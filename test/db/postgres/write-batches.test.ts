@@ -101,32 +101,11 @@ t.test('each write of a batch gets its own answer', async (t) => {
   for (const { user_id, title } of rows) t.equal(user_id, user(title))
 })
 
-t.test('a commit that a late cancel request stops acknowledges nothing', async (t) => {
-  const url = await emptyDatabase(t)
-  const observer = sqlClient(t, url)
-  await observer.unsafe(`
-    create table notes (n int);
-    create function stop() returns trigger language plpgsql as
-      $$ begin raise exception using errcode = 'query_canceled'; end $$;
-    create constraint trigger stop after insert on notes
-      deferrable initially deferred for each row execute function stop()`)
-  const pool = openPool(t, url, 2)
-  await timeOut(t, pool)
-  const writes = new WriteBatcher(pool)
-  const insert = { text: 'insert into notes values ($1)', parameters: [7] }
-  // They share a transaction. A second commit would succeed, because the transaction has ended.
-  const shared = ['alice', 'bob'].map((user) =>
-    t.rejects(writes.run(insert, { user, task: undefined }, DISTANT), DatabaseUnavailable)
-  )
-  await Promise.all(shared)
-  t.strictSame([...(await observer`select n from notes`)], [])
-})
-
-/** Fails the first time, as if another session had stopped it. */
-const STOPS_ONCE = `
+/** A function that fails the first time with this error, as if another session had stopped it. */
+const stopOnce = (error: string) => `
   create sequence runs;
   create function stop_once() returns void language plpgsql as $$ begin
-    if nextval('runs') = 1 then raise exception using errcode = 'serialization_failure'; end if;
+    if nextval('runs') = 1 then raise exception using errcode = '${error}'; end if;
   end $$;`
 const STOPPED = {
   commit: `
@@ -139,11 +118,28 @@ const STOPPED = {
       $$ begin perform public.stop_once(); return now(); end $$`
 }
 
+t.test('a commit that a late cancel request stops acknowledges nothing', async (t) => {
+  const url = await emptyDatabase(t)
+  const observer = sqlClient(t, url)
+  await observer.unsafe(`create table notes (n int); ${stopOnce('query_canceled')} ${STOPPED.commit}`)
+  const pool = openPool(t, url, 2)
+  await timeOut(t, pool)
+  const writes = new WriteBatcher(pool)
+  const insert = { text: 'insert into notes values ($1)', parameters: [7] }
+  // They share a transaction. A second commit would succeed, because the transaction has ended. A second insert might be
+  // one too many: PostgreSQL can stop after the commit.
+  const shared = ['alice', 'bob'].map((user) =>
+    t.rejects(writes.run(insert, { user, task: undefined }, DISTANT), DatabaseUnavailable)
+  )
+  await Promise.all(shared)
+  t.strictSame([...(await observer`select n from notes`)], [])
+})
+
 for (const [name, definition] of Object.entries(STOPPED)) {
   t.test(`if PostgreSQL stops the ${name} of a shared transaction, each write is tried alone`, async (t) => {
     const url = await emptyDatabase(t)
     const observer = sqlClient(t, url)
-    await observer.unsafe(`create table notes (n int); ${STOPS_ONCE} ${definition}`)
+    await observer.unsafe(`create table notes (n int); ${stopOnce('serialization_failure')} ${definition}`)
     const pool = openPool(t, `${url}&options=-c%20search_path%3Dother,public,pg_catalog`, 2)
     const writes = new WriteBatcher(pool)
     const run = (user: string, n: number) =>
