@@ -33,16 +33,21 @@ export function stopOnSignal(
  * flight, and then closes every connection. `close()` alone would also wait for connections that have sent nothing or
  * half a request.
  *
- * A request is in flight until it has arrived completely and is answered.
+ * A request is in flight until it has arrived completely and its response has emitted 'close'.
  */
-function gracefulStop(app: FastifyInstance, graceMs: number): () => Promise<void> {
+export function gracefulStop(app: FastifyInstance, graceMs: number): () => Promise<void> {
   let inFlight = 0
+  let idle = () => {}
+  const answered = () => {
+    inFlight--
+    if (inFlight === 0) idle()
+  }
   app.server.on('request', (request, response) => {
     inFlight++
     const { socket } = request
     response.once('close', () => {
-      if (request.complete || socket.destroyed) inFlight--
-      else socket.once('close', () => inFlight--)
+      if (request.complete || socket.destroyed) answered()
+      else socket.once('close', answered)
     })
   })
   return async () => {
@@ -52,5 +57,11 @@ function gracefulStop(app: FastifyInstance, graceMs: number): () => Promise<void
     }, 20)
     await app.close()
     clearInterval(timer)
+    // Node's server is closed a moment before the last responses emit 'close', which ends their spans.
+    if (inFlight > 0) {
+      await new Promise<void>((resolve) => {
+        idle = resolve
+      })
+    }
   }
 }

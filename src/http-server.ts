@@ -3,6 +3,7 @@ import Fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify'
 import { refuseConnection } from './broken-request.js'
 import { lingerOnClose } from './lingering-close.js'
 import { decorateListen } from './listen.js'
+import { closeQueuedResponses } from './queued-responses.js'
 
 /** Time that a client has to send a request, in milliseconds. */
 const REQUEST_TIMEOUT_MS = 10_000
@@ -25,6 +26,7 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
     clientErrorHandler: refuseConnection
   })
 
+  closeQueuedResponses(app.server)
   // By default Node answers an unknown Expect with an empty 417, before any hook runs.
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   // This must come before decorateListen. That adds a preClose hook, which waits for open connections to end. Their

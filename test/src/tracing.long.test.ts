@@ -357,6 +357,42 @@ t.test('the span of a request ends if the client leaves', async (t) => {
   t.strictSame(others, [])
 })
 
+t.test('the spans of pipelined requests end if the client leaves', async (t) => {
+  const { collector, service, database } = await start(t)
+  const sql = sqlClient(t, database)
+  await sql`
+    insert into tasks (user_id, id, title, completed)
+    select ${USER}, gen_random_uuid(), repeat('a', 200), false from generate_series(1, 5000)`
+  const socket = connect(Number(new URL(service.api).port), '127.0.0.1')
+  const sent = [traceparent(), traceparent(), traceparent()]
+  const token = await sign({ sub: USER })
+  const holder = await sql.reserve()
+  await holder`begin`
+  await holder`lock table tasks in access exclusive mode`
+  // One write, so the service reads all of them at once.
+  socket.write(
+    sent
+      .map(
+        ({ header }) =>
+          `GET /api/${USER}/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\n` +
+          `traceparent: ${header.traceparent}\r\n\r\n`
+      )
+      .join('')
+  )
+  await until(async () => (await sql`select from pg_locks where not granted`).length > 0)
+  socket.destroy()
+  // The service has seen the end of that connection, which came first.
+  t.equal((await fetch(service.api)).status, 401)
+  await holder`rollback`
+  holder.release()
+  await service.stop()
+  for (const { trace } of sent) {
+    const { request: span, statements } = requestOf(t, collector, trace)
+    t.notOk(span.attributes['http.response.status_code'], 'no answer was sent')
+    t.ok(statements.every(({ parent }) => parent === span.id))
+  }
+})
+
 t.test('the span of a list that breaks off ends, and its statement is marked', async (t) => {
   const { collector, service, database } = await start(t)
   const sql = sqlClient(t, database)

@@ -1,0 +1,69 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { gracefulStop } from '../../src/graceful-stop.js'
+import { httpServer } from '../../src/http-server.js'
+import { portOf } from '../../src/ops.js'
+import t, { type Test } from '../support/tap.js'
+
+const GET = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
+
+/** Unlike `once`, this does not reject if the client resets the connection. */
+const closeOf = ({ raw }: FastifyRequest) => new Promise((resolve) => raw.socket.once('close', resolve))
+
+/** A server that answers nothing by itself, and a client that has pipelined so many requests. */
+async function startWith(t: Test, requests: number) {
+  const app = httpServer({})
+  const replies: FastifyReply[] = []
+  const closed: FastifyReply[] = []
+  app.get('/', (_request, reply) => {
+    replies.push(reply)
+    reply.raw.on('close', () => closed.push(reply))
+  })
+  const stop = gracefulStop(app, 60_000)
+  await app.listenOnAll({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const client = connect(portOf(app), '127.0.0.1')
+  client.on('error', () => {})
+  client.write(GET.repeat(requests))
+  while (replies.length < requests) await once(app.server, 'request')
+  return { app, replies, closed, stop, client }
+}
+
+t.test('a stop waits until a response that just broke off has emitted its close', async (t) => {
+  const { replies, closed, stop } = await startWith(t, 1)
+  replies[0]?.raw.destroy()
+  await stop()
+  t.strictSame(closed, replies)
+})
+
+t.test('if a client leaves, the responses queued behind another are closed too', async (t) => {
+  const { app, replies, closed, stop, client } = await startWith(t, 3)
+  const left = closeOf((replies[0] as FastifyReply).request)
+  client.destroy()
+  await left
+  t.strictSame(new Set(closed), new Set(replies))
+  t.equal(closed.length, replies.length)
+  t.ok(replies.every(({ raw }) => raw.destroyed))
+  // This connection is not idle for Node. A stop that counts a request would wait for the grace period.
+  const silent = connect(portOf(app), '127.0.0.1')
+  t.teardown(() => silent.destroy())
+  await once(app.server, 'connection')
+  await stop()
+})
+
+t.test('each response is closed once, also one that was queued before', async (t) => {
+  const { replies, closed, client } = await startWith(t, 4)
+  const [first, second] = replies as [FastifyReply, FastifyReply]
+  const left = closeOf(first.request)
+  const answered = once(second.raw, 'close')
+  client.resume()
+  second.send('2')
+  first.send('1')
+  await answered
+  // Now the third has the connection, and the fourth is queued.
+  client.destroy()
+  await left
+  t.strictSame(new Set(closed), new Set(replies))
+  t.equal(closed.length, replies.length)
+})
