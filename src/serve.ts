@@ -5,9 +5,9 @@ import { buildApp } from './app.js'
 import { type Config, loadConfig } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
 import { loadDotEnv } from './dot-env.js'
-import { stopOnSignal } from './graceful-stop.js'
 import { buildOps, portOf, urlOf } from './ops.js'
 import { disablePretenuring } from './pretenuring.js'
+import { stopOnSignal } from './stop-on-signal.js'
 import { issueToken } from './token.js'
 
 try {

@@ -26,8 +26,10 @@ export interface Connection {
    * @returns true if it waits for its standby
    */
   cancel(): Promise<boolean>
-  /** Ends the connection now. The database drops every statement that it has not read yet. */
+  /** Ends the connection now. */
   destroy(): void
+  /** Ends the connection now. The database executes none of the statements behind the running one. */
+  reset(): void
   /** Ends the connection when its statements have finished, or after `milliseconds`. */
   end(milliseconds: number): Promise<void>
 }
@@ -366,8 +368,10 @@ export class Session {
     this.#isClosed = true
     const error = new DatabaseUnavailable(reason === 'closing' ? 'closing' : 'connection')
     for (const { reject } of this.#pending) reject?.(error)
+    // PostgreSQL logs each reset of an idle connection.
+    if (this.#pending.size > 0) this.connection.reset()
+    else this.connection.destroy()
     this.#pending.clear()
-    this.connection.destroy()
     this.events.onClosed(this, reason)
   }
 

@@ -103,7 +103,7 @@ export async function openClient(
     })
   const destroy = () => {
     void sql.end({ timeout: 0 })
-    wire.reset()
+    wire.close()
   }
   try {
     if (sql.options.target_session_attrs) throw new Error('PGTARGETSESSIONATTRS must not be set')
@@ -141,6 +141,10 @@ export async function openClient(
         return false
       },
       destroy,
+      reset() {
+        wire.reset()
+        destroy()
+      },
       async end(milliseconds) {
         await sql.end({ timeout: milliseconds / 1000 })
         destroy()

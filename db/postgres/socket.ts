@@ -11,7 +11,11 @@ const REFUSED = 'N'.charCodeAt(0)
 /** A connected socket. With TLS there is a TCP socket below it. */
 export interface Wire {
   socket: Socket
-  /** Closes with a TCP reset, so that the server drops unread statements. After a normal close it would still run them. */
+  close(): void
+  /**
+   * Closes with a TCP reset. Then PostgreSQL cannot send the running statement's answer, and executes none of those behind
+   * it. After a normal close it would execute at least one more.
+   */
   reset(): void
 }
 
@@ -31,10 +35,14 @@ export async function connectSocket(
   const tcp = keepListening(connectTcp('path' in address ? address : { ...address, noDelay: true }))
   const wire: Wire = {
     socket: tcp,
-    reset() {
+    close() {
       wire.socket.destroy()
-      if (tcp.connecting || 'path' in address) tcp.destroy()
-      else tcp.resetAndDestroy()
+      tcp.destroy()
+    },
+    reset() {
+      // A Unix socket needs no reset: as soon as one end is closed, the other cannot send.
+      if (!('path' in address)) tcp.resetAndDestroy()
+      wire.close()
     }
   }
   const timer = setTimeout(() => {
@@ -56,7 +64,7 @@ export async function connectSocket(
     await eventOf(wire.socket, 'secureConnect')
     return wire
   } catch (error) {
-    wire.reset()
+    wire.close()
     throw error
   } finally {
     clearTimeout(timer)
@@ -83,7 +91,7 @@ export async function requestCancel(
   milliseconds: number
 ): Promise<void> {
   try {
-    const { socket, reset } = await connectSocket(target, address, milliseconds)
+    const { socket, close } = await connectSocket(target, address, milliseconds)
     const message = Buffer.alloc(16)
     message.writeInt32BE(16, 0)
     message.writeInt32BE(CANCEL_REQUEST_CODE, 4)
@@ -93,7 +101,7 @@ export async function requestCancel(
     // would crash (pgbouncer issue 801).
     socket.write(message)
     socket.resume()
-    setTimeout(reset, milliseconds).unref()
+    setTimeout(close, milliseconds).unref()
   } catch {
     // The session closes its connection if the cancel request has no effect.
   }

@@ -1,7 +1,7 @@
 import { DatabaseUnavailable } from '../../../db/errors.js'
 import { type Sending, Session, STATEMENT_MS } from '../../../db/postgres/deadline-session.js'
 import { Delays } from '../../../db/postgres/durations.js'
-import { emptyDatabase, sqlClient } from '../../support/databases.js'
+import { emptyDatabase, sqlClient, TRANSPORTS } from '../../support/databases.js'
 import { hangingStatement, NEVER_ENDS, opener, openPool, timeOut, unmeasured } from '../../support/pools.js'
 import { until } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
@@ -48,6 +48,45 @@ t.test('a statement fails at its deadline and not before, and is then cancelled'
   // Without a cancel request it would run for ten minutes.
   await until(() => session.pending === 0, PATIENCE_MS)
   t.ok(session.isOpen, 'and the connection can be used again')
+})
+
+for (const transport of TRANSPORTS) {
+  t.test(`a busy connection is closed with a reset, over ${transport}`, async (t) => {
+    const url = await emptyDatabase(t, transport)
+    const { session } = await openSession(t, url)
+    const sql = sqlClient(t, url)
+    await sql`create table executed (n int)`
+    const holder = await sql.reserve()
+    const send = (text: string, n: number) =>
+      session.send({ text, parameters: [n] }, performance.now(), SENDING)
+    const insert = (n: number) => send('insert into executed values ($1)', n)
+    const lock = (n: number) => send('select pg_advisory_lock($1)', n)
+    // Before it queues a statement, the driver must have prepared it.
+    await Promise.all([insert(0), lock(0)])
+    await holder`select pg_advisory_lock(1)`
+    const statements = [lock(1), insert(1), insert(2), insert(3)]
+    const failed = Promise.all(statements.map((statement) => t.rejects(statement, DatabaseUnavailable)))
+    await until(async () => (await sql`select from pg_locks where not granted`).length > 0)
+    session.close('unresponsive')
+    await failed
+    // Now PostgreSQL would go on with the next statement.
+    await holder`select pg_advisory_unlock(1)`
+    holder.release()
+    const others = () => sql`
+      select from pg_stat_activity
+      where datname = current_database() and application_name = 'tasks-api'`
+    await until(async () => (await others()).length === 0)
+    t.strictSame([...(await sql`select n from executed`)], [{ n: 0 }])
+  })
+}
+
+t.test('an idle connection is closed without a reset, which PostgreSQL would log', async (t) => {
+  const connection = await opener(await emptyDatabase(t))()
+  const reset = () => t.fail('reset')
+  const session = new Session({ ...connection, reset }, EVENTS, new Delays())
+  await session.send({ text: 'select 1', parameters: [] }, performance.now(), SENDING)
+  session.close('idle')
+  await t.rejects(async () => connection.query('select 1', []))
 })
 
 t.test('a statement that is hit by a late cancel request is retried', async (t) => {

@@ -1,0 +1,30 @@
+import closeWithGrace from 'close-with-grace'
+import type { FastifyInstance } from 'fastify'
+import { causeOf } from '../db/sqlstate.js'
+import type { Tracing } from '../plugins/tracing.js'
+import { gracefulStop } from './graceful-stop.js'
+
+/** Time after the grace period in which the rest of the stop must end, in milliseconds. Then the process exits anyway. */
+export const CLOSE_MS = 8_000
+
+/**
+ * A handler for one of these signals keeps the process alive: the failed instruction runs again after it, for ever.
+ * Therefore close-with-grace must skip them.
+ */
+const CRASHES = ['SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV'] as const
+
+/** Ends the process on SIGTERM, a like signal or an error that nothing caught. First `/ready` answers 503. */
+export function stopOnSignal(
+  api: FastifyInstance,
+  ops: FastifyInstance,
+  graceMs: number,
+  tracing: Tracing | undefined
+): void {
+  const stops = [gracefulStop(api, graceMs), gracefulStop(ops, graceMs)]
+  closeWithGrace({ delay: graceMs + CLOSE_MS, logger: false, skip: [...CRASHES] }, async ({ err }) => {
+    if (err) api.log.fatal({ err: causeOf(err) }, 'stopping after an error that nothing caught')
+    ops.drain()
+    for (const stop of stops) await stop()
+    await tracing?.stop()
+  })
+}
