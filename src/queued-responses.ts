@@ -2,11 +2,11 @@ import type { Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 
 /**
- * Emits 'close' for each queued response when its connection closes. A response is queued while earlier requests of its
- * connection are not answered: the client did not wait for their answers (pipelining).
+ * Ends each queued response when its connection closes. A response is queued while earlier requests of its connection are not
+ * answered: the client did not wait for their answers (pipelining).
  *
- * Node emits 'close' only for the response that it is sending. So whatever waits for the end of a queued one would wait for
- * ever, or keep a stream open.
+ * Node 24 does this by itself. Node 20 does it only for the response that it is sending. So whatever waits for the end of a
+ * queued one would wait for ever, and a stream would stay open.
  */
 export function closeQueuedResponses(server: Server): void {
   const queues = new WeakMap<Socket, Set<ServerResponse>>()
@@ -23,10 +23,15 @@ export function closeQueuedResponses(server: Server): void {
     queues.set(socket, queue)
     socket.once('close', () => {
       for (const response of queue) {
-        // If it has a socket by now, Node emits the event.
+        // If it has a socket by now, Node ends it.
         if (response.socket !== null) continue
         response.destroy()
-        response.emit('close')
+        // Node 24 emits the event in this tick. `_closed` also tells it to those who look later, for instance stream.pipeline.
+        process.nextTick(() => {
+          if (response.closed) return
+          Object.assign(response, { _closed: true })
+          response.emit('close')
+        })
       }
     })
     return queue

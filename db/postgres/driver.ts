@@ -146,7 +146,10 @@ export async function openClient(
         destroy()
       },
       async end(milliseconds) {
-        await sql.end({ timeout: milliseconds / 1000 })
+        // The driver's own timeout comes later, because it shuts the socket down. Then no reset is possible.
+        const timer = setTimeout(wire.reset, milliseconds)
+        await sql.end({ timeout: (milliseconds + 50) / 1000 })
+        clearTimeout(timer)
         destroy()
       }
     }

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
+import { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { gracefulStop } from '../../src/graceful-stop.js'
 import { httpServer } from '../../src/http-server.js'
@@ -42,9 +43,13 @@ t.test('if a client leaves, the responses queued behind another are closed too',
   const left = closeOf((replies[0] as FastifyReply).request)
   client.destroy()
   await left
+  await new Promise(setImmediate)
   t.strictSame(new Set(closed), new Set(replies))
   t.equal(closed.length, replies.length)
-  t.ok(replies.every(({ raw }) => raw.destroyed))
+  t.ok(replies.every(({ raw }) => raw.destroyed && raw.closed))
+  const late = new Readable({ read() {} })
+  replies[2]?.send(late)
+  await new Promise((resolve) => late.once('close', resolve))
   // This connection is not idle for Node. A stop that counts a request would wait for the grace period.
   const silent = connect(portOf(app), '127.0.0.1')
   t.teardown(() => silent.destroy())
@@ -64,6 +69,7 @@ t.test('each response is closed once, also one that was queued before', async (t
   // Now the third has the connection, and the fourth is queued.
   client.destroy()
   await left
+  await new Promise(setImmediate)
   t.strictSame(new Set(closed), new Set(replies))
   t.equal(closed.length, replies.length)
 })

@@ -50,9 +50,16 @@ t.test('a statement fails at its deadline and not before, and is then cancelled'
   t.ok(session.isOpen, 'and the connection can be used again')
 })
 
-for (const transport of TRANSPORTS) {
-  t.test(`a busy connection is closed with a reset, over ${transport}`, async (t) => {
+const WAYS: [how: string, end: (session: Session) => unknown][] = [
+  ['close', (session) => session.close('unresponsive')],
+  ['end', (session) => session.end(100)]
+]
+for (const [how, end, transport] of WAYS.flatMap((way) =>
+  TRANSPORTS.map((each) => [...way, each] as const)
+)) {
+  t.test(`\`${how}\` resets a busy connection, over ${transport}`, async (t) => {
     const url = await emptyDatabase(t, transport)
+    const sockets = () => process.getActiveResourcesInfo().filter((name) => name === 'TCPSocketWrap').length
     const { session } = await openSession(t, url)
     const sql = sqlClient(t, url)
     await sql`create table executed (n int)`
@@ -67,8 +74,10 @@ for (const transport of TRANSPORTS) {
     const statements = [lock(1), insert(1), insert(2), insert(3)]
     const failed = Promise.all(statements.map((statement) => t.rejects(statement, DatabaseUnavailable)))
     await until(async () => (await sql`select from pg_locks where not granted`).length > 0)
-    session.close('unresponsive')
+    const open = sockets()
+    await end(session)
     await failed
+    await until(() => sockets() < open)
     // Now PostgreSQL would go on with the next statement.
     await holder`select pg_advisory_unlock(1)`
     holder.release()

@@ -83,6 +83,21 @@ if (hasProgram(t, 'pgbouncer', 'pgbouncer')) {
       t.notMatch(pooler.log(), LOST_ANSWER)
     })
 
+    t.test('nothing is set on its server connections, which other programs may share', async (t) => {
+      await sql.unsafe(`
+        create function settings() returns trigger language plpgsql as $$ begin
+          new.title := current_setting('idle_in_transaction_session_timeout');
+          return new;
+        end $$;
+        create trigger settings before insert on tasks for each row execute function settings()`)
+      const titles = await everyone(
+        app,
+        async (client) => (await client('POST', '', { title: 'x' })).json?.title
+      )
+      await sql`drop trigger settings on tasks`
+      t.strictSame(new Set(titles), new Set(['0']))
+    })
+
     t.test('statements that PgBouncer reads in several parts are answered', async (t) => {
       const wrong = await everyone(app, async (client, user) => {
         const isWriter = USERS.indexOf(user) % 2 === 0

@@ -1,0 +1,38 @@
+import { openDatabase } from '../../../db/index.js'
+import { taskRepository } from '../../../db/tasks.js'
+import { migratedDatabase, sqlClient } from '../../support/databases.js'
+import t, { type Test } from '../../support/tap.js'
+
+/** Creates a task whose title a trigger replaces by the settings of the service's connection. */
+async function settingsOf(t: Test, url: string): Promise<string> {
+  const db = await openDatabase({ kind: 'postgres', url })
+  t.teardown(() => db.close())
+  return (await taskRepository(db).create('alice', { title: 'settings' })).title
+}
+
+t.test('PostgreSQL gives up a connection of the pool that it cannot reach', async (t) => {
+  const url = await migratedDatabase(t)
+  const sql = sqlClient(t, url)
+  await sql.unsafe(`
+    create function settings() returns trigger language plpgsql as $$ begin
+      new.title := concat_ws(' ', current_setting('idle_in_transaction_session_timeout'),
+        current_setting('tcp_keepalives_idle'), current_setting('tcp_keepalives_interval'),
+        current_setting('tcp_keepalives_count'));
+      return new;
+    end $$;
+    create trigger settings before insert on tasks for each row execute function settings()`)
+  t.equal(await settingsOf(t, url), '10s 60 10 3')
+
+  const strict = `${url}&options=${encodeURIComponent(
+    '-c idle_in_transaction_session_timeout=5s -c tcp_keepalives_idle=40 -c tcp_keepalives_count=4'
+  )}`
+  t.match(await settingsOf(t, strict), /^5s 40 \d+ 4$/, 'what is stricter already is kept')
+
+  // As on an engine without these settings.
+  await sql.unsafe(`
+    create function set_config(text, text, boolean) returns text language plpgsql as $$ begin
+      raise undefined_object;
+    end $$`)
+  const refusing = `${url}&options=${encodeURIComponent('-c search_path=public,pg_catalog')}`
+  t.match(await settingsOf(t, refusing), /^0 /)
+})
