@@ -10,23 +10,23 @@ async function settingsOf(t: Test, url: string): Promise<string> {
   return (await taskRepository(db).create('alice', { title: 'settings' })).title
 }
 
-t.test('PostgreSQL gives up a connection of the pool that it cannot reach', async (t) => {
+t.test('PostgreSQL closes a connection of the pool that it cannot reach', async (t) => {
   const url = await migratedDatabase(t)
   const sql = sqlClient(t, url)
   await sql.unsafe(`
     create function settings() returns trigger language plpgsql as $$ begin
       new.title := concat_ws(' ', current_setting('idle_in_transaction_session_timeout'),
         current_setting('tcp_keepalives_idle'), current_setting('tcp_keepalives_interval'),
-        current_setting('tcp_keepalives_count'));
+        current_setting('tcp_keepalives_count'), current_setting('tcp_user_timeout'));
       return new;
     end $$;
     create trigger settings before insert on tasks for each row execute function settings()`)
-  t.equal(await settingsOf(t, url), '10s 60 10 3')
+  t.equal(await settingsOf(t, url), '10s 60 10 3 90000')
 
   const strict = `${url}&options=${encodeURIComponent(
-    '-c idle_in_transaction_session_timeout=5s -c tcp_keepalives_idle=40 -c tcp_keepalives_count=4'
+    '-c idle_in_transaction_session_timeout=5s -c tcp_keepalives_idle=40 -c tcp_keepalives_count=4 -c tcp_user_timeout=80s'
   )}`
-  t.match(await settingsOf(t, strict), /^5s 40 \d+ 4$/, 'what is stricter already is kept')
+  t.match(await settingsOf(t, strict), /^5s 40 \d+ 4 80000$/, 'what is stricter already is kept')
 
   // As on an engine without these settings.
   await sql.unsafe(`
