@@ -1,21 +1,23 @@
 import type { Client } from './driver.js'
 
 /**
- * Each setting is kept if it is as strict already.
+ * Limits that are as strict already are kept.
  *
- * - A transaction is sent as a whole, so it is never idle for long. If the rest does not arrive, it must not keep its locks.
- * - A machine that acknowledges nothing for 90 seconds is gone. By default it takes two hours if nothing was sent to it
- *   (keepalive), and a quarter of an hour otherwise.
+ * - If the rest of a transaction does not arrive within 10 seconds, it must not keep its locks. The service sends it without
+ *   pauses.
+ * - A machine that takes or answers nothing for 90 seconds is gone. By default it takes two hours until the first probe
+ *   (keepalive), or a quarter of an hour if an answer was not acknowledged. On Linux `tcp_user_timeout` also replaces the
+ *   number of probes, so it is not set beside somebody else's keepalive.
  */
 const LIMITS = `
   select
-    case when current_setting('idle_in_transaction_session_timeout') = '0'
+    case when current_setting('idle_in_transaction_session_timeout')::interval not between '1 ms' and '10 s'
       then set_config('idle_in_transaction_session_timeout', '10s', false) end,
-    case when current_setting('tcp_keepalives_idle')::int > 60
+    case when current_setting('tcp_keepalives_idle')::int > 60 and current_setting('tcp_user_timeout') = '0'
       then set_config('tcp_keepalives_idle', '60', false)
         || set_config('tcp_keepalives_interval', '10', false)
-        || set_config('tcp_keepalives_count', '3', false) end,
-    case when current_setting('tcp_user_timeout') = '0' then set_config('tcp_user_timeout', '90s', false) end`
+        || set_config('tcp_keepalives_count', '3', false)
+        || set_config('tcp_user_timeout', '90s', false) end`
 
 /**
  * Lets PostgreSQL close a connection of the pool by itself if this process cannot be reached any more. Otherwise users could
