@@ -24,9 +24,12 @@ export function gracefulStop(app: FastifyInstance, graceMs: number): () => Promi
   })
   return async () => {
     const end = performance.now() + graceMs
-    const timer = setInterval(() => {
+    const closeIfDone = () => {
       if (inFlight === 0 || performance.now() > end) app.server.closeAllConnections()
-    }, 20)
+    }
+    // Node runs a timer that is due before it reads its sockets, and setImmediate after it. A request that has arrived must
+    // count.
+    const timer = setInterval(() => setImmediate(closeIfDone), 20)
     await app.close()
     clearInterval(timer)
     // Node's server is closed a moment before the last responses emit 'close', which ends their spans.

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { gracefulStop } from '../../src/graceful-stop.js'
 import { httpServer } from '../../src/http-server.js'
@@ -72,4 +73,19 @@ t.test('each response is closed once, also one that was queued before', async (t
   await new Promise(setImmediate)
   t.strictSame(new Set(closed), new Set(replies))
   t.equal(closed.length, replies.length)
+})
+
+t.test('a stop answers a request that has arrived but was not read yet', async (t) => {
+  const { app, replies, stop, client } = await startWith(t, 0)
+  const [served] = await once(app.server, 'connection')
+  client.write(GET)
+  const stopped = stop()
+  // Everything that is due after the longest turn of the event loop is now due before the request is read.
+  const end = performance.now() + 100
+  while (performance.now() < end);
+  await Promise.race([once(app.server, 'request'), once(served, 'close')])
+  t.equal(replies.length, 1)
+  replies[0]?.send('answer')
+  t.match(await text(client), /answer$/)
+  await stopped
 })
