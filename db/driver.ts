@@ -28,7 +28,12 @@ export interface Driver {
   /** The number of statements without an answer. */
   pending(): number
   figures(): DatabaseFigures
-  /** Checks the deadlines. It must be called every `TICK_MS`. */
+  /**
+   * Checks the deadlines. It must be called every `TICK_MS`.
+   *
+   * @param now the time when this call was due. If this process was paused, nothing is late at the first call after that: the
+   * answers may be there, but not read yet
+   */
   tick(now: number): void
   /** Returns the rows in batches, all from one snapshot. Ending the iteration ends the statement. */
   stream(text: string, parameters: unknown[]): AsyncIterable<unknown[]>

@@ -77,7 +77,11 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
       ? // PGlite is large, and a service on PostgreSQL does not load it.
         await (await import('./embedded/index.js')).openEmbedded(config.directory, config.mustExist)
       : openPostgres(config, variable, config.poolMax ?? DEFAULT_POOL_MAX, observed)
-  const clock = setInterval(() => driver.tick(performance.now()), TICK_MS)
+  let tickedAt = performance.now()
+  const clock = setInterval(() => {
+    driver.tick(tickedAt + TICK_MS)
+    tickedAt = performance.now()
+  }, TICK_MS)
 
   const isFull = () => driver.pending() >= MAX_PENDING
 

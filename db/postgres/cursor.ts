@@ -1,6 +1,6 @@
 import { DatabaseUnavailable } from '../errors.js'
 import { isOutage } from '../sqlstate.js'
-import { type Connection, STATEMENT_MS } from './deadline-session.js'
+import { type Connection, STATEMENT_MS, TICK_MS } from './deadline-session.js'
 import type { Pool } from './pool.js'
 
 const BATCH_ROWS = 200
@@ -21,14 +21,14 @@ export function openCursors(pool: Pool) {
     if (reading >= maxCursors) {
       await new Promise<void>((resolve, reject) => {
         const turn = () => {
-          clearTimeout(timer)
+          cancel()
           resolve()
         }
-        const timer = setTimeout(() => {
+        const cancel = deadline(until, () => {
           turns.splice(turns.indexOf(turn), 1)
           pool.observed.emit('timedOut', 'waiting')
           reject(new DatabaseUnavailable('timeout'))
-        }, until - performance.now())
+        })
         turns.push(turn)
       })
     } else reading++
@@ -124,9 +124,9 @@ async function* batchesOf(
   for (let latest = until; ; latest = performance.now() + STATEMENT_MS) {
     if (batch === undefined && !ended && failure === undefined) {
       await new Promise<void>((resolve, reject) => {
-        const timer = setTimeout(() => reject(new DatabaseUnavailable('timeout')), latest - performance.now())
+        const cancel = deadline(latest, () => reject(new DatabaseUnavailable('timeout')))
         wake = () => {
-          clearTimeout(timer)
+          cancel()
           resolve()
         }
       })
@@ -138,4 +138,17 @@ async function* batchesOf(
     next()
     yield rows
   }
+}
+
+/**
+ * Calls `onMissed` after this time, as `performance.now()`. If this process was paused until then, what has arrived is read
+ * first.
+ *
+ * @returns a function that cancels it
+ */
+function deadline(at: number, onMissed: () => void): () => void {
+  let timer = setTimeout(() => {
+    timer = setTimeout(onMissed, TICK_MS)
+  }, at - performance.now())
+  return () => clearTimeout(timer)
 }

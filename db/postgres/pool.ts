@@ -2,7 +2,7 @@ import type { Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
 import { type ClosingReason, type DatabaseObservations, observations } from '../observations.js'
 import { chooseConnection } from './choose-connection.js'
-import { laps, type Sending, Session, type SessionEvents, TICK_MS } from './deadline-session.js'
+import { laps, type Sending, Session, type SessionEvents } from './deadline-session.js'
 import type { Client, ConnectionEvents } from './driver.js'
 import { Delays, type Pace } from './durations.js'
 import type { DatabaseAddress } from './url.js'
@@ -38,7 +38,6 @@ export class Pool {
   #openError: unknown
   #reconnectedAllAt = Number.NEGATIVE_INFINITY
   #isClosed = false
-  #tickedAt = performance.now()
 
   readonly delays = new Delays()
 
@@ -122,10 +121,9 @@ export class Pool {
     this.#dispatch()
   }
 
-  /** Must be called every `TICK_MS`. */
+  /** @see Driver.tick */
   tick(now: number): void {
-    this.delays.eventLoop.measured(Math.max(0, now - this.#tickedAt - TICK_MS), now)
-    this.#tickedAt = now
+    this.delays.eventLoop.measured(Math.max(0, performance.now() - now), now)
     for (const session of [...this.#sessions]) {
       session.tick(now)
       if (this.#sessions.length > 1 && session.idleMs(now) > IDLE_MS) session.retire('idle', now)
@@ -133,10 +131,7 @@ export class Pool {
     if (this.#waiting.some(({ until }) => now >= until)) {
       const late = this.#waiting.filter(({ until }) => now >= until)
       this.#waiting = this.#waiting.filter(({ until }) => now < until)
-      for (const { reject } of late) {
-        this.observed.emit('timedOut', 'waiting')
-        reject(new DatabaseUnavailable('timeout', { cause: this.#openError }))
-      }
+      for (const ticket of late) this.#rejectLate(ticket)
     }
     this.#dispatch()
   }
@@ -172,6 +167,11 @@ export class Pool {
   #dispatch(): void {
     const now = performance.now()
     for (let ticket = this.#waiting[0]; ticket !== undefined; ticket = this.#waiting[0]) {
+      if (now >= ticket.until) {
+        this.#waiting.shift()
+        this.#rejectLate(ticket)
+        continue
+      }
       const session = this.#choose(ticket.costMs, ticket.isolated, now)
       if (session === undefined) return
       this.#waiting.shift()
@@ -249,6 +249,11 @@ export class Pool {
     if (now < this.#reconnectedAllAt + RECONNECT_ALL_MS) return
     this.#reconnectedAllAt = now
     for (const session of [...this.#sessions]) session.retire('read_only', now)
+  }
+
+  #rejectLate({ reject }: Ticket): void {
+    this.observed.emit('timedOut', 'waiting')
+    reject(new DatabaseUnavailable('timeout', { cause: this.#openError }))
   }
 
   #rejectWaiting(reason: Error): void {

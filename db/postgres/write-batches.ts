@@ -90,15 +90,17 @@ export class WriteBatcher {
       const isLate = now >= (isTransaction ? since : session.runningSince) + costMs + LOCKED_MS
       if (delaysOthers && isLate && session.cancelBatch(batch, now)) batch.isCancelled = true
     }
-    if (this.#queue.some(({ until }) => now >= until)) {
-      const late = this.#queue.filter(({ until }) => now >= until)
-      this.#queue = this.#queue.filter(({ until }) => now < until)
-      for (const { reject } of late) {
-        this.pool.observed.emit('timedOut', 'waiting')
-        reject(new DatabaseUnavailable('timeout'))
-      }
-    }
     this.#sendAll()
+  }
+
+  #rejectLate(now: number): void {
+    if (!this.#queue.some(({ until }) => now >= until)) return
+    const late = this.#queue.filter(({ until }) => now >= until)
+    this.#queue = this.#queue.filter(({ until }) => now < until)
+    for (const { reject } of late) {
+      this.pool.observed.emit('timedOut', 'waiting')
+      reject(new DatabaseUnavailable('timeout'))
+    }
   }
 
   /** Refuses the writes that are not sent yet. */
@@ -108,6 +110,7 @@ export class WriteBatcher {
 
   #sendAll(): void {
     const now = performance.now()
+    this.#rejectLate(now)
     const size = this.isSharing ? batchSize(this.#write.ms, this.#commit.ms) : 1
     const serviceMs = size * this.#write.ms + this.#commit.ms
     const maxClaimed = maxBatches(size, serviceMs, this.pool.delays.roundTrip.ms, this.pool.max)
@@ -162,8 +165,9 @@ export class WriteBatcher {
       isolated: false,
       // Each write has a deadline of its own.
       until: Number.POSITIVE_INFINITY,
-      start: (session) => {
+      start: (session, now) => {
         this.#unstarted--
+        this.#rejectLate(now)
         const { batch: writes, rest } = takeBatch(this.#queue, size)
         this.#queue = rest
         void this.#send(session, writes, size === 1).finally(() => {

@@ -141,5 +141,11 @@ const FAULTS: Record<FaultKind, Inject> = {
     ({ server }) => server.useCertificate()
   ),
   'service SIGKILL': serviceEnds('SIGKILL'),
-  'service SIGTERM': serviceEnds('SIGTERM')
+  'service SIGTERM': serviceEnds('SIGTERM'),
+  'service paused': async ({ replicas }, fault) => {
+    const hit = replicas.filter((_, replica) => fault.replicas.includes(replica))
+    for (const replica of hit) replica.pause()
+    await sleep(fault.milliseconds)
+    for (const replica of hit) replica.resume()
+  }
 }

@@ -19,7 +19,8 @@ const DURATIONS = {
   'TLS handshakes cut': [300, 3_000],
   'certificate expired': [300, 3_000],
   'service SIGKILL': [0, 1_000],
-  'service SIGTERM': [0, 1_000]
+  'service SIGTERM': [0, 1_000],
+  'service paused': [300, 2_500]
 } as const
 
 export type FaultKind = keyof typeof DURATIONS
@@ -46,7 +47,8 @@ const OF_REPLICAS: ReadonlySet<FaultKind> = new Set([
   'TLS handshakes silent',
   'TLS handshakes cut',
   'service SIGKILL',
-  'service SIGTERM'
+  'service SIGTERM',
+  'service paused'
 ])
 
 export interface Fault {

@@ -26,6 +26,8 @@ export interface Replica {
   start(): Promise<void>
   /** @throws Error if the process does not end within half a minute */
   stop(signal: 'SIGTERM' | 'SIGKILL'): Promise<void>
+  pause(): void
+  resume(): void
 }
 
 /** Starts a process of the service, and waits until it is ready. */
@@ -66,7 +68,9 @@ export async function replicaOf(t: Scope, env: Record<string, string>): Promise<
       isStopping = true
       replica.downtimes.push({ from: performance.now(), to: Number.POSITIVE_INFINITY })
       await service.stop(signal)
-    }
+    },
+    pause: () => service.process.kill('SIGSTOP'),
+    resume: () => service.process.kill('SIGCONT')
   }
   await replica.start()
   return replica

@@ -203,6 +203,20 @@ for (const failure of ['driver', 'network'] as const) {
   })
 }
 
+t.test('work whose connection becomes free only after its deadline is refused', async (t) => {
+  const pool = openPool(t, await emptyDatabase(t), 1)
+  const now = performance.now()
+  const read = (text: string, until: number) => pool.read({ text, parameters: [] }, unmeasured(), now, until)
+  const running = read('select pg_sleep(0.2)', Number.POSITIVE_INFINITY)
+  await until(() => pool.sent === 1)
+  // Nothing checks the deadlines here, as while the process is paused.
+  const late = pool.reserve(now)
+  const behind = read('select 7 as n', Number.POSITIVE_INFINITY)
+  await t.rejects(late, new DatabaseUnavailable('timeout'))
+  await running
+  t.match(await behind, [{ n: 7 }])
+})
+
 t.test('while a pool ends, running statements finish and new ones are refused', async (t) => {
   const pool = openPool(t, await emptyDatabase(t), 1)
   const read = (text: string) =>

@@ -426,6 +426,44 @@ t.test('a write that was not sent before its deadline is never sent', async (t) 
   t.ok(count < 300, 'no transaction for those that were late')
 })
 
+/** A pool of one connection, and a function that inserts a number into a table. */
+async function openNumbers(t: Test, isSharing: boolean) {
+  const url = await emptyDatabase(t)
+  const observer = sqlClient(t, url)
+  await observer`create table numbers (n int)`
+  const pool = openPool(t, url, 1)
+  const batcher = new WriteBatcher(pool, isSharing)
+  const insert = (n: number, until: number) =>
+    batcher.run(
+      { text: `insert into numbers values (${n})`, parameters: [] },
+      { user: 'alice', task: '' },
+      until
+    )
+  return { pool, insert, numbers: async () => [...(await observer`select n from numbers`)] }
+}
+
+// Nothing checks the deadlines in the next two, as while the process is paused.
+
+t.test('a write whose deadline passes in the turn that should send it is not sent', async (t) => {
+  const { insert, numbers } = await openNumbers(t, false)
+  // Opens the connection.
+  await insert(1, DISTANT)
+  await t.rejects(insert(2, performance.now()), new DatabaseUnavailable('timeout'))
+  t.strictSame(await numbers(), [{ n: 1 }])
+})
+
+t.test('a write whose connection becomes free only after its deadline is not sent', async (t) => {
+  const { pool, insert, numbers } = await openNumbers(t, true)
+  const session = await pool.reserve(DISTANT)
+  const deadline = performance.now() + 20
+  const answers = Promise.allSettled([insert(1, deadline), insert(2, deadline), insert(3, DISTANT)])
+  await until(() => pool.waiting > 0 && performance.now() > deadline)
+  pool.release(session)
+  const late = { status: 'rejected', reason: { reason: 'timeout' } }
+  t.match(await answers, [late, late, { status: 'fulfilled' }])
+  t.strictSame(await numbers(), [{ n: 3 }])
+})
+
 t.test('closing the database refuses queued writes', async (t) => {
   const { db, tasks, observer } = await open(t)
   const answers = burst(10, (n) => tasks.create(USER, { title: `${n}` }))
