@@ -443,14 +443,13 @@ t.test('at most 32 requests that arrive together are sampled together', async (t
   const socket = connect(Number(new URL(service.api).port), '127.0.0.1')
   socket.resume()
   const head = `HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${await sign({ sub: USER })}\r\n\r\n`
-  // One write, so one turn of the event loop reads all of them.
   const [rounds, together, lot] = [30, 64, 32]
-  for (let round = 0; round < rounds; round++) {
-    socket.write(`GET /api/${USER}/tasks ${head}`.repeat(together))
-    await sleep(60)
-  }
   const answered = () => linesOf(service).filter(({ msg }) => msg === 'request answered')
-  await until(() => answered().length === rounds * together)
+  for (let round = 1; round <= rounds; round++) {
+    // One write, and nothing else on the way, so one turn of the event loop reads all of them.
+    socket.write(`GET /api/${USER}/tasks ${head}`.repeat(together))
+    await until(() => answered().length === round * together)
+  }
   socket.destroy()
   const isSampled = answered().map(({ trace_id }) => trace_id !== undefined)
   const lots = Array.from({ length: isSampled.length / lot }, (_, at) =>
