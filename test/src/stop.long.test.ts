@@ -63,11 +63,12 @@ t.test('SIGTERM', async (t) => {
   t.test('a second signal ends the process at once', async (t) => {
     const service = await (await startProcess(t, env)).ready()
     const { answer, release } = await updateInFlight(service)
-    answer.catch(() => {})
-    const exit = service.stop()
+    // At its deadline the update would be answered 503.
+    const unanswered = t.rejects(answer)
+    void service.stop()
     await until(async () => (await statusOf(`${service.ops}/ready`)) === 503)
     t.equal((await service.stop()).code, 1)
-    t.ok((await exit).milliseconds < 2_500, 'before the update would have had its deadline')
+    await unanswered
     await release()
   })
 
@@ -79,7 +80,7 @@ t.test('SIGTERM', async (t) => {
   ]
   for (const [what, text] of cases) {
     t.test(`does not wait for ${what}`, async (t) => {
-      const service = await (await startProcess(t, env)).ready()
+      const service = await (await startProcess(t, { ...env, GRACE_SECONDS: '600' })).ready()
       const api = await socketTo(t, service.api, text)
       const ops = await socketTo(t, service.ops, text.replace('/api/alice/tasks', '/live'))
       if (text.endsWith('\r\n\r\n')) {
@@ -88,9 +89,7 @@ t.test('SIGTERM', async (t) => {
       // Connections are accepted in order, so the service has accepted the ones above.
       t.equal(await statusOf(service.api), 401)
       t.equal(await statusOf(`${service.ops}/live`), 200)
-      const { code, milliseconds } = await service.stop()
-      t.equal(code, 0)
-      t.ok(milliseconds < 4_000, `${milliseconds} ms`)
+      t.equal((await service.stop()).code, 0)
     })
   }
 
@@ -98,11 +97,17 @@ t.test('SIGTERM', async (t) => {
     const service = await (await startProcess(t, { ...env, GRACE_SECONDS: '1' })).ready()
     const authorization = `Bearer ${await sign({ sub: 'alice' })}`
     const head = `POST /api/alice/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: ${authorization}\r\n`
-    await socketTo(t, service.api, `${head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"ti`)
+    const socket = await socketTo(
+      t,
+      service.api,
+      `${head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"ti`
+    )
     t.equal(await statusOf(service.api), 401)
     const { code, milliseconds } = await service.stop()
     t.equal(code, 0)
-    t.ok(milliseconds >= 1_000 && milliseconds < 8_000, `${milliseconds} ms`)
+    t.ok(milliseconds >= 1_000, `${milliseconds} ms`)
+    // After 10 seconds it would be answered 408.
+    t.equal(await text(socket), '')
   })
 
   t.test('answers a refused upload that is still being sent', async (t) => {
@@ -130,9 +135,7 @@ t.test('SIGTERM', async (t) => {
     proxy.freeze()
     proxy.mode = 'silent'
     t.equal((await (await aliceAt(service))('GET')).status, 503)
-    const { code, milliseconds } = await service.stop()
-    t.equal(code, 0)
-    t.ok(milliseconds < 12_000, `${milliseconds} ms`)
+    t.equal((await service.stop()).code, 0)
   })
 })
 

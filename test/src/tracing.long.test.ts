@@ -317,7 +317,7 @@ t.test('pipelined requests do not inherit the trace of the request before', asyn
   const { collector, service, database } = await start(t, { OTEL_TRACES_SAMPLER: 'parentbased_always_off' })
   await sqlClient(t, database)`
     insert into tasks (user_id, id, title, completed)
-    select ${USER}, gen_random_uuid(), repeat('a', 200), false from generate_series(1, 100)`
+    select ${USER}, gen_random_uuid(), repeat('a', 200), false from generate_series(1, 10)`
   const socket = connect(Number(new URL(service.api).port), '127.0.0.1')
   const sent = Array.from({ length: 400 }, (_, at) => traceparent(at % 2 === 0 ? '01' : '00'))
   const token = await sign({ sub: USER })
@@ -498,16 +498,16 @@ for (const [what, answer] of [
     const dead = `http://127.0.0.1:${await freePort()}`
     const { collector, service } = await start(t, {
       ...(answer === undefined && { OTEL_EXPORTER_OTLP_ENDPOINT: dead }),
-      OTEL_BSP_SCHEDULE_DELAY: '100'
+      OTEL_BSP_SCHEDULE_DELAY: '100',
+      // A stop that waits for the exporter is ended with code 1 before that.
+      OTEL_EXPORTER_OTLP_TIMEOUT: '120000',
+      OTEL_BSP_EXPORT_TIMEOUT: '120000'
     })
     if (answer !== undefined) collector.answer = answer
     const client = await clientOf(service)
     for (let at = 0; at < 100; at++) t.equal((await client('GET')).status, 200)
     if (answer !== undefined) await until(() => collector.requests > 0)
-    const { code, signal, milliseconds } = await service.stop()
-    t.equal(code, 0)
-    t.equal(signal, null)
-    t.ok(milliseconds < 8_000, `${milliseconds} ms`)
+    t.match(await service.stop(), { code: 0, signal: null })
   })
 }
 
