@@ -21,7 +21,8 @@ export interface Connection {
     onRows: (rows: unknown[]) => Promise<void>
   ): PromiseLike<unknown>
   /**
-   * Asks the database to cancel the running statement, unless that waits for its synchronous standby. Never rejects.
+   * Asks the database to cancel the running statement, unless that waits for its synchronous standby. Resolves when the
+   * database has got the request, or after a while. Never rejects.
    *
    * @returns true if it waits for its standby
    */
@@ -130,6 +131,8 @@ export class Session {
   #writes = 0
   #clocks = 0
   #isolated = 0
+  /** Number of cancel requests that are on their way. */
+  #cancelling = 0
   /** Until this time, a late cancel request may hit another statement. */
   #strayCancelUntil = Number.NEGATIVE_INFINITY
   #idleSince = performance.now()
@@ -162,6 +165,10 @@ export class Session {
   get awaitsStandby(): boolean {
     const [head] = this.#pending
     return head?.standbyCheckAt !== undefined
+  }
+
+  get isCancelling(): boolean {
+    return this.#cancelling > 0
   }
 
   get isWriting(): boolean {
@@ -317,7 +324,9 @@ export class Session {
     head.cancelledAt = now
     if (head.isClock) return
     this.#strayCancelUntil = now + STRAY_CANCEL_MS
+    this.#cancelling++
     void this.connection.cancel().then((isCommitting) => {
+      this.#cancelling--
       if (!isCommitting) return this.events.onCancel(reason)
       head.cancelledAt = undefined
       head.standbyCheckAt = performance.now() + STANDBY_CHECK_MS

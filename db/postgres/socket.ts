@@ -83,7 +83,10 @@ function eventOf<T>(socket: Socket, event: string): Promise<T> {
   })
 }
 
-/** Asks a server to cancel a backend's current statement. Failures are ignored. */
+/**
+ * Asks a server to cancel a backend's current statement. Resolves when the server has got the request, or after
+ * `milliseconds`. Failures are ignored.
+ */
 export async function requestCancel(
   target: PostgresTarget,
   address: DatabaseAddress,
@@ -101,7 +104,9 @@ export async function requestCancel(
     // would crash (pgbouncer issue 801).
     socket.write(message)
     socket.resume()
-    setTimeout(close, milliseconds).unref()
+    const timer = setTimeout(close, milliseconds).unref()
+    await new Promise((resolve) => socket.once('close', resolve))
+    clearTimeout(timer)
   } catch {
     // The session closes its connection if the cancel request has no effect.
   }

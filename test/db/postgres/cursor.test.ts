@@ -2,12 +2,17 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { DatabaseUnavailable } from '../../../db/errors.js'
 import { openCursors } from '../../../db/postgres/cursor.js'
 import { STATEMENT_MS } from '../../../db/postgres/deadline-session.js'
+import type { ConnectionEvents } from '../../../db/postgres/driver.js'
+import { Pool } from '../../../db/postgres/pool.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
-import { hangingStatement, openPool, timeOut } from '../../support/pools.js'
+import { hangingStatement, opener, openPool, timeOut, unmeasured } from '../../support/pools.js'
+import { until } from '../../support/process.js'
 import t from '../../support/tap.js'
 
 /** Half of the connections may stream, here one. */
 const CONNECTIONS = 2
+/** No deadline. */
+const DISTANT = Number.POSITIVE_INFINITY
 
 async function rowsOf(batches: AsyncIterable<unknown[]>): Promise<unknown[]> {
   const rows = []
@@ -43,6 +48,48 @@ t.test('a list that is hit by a late cancel request starts again', async (t) => 
     await rows,
     [1, 2, 3, 4, 5, 6, 7].map((n) => ({ n }))
   )
+})
+
+t.test('a list waits until the cancel request for the statement before it has arrived', async (t) => {
+  const url = await emptyDatabase(t)
+  const observer = sqlClient(t, url)
+  let request = () => {}
+  const open = opener(url)
+  const delayed = async (events?: ConnectionEvents) => {
+    const client = await open(events)
+    const cancel = () =>
+      new Promise<boolean>((resolve) => {
+        request = () => resolve(client.cancel())
+      })
+    return { ...client, cancel }
+  }
+  const pool = new Pool(delayed, 2)
+  t.teardown(() => pool.end(100))
+  const holder = await observer.reserve()
+  await holder`select pg_advisory_lock(1)`
+  const now = performance.now() + 600_000
+  const locked = { text: 'select pg_advisory_lock(1)', parameters: [] }
+  const late = pool.read(locked, unmeasured(), now, now)
+  late.catch(() => {})
+  await until(() => pool.sent === 1)
+  pool.tick(now)
+  await t.rejects(late, DatabaseUnavailable)
+  // The statement ends before the cancel request arrives.
+  await holder`select pg_advisory_unlock(1)`
+  holder.release()
+  await until(() => pool.sent === 0)
+  const first = await pool.reserve(DISTANT)
+  t.notOk(first.isCancelling, 'another connection is opened for it')
+  const list = rowsOf(openCursors(pool).stream('select n from generate_series(1, 1000) n', []))
+  await sleep(100)
+  t.equal(pool.waiting, 1)
+  request()
+  await until(() => {
+    pool.tick(performance.now())
+    return pool.waiting === 0
+  })
+  t.equal((await list).length, 1000)
+  pool.release(first)
 })
 
 t.test('a list starts again if the type of a column has changed', async (t) => {
