@@ -31,8 +31,7 @@ export interface Driver {
   /**
    * Checks the deadlines. It must be called every `TICK_MS`.
    *
-   * @param now the time when this call was due. If this process was paused, nothing is late at the first call after that: the
-   * answers may be there, but not read yet
+   * @param now what had its deadline before this time is late
    */
   tick(now: number): void
   /** Returns the rows in batches, all from one snapshot. Ending the iteration ends the statement. */

@@ -27,8 +27,8 @@ export function gracefulStop(app: FastifyInstance, graceMs: number): () => Promi
     const closeIfDone = () => {
       if (inFlight === 0 || performance.now() > end) app.server.closeAllConnections()
     }
-    // Node runs a timer that is due before it reads its sockets, and setImmediate after it. A request that has arrived must
-    // count.
+    // Node runs the timers that are due, then reads its sockets, and then runs setImmediate. So a request that has arrived
+    // counts.
     const timer = setInterval(() => setImmediate(closeIfDone), 20)
     await app.close()
     clearInterval(timer)

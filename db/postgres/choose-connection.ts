@@ -34,20 +34,8 @@ export interface Candidate {
   readonly pending: number
   /** Expected time until all of them are answered, in milliseconds. */
   readonly backlogMs: number
-  /** True while a cancel request is on its way. It may arrive when its statement has ended, and stop another. */
-  readonly isCancelling: boolean
   /** True while the running statement takes unusually long. */
   isSlow(now: number): boolean
-}
-
-/** A statement, or several. */
-export interface Work {
-  /** Expected duration, in milliseconds. */
-  costMs: number
-  /** True if it must have the connection to itself. */
-  isolated: boolean
-  /** True if it cannot be repeated after a late cancel request. */
-  unrepeatable: boolean
 }
 
 export interface Choice<C> {
@@ -60,16 +48,20 @@ export interface Choice<C> {
 /**
  * Chooses the connection that is expected to answer first. Earlier connections are used first, so that later ones become
  * idle and are closed when few are enough.
+ *
+ * @param costMs expected duration of the statement
+ * @param isolated true if it must have the connection to itself
  */
 export function chooseConnection<C extends Candidate>(
   candidates: readonly C[],
-  { costMs, isolated, unrepeatable }: Work,
+  costMs: number,
+  isolated: boolean,
   now: number
 ): Choice<C> {
   let idle: C | undefined
   let queued: C | undefined
   for (const candidate of candidates) {
-    if (!candidate.isOpen || (unrepeatable && candidate.isCancelling)) continue
+    if (!candidate.isOpen) continue
     if (candidate.pending === 0) {
       // If it is not idle, only a reading of the clock is running.
       if (!candidate.isIdle && candidate.isSlow(now)) continue

@@ -48,6 +48,7 @@ export function openCursors(pool: Pool) {
       let isFirst = true
       let isDone = false
       try {
+        if (session.cancelling) await inTime(session.cancelling, until)
         for await (const batch of batchesOf(session.connection, text, parameters, until)) {
           isFirst = false
           yield batch
@@ -123,13 +124,10 @@ async function* batchesOf(
 
   for (let latest = until; ; latest = performance.now() + STATEMENT_MS) {
     if (batch === undefined && !ended && failure === undefined) {
-      await new Promise<void>((resolve, reject) => {
-        const cancel = deadline(latest, () => reject(new DatabaseUnavailable('timeout')))
-        wake = () => {
-          cancel()
-          resolve()
-        }
+      const woken = new Promise<void>((resolve) => {
+        wake = resolve
       })
+      await inTime(woken, latest)
     }
     if (failure !== undefined) throw failure
     if (batch === undefined) return
@@ -138,6 +136,15 @@ async function* batchesOf(
     next()
     yield rows
   }
+}
+
+/** @throws DatabaseUnavailable if the promise is not fulfilled by this time, as `performance.now()` */
+async function inTime(promise: Promise<unknown>, until: number): Promise<void> {
+  let cancel = () => {}
+  const late = new Promise<never>((_, reject) => {
+    cancel = deadline(until, () => reject(new DatabaseUnavailable('timeout')))
+  })
+  await Promise.race([promise, late]).finally(cancel)
 }
 
 /**

@@ -43,7 +43,7 @@ const UNRESPONSIVE_MS = 500
 const STRAY_CANCEL_MS = 1_000
 /** Interval between two checks of a commit that waits for its synchronous standby. */
 const STANDBY_CHECK_MS = 1_000
-/** Deadlines are checked at this interval, so one can be overrun by this much. */
+/** Deadlines are checked at this interval, so one can be overrun by this much. After a pause of the process it is more. */
 export const TICK_MS = 50
 /** A statement that exceeds its cost and the delays by this time is slow: later ones go to other connections. */
 const SLOW_MS = 10
@@ -131,8 +131,7 @@ export class Session {
   #writes = 0
   #clocks = 0
   #isolated = 0
-  /** Number of cancel requests that are on their way. */
-  #cancelling = 0
+  #cancelling: Promise<unknown> | undefined
   /** Until this time, a late cancel request may hit another statement. */
   #strayCancelUntil = Number.NEGATIVE_INFINITY
   #idleSince = performance.now()
@@ -167,8 +166,12 @@ export class Session {
     return head?.standbyCheckAt !== undefined
   }
 
-  get isCancelling(): boolean {
-    return this.#cancelling > 0
+  /**
+   * Set while cancel requests are on their way, which could arrive late and hit the next statement. Resolves when all have
+   * arrived.
+   */
+  get cancelling(): Promise<unknown> | undefined {
+    return this.#cancelling
   }
 
   get isWriting(): boolean {
@@ -284,7 +287,8 @@ export class Session {
   /** True if a statement was not executed, for a reason outside of itself. It must not belong to a transaction. */
   canRetry(error: unknown): boolean {
     // The driver prepares it again for the retry.
-    return isStalePlan(error) || (isStopped(error) && performance.now() < this.#strayCancelUntil)
+    const mayBeCancelled = this.#cancelling !== undefined || performance.now() < this.#strayCancelUntil
+    return isStalePlan(error) || (isStopped(error) && mayBeCancelled)
   }
 
   #afterAnswer(now: number): void {
@@ -320,17 +324,21 @@ export class Session {
     } else if (now >= head.cancelledAt + UNRESPONSIVE_MS) this.close('unresponsive')
   }
 
-  #cancel(head: Pending, now: number, reason: 'timeout' | 'lock'): void {
+  #cancel(head: Pending, checkedAt: number, reason: 'timeout' | 'lock'): void {
+    // After a pause of the process, the check is for a time long ago.
+    const now = Math.max(checkedAt, performance.now())
     head.cancelledAt = now
     if (head.isClock) return
     this.#strayCancelUntil = now + STRAY_CANCEL_MS
-    this.#cancelling++
-    void this.connection.cancel().then((isCommitting) => {
-      this.#cancelling--
+    const request = this.connection.cancel().then((isCommitting) => {
       if (!isCommitting) return this.events.onCancel(reason)
       head.cancelledAt = undefined
       head.standbyCheckAt = performance.now() + STANDBY_CHECK_MS
     })
+    const all = Promise.all([this.#cancelling, request]).then(() => {
+      if (this.#cancelling === all) this.#cancelling = undefined
+    })
+    this.#cancelling = all
   }
 
   /**

@@ -2,13 +2,13 @@ import postgres from 'postgres'
 import type { Rows } from '../driver.js'
 import { toTimestamp } from '../timestamp.js'
 import type { Connection } from './deadline-session.js'
-import { connectSocket, requestCancel } from './socket.js'
+import { connectSocket, noAnswerInTime, requestCancel } from './socket.js'
 import type { DatabaseAddress, PostgresTarget } from './url.js'
 
 /** The type's number in PostgreSQL's catalogue. */
 const TIMESTAMPTZ = 1184
 
-/** Default timeout of an attempt to connect, in milliseconds. */
+/** Default timeout of an attempt to connect, and of the login and the first statements after it, in milliseconds. */
 const CONNECT_MS = 3_000
 /** Timeout of a cancel request, in milliseconds. */
 const CANCEL_MS = 2_000
@@ -105,6 +105,8 @@ export async function openClient(
     void sql.end({ timeout: 0 })
     wire.close()
   }
+  // The driver has a timeout for the login only.
+  const timer = setTimeout(() => wire.socket.destroy(noAnswerInTime()), milliseconds)
   try {
     if (sql.options.target_session_attrs) throw new Error('PGTARGETSESSIONATTRS must not be set')
     // Without a name, because it is not known yet whether a pooler is in between.
@@ -156,6 +158,8 @@ export async function openClient(
   } catch (error) {
     destroy()
     throw error
+  } finally {
+    clearTimeout(timer)
   }
 }
 

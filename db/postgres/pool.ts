@@ -1,8 +1,8 @@
 import type { Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
 import { type ClosingReason, type DatabaseObservations, observations } from '../observations.js'
-import { chooseConnection, type Work } from './choose-connection.js'
-import { laps, type Sending, Session, type SessionEvents } from './deadline-session.js'
+import { chooseConnection } from './choose-connection.js'
+import { laps, type Sending, Session, type SessionEvents, TICK_MS } from './deadline-session.js'
 import type { Client, ConnectionEvents } from './driver.js'
 import { Delays, type Pace } from './durations.js'
 import type { DatabaseAddress } from './url.js'
@@ -16,7 +16,10 @@ const IDLE_MS = 60_000
 const RECONNECT_ALL_MS = 1_000
 
 /** Work that needs a connection. */
-export interface Ticket extends Work {
+export interface Ticket {
+  costMs: number
+  /** True if it must have the connection to itself. */
+  isolated: boolean
   until: number
   start(session: Session, now: number): void
   reject(reason: Error): void
@@ -35,6 +38,7 @@ export class Pool {
   #openError: unknown
   #reconnectedAllAt = Number.NEGATIVE_INFINITY
   #isClosed = false
+  #tickedAt = performance.now()
 
   readonly delays = new Delays()
 
@@ -74,8 +78,7 @@ export class Pool {
 
   /** @throws DatabaseUnavailable if the database cannot be reached, or does not answer in time */
   read(statement: Statement, pace: Pace, now: number, until: number): Promise<Rows> {
-    const work = { costMs: pace.ms, isolated: false, unrepeatable: false }
-    const session = this.#pick(work, now)
+    const session = this.#pick(pace.ms, false, now)
     const sending = { until, costMs: pace.ms, pace, isWrite: false }
     if (session !== undefined) {
       this.observed.emit('sent', 0)
@@ -86,13 +89,13 @@ export class Pool {
         this.observed.emit('sent', sentAt - now)
         void send(session, statement, sentAt, sending).then(resolve, reject)
       }
-      this.#wait({ ...work, until, start, reject }, now)
+      this.#wait({ costMs: pace.ms, isolated: false, until, start, reject }, now)
     })
   }
 
   /** Starts the work now, or when a connection is free. */
   run(ticket: Ticket, now: number): void {
-    const session = this.#pick(ticket, now)
+    const session = this.#pick(ticket.costMs, ticket.isolated, now)
     if (session !== undefined) ticket.start(session, now)
     else this.#wait(ticket, now)
   }
@@ -110,7 +113,7 @@ export class Pool {
         session.reserve()
         resolve(session)
       }
-      this.run({ costMs: 0, isolated: true, unrepeatable: true, until, start, reject }, now)
+      this.run({ costMs: 0, isolated: true, until, start, reject }, now)
     })
   }
 
@@ -121,7 +124,9 @@ export class Pool {
 
   /** @see Driver.tick */
   tick(now: number): void {
-    this.delays.eventLoop.measured(Math.max(0, performance.now() - now), now)
+    const real = performance.now()
+    this.delays.eventLoop.measured(Math.max(0, real - this.#tickedAt - TICK_MS), real)
+    this.#tickedAt = real
     for (const session of [...this.#sessions]) {
       session.tick(now)
       if (this.#sessions.length > 1 && session.idleMs(now) > IDLE_MS) session.retire('idle', now)
@@ -141,13 +146,13 @@ export class Pool {
     await Promise.all(this.#sessions.map((session) => session.end(milliseconds)))
   }
 
-  #pick(work: Work, now: number): Session | undefined {
+  #pick(costMs: number, isolated: boolean, now: number): Session | undefined {
     // New work must not overtake the queue.
-    return this.#waiting.length > 0 ? undefined : this.#choose(work, now)
+    return this.#waiting.length > 0 ? undefined : this.#choose(costMs, isolated, now)
   }
 
-  #choose(work: Work, now: number): Session | undefined {
-    const { candidate, wantsMore } = chooseConnection(this.#sessions, work, now)
+  #choose(costMs: number, isolated: boolean, now: number): Session | undefined {
+    const { candidate, wantsMore } = chooseConnection(this.#sessions, costMs, isolated, now)
     if (wantsMore) this.#grow(now)
     return candidate
   }
@@ -170,7 +175,7 @@ export class Pool {
         this.#rejectLate(ticket)
         continue
       }
-      const session = this.#choose(ticket, now)
+      const session = this.#choose(ticket.costMs, ticket.isolated, now)
       if (session === undefined) return
       this.#waiting.shift()
       ticket.start(session, now)

@@ -46,7 +46,7 @@ export async function connectSocket(
     }
   }
   const timer = setTimeout(() => {
-    wire.socket.destroy(Object.assign(new Error('the server did not answer in time'), { code: 'ETIMEDOUT' }))
+    wire.socket.destroy(noAnswerInTime())
   }, milliseconds)
   try {
     await eventOf(tcp, 'connect')
@@ -71,6 +71,9 @@ export async function connectSocket(
   }
 }
 
+export const noAnswerInTime = () =>
+  Object.assign(new Error('the server did not answer in time'), { code: 'ETIMEDOUT' })
+
 /** Resolves with the event's value. Rejects if the socket fails or closes first. */
 function eventOf<T>(socket: Socket, event: string): Promise<T> {
   return new Promise((resolve, reject) => {
@@ -84,8 +87,8 @@ function eventOf<T>(socket: Socket, event: string): Promise<T> {
 }
 
 /**
- * Asks a server to cancel a backend's current statement. Resolves when the server has got the request, or after
- * `milliseconds`. Failures are ignored.
+ * Asks a server to cancel a backend's current statement. Resolves when the server has got the request, or after a while.
+ * Failures are ignored.
  */
 export async function requestCancel(
   target: PostgresTarget,
@@ -105,7 +108,7 @@ export async function requestCancel(
     socket.write(message)
     socket.resume()
     const timer = setTimeout(close, milliseconds).unref()
-    await new Promise((resolve) => socket.once('close', resolve))
+    if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve))
     clearTimeout(timer)
   } catch {
     // The session closes its connection if the cancel request has no effect.

@@ -134,7 +134,7 @@ export class WriteBatcher {
     const { isolated, until, reject } = write
     const costMs = this.#write.ms + this.#commit.ms
     const start = (session: Session, now: number) => void this.#sendSingle(session, write, costMs, now)
-    this.pool.run({ costMs, isolated, unrepeatable: false, until, start, reject }, performance.now())
+    this.pool.run({ costMs, isolated, until, start, reject }, performance.now())
   }
 
   async #sendSingle(session: Session, write: Write, costMs: number, now: number): Promise<void> {
@@ -163,7 +163,6 @@ export class WriteBatcher {
     const ticket: Ticket = {
       costMs: Math.min(size, this.#queue.length) * this.#write.ms + Math.max(this.#commit.ms, MIN_COMMIT_MS),
       isolated: false,
-      unrepeatable: false,
       // Each write has a deadline of its own.
       until: Number.POSITIVE_INFINITY,
       start: (session, now) => {

@@ -1,4 +1,4 @@
-import { type Candidate, chooseConnection, type Work } from '../../../db/postgres/choose-connection.js'
+import { type Candidate, chooseConnection } from '../../../db/postgres/choose-connection.js'
 import t from '../../support/tap.js'
 
 /** A connection with this many statements, each of this duration in milliseconds. */
@@ -9,14 +9,12 @@ const connection = (name: string, pending = 0, ms = 0, rest: Partial<Candidate> 
   isWriting: false,
   pending,
   backlogMs: pending * ms,
-  isCancelling: false,
   isSlow: () => false,
   ...rest
 })
 
-const choose = (connections: ReturnType<typeof connection>[], costMs: number, rest: Partial<Work> = {}) => {
-  const work = { costMs, isolated: false, unrepeatable: false, ...rest }
-  const { candidate, wantsMore } = chooseConnection(connections, work, 0)
+const choose = (connections: ReturnType<typeof connection>[], costMs: number, isolated = false) => {
+  const { candidate, wantsMore } = chooseConnection(connections, costMs, isolated, 0)
   return [candidate?.name, wantsMore]
 }
 
@@ -58,15 +56,8 @@ t.test('nothing is queued behind a statement that takes unusually long', async (
 })
 
 t.test('an isolated statement waits for an idle connection', async (t) => {
-  t.strictSame(choose([connection('a', 1, 0.02), connection('b')], 0.02, { isolated: true }), ['b', false])
-  t.strictSame(choose([connection('a', 1, 0.02)], 0.02, { isolated: true }), [undefined, true])
-})
-
-t.test('what cannot be repeated gets no connection that a late cancel request may reach', async (t) => {
-  const cancelling = connection('a', 0, 0, { isCancelling: true })
-  t.strictSame(choose([cancelling], 0.02), ['a', false])
-  t.strictSame(choose([cancelling, connection('b')], 0.02, { unrepeatable: true }), ['b', false])
-  t.strictSame(choose([cancelling], 0.02, { unrepeatable: true }), [undefined, true])
+  t.strictSame(choose([connection('a', 1, 0.02), connection('b')], 0.02, true), ['b', false])
+  t.strictSame(choose([connection('a', 1, 0.02)], 0.02, true), [undefined, true])
 })
 
 t.test('a connection gets no statement while its clock does not answer', async (t) => {

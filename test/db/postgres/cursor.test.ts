@@ -7,12 +7,10 @@ import { Pool } from '../../../db/postgres/pool.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import { hangingStatement, opener, openPool, timeOut, unmeasured } from '../../support/pools.js'
 import { until } from '../../support/process.js'
-import t from '../../support/tap.js'
+import t, { type Test } from '../../support/tap.js'
 
 /** Half of the connections may stream, here one. */
 const CONNECTIONS = 2
-/** No deadline. */
-const DISTANT = Number.POSITIVE_INFINITY
 
 async function rowsOf(batches: AsyncIterable<unknown[]>): Promise<unknown[]> {
   const rows = []
@@ -50,24 +48,25 @@ t.test('a list that is hit by a late cancel request starts again', async (t) => 
   )
 })
 
-t.test('a list waits until the cancel request for the statement before it has arrived', async (t) => {
+/** A pool whose only connection has a cancel request on its way, until `arrive` is called. */
+async function openCancelling(t: Test) {
   const url = await emptyDatabase(t)
   const observer = sqlClient(t, url)
-  let request = () => {}
+  let arrive = () => {}
   const open = opener(url)
   const delayed = async (events?: ConnectionEvents) => {
     const client = await open(events)
     const cancel = () =>
       new Promise<boolean>((resolve) => {
-        request = () => resolve(client.cancel())
+        arrive = () => resolve(client.cancel())
       })
     return { ...client, cancel }
   }
-  const pool = new Pool(delayed, 2)
+  const pool = new Pool(delayed, CONNECTIONS)
   t.teardown(() => pool.end(100))
   const holder = await observer.reserve()
   await holder`select pg_advisory_lock(1)`
-  const now = performance.now() + 600_000
+  const now = performance.now() + 1_000
   const locked = { text: 'select pg_advisory_lock(1)', parameters: [] }
   const late = pool.read(locked, unmeasured(), now, now)
   late.catch(() => {})
@@ -78,18 +77,25 @@ t.test('a list waits until the cancel request for the statement before it has ar
   await holder`select pg_advisory_unlock(1)`
   holder.release()
   await until(() => pool.sent === 0)
-  const first = await pool.reserve(DISTANT)
-  t.notOk(first.isCancelling, 'another connection is opened for it')
-  const list = rowsOf(openCursors(pool).stream('select n from generate_series(1, 1000) n', []))
-  await sleep(100)
-  t.equal(pool.waiting, 1)
-  request()
-  await until(() => {
-    pool.tick(performance.now())
-    return pool.waiting === 0
-  })
+  return {
+    pool,
+    arrive,
+    list: rowsOf(openCursors(pool).stream('select n from generate_series(1, 1000) n', []))
+  }
+}
+
+t.test('a list waits until the cancel request for the statement before it has arrived', async (t) => {
+  const { arrive, list } = await openCancelling(t)
+  // A list that does not wait would end within this time.
+  t.equal(await Promise.race([list, sleep(300, 'waits')]), 'waits')
+  arrive()
   t.equal((await list).length, 1000)
-  pool.release(first)
+})
+
+t.test('if the cancel request does not arrive in time, the list is refused', async (t) => {
+  const { pool, list } = await openCancelling(t)
+  await t.rejects(list, new DatabaseUnavailable('timeout'))
+  t.equal(pool.connections.idle, 0, 'and the connection is closed')
 })
 
 t.test('a list starts again if the type of a column has changed', async (t) => {

@@ -1,5 +1,7 @@
+import { once } from 'node:events'
 import type { HeapProfiler } from 'node:inspector'
 import { Session } from 'node:inspector/promises'
+import { type AddressInfo, createServer } from 'node:net'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { openClient } from '../../../db/postgres/driver.js'
@@ -16,6 +18,24 @@ function sizeOf(name: string, node: HeapProfiler.SamplingHeapProfileNode, isWith
   const counts = isWithin || node.callFrame.functionName === name
   return node.children.reduce((sum, child) => sum + sizeOf(name, child, counts), counts ? node.selfSize : 0)
 }
+
+t.test('a server that says nothing after the login is refused in time', async (t) => {
+  const startedUp = Buffer.concat([
+    Buffer.from('R\0\0\0\x08\0\0\0\0', 'latin1'),
+    Buffer.from('Z\0\0\0\x05I', 'latin1')
+  ])
+  const server = createServer((socket) => {
+    socket.on('error', () => {})
+    socket.once('data', () => socket.write(startedUp))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const { port } = server.address() as AddressInfo
+  const target = parseDatabaseUrl(`postgres://postgres@127.0.0.1:${port}/postgres?sslmode=disable`)
+  const client = openClient({ ...target, connectTimeoutMs: 300 }, target.addresses[0] as DatabaseAddress)
+  await t.rejects(client, { code: 'ETIMEDOUT' })
+})
 
 // A minor garbage collection treats all old objects as alive, and so what they refer to.
 t.test('no old object refers to the rows of a statement that has ended', async (t) => {
