@@ -6,7 +6,7 @@ import database from '../plugins/database.js'
 import databaseMetrics from '../plugins/database-metrics.js'
 import errors from '../plugins/errors/index.js'
 import jsonBody from '../plugins/json-body.js'
-import metrics from '../plugins/metrics.js'
+import metrics, { countsOf } from '../plugins/metrics.js'
 import notFound, { ROUTER, rewriteUrl } from '../plugins/not-found.js'
 import openapi from '../plugins/openapi.js'
 import requiredHost from '../plugins/required-host.js'
@@ -17,6 +17,7 @@ import tasks from '../routes/tasks/index.js'
 import type { Config } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
 import { httpServer } from './http-server.js'
+import { LOG_FAILURES, type LogOutput } from './log-output.js'
 import { loggerOptions } from './logger.js'
 import { requestId } from './request-id.js'
 
@@ -24,8 +25,8 @@ import { requestId } from './request-id.js'
 const BODY_LIMIT = 65_536
 
 export interface Overrides {
-  /** Receives the log lines instead of standard output. */
-  logStream?: { write(line: string): void }
+  /** Receives the log lines instead of standard output, and may tell of its failures. */
+  logStream?: Pick<LogOutput, 'write'> & Partial<LogOutput>
   /** Traces requests and statements. */
   tracing?: Tracing | undefined
 }
@@ -67,6 +68,13 @@ export async function buildApp(
   await app.register(securityHeaders)
   await app.register(requiredHost)
   await app.register(metrics)
+  const logFailures = countsOf(app.metrics, {
+    name: 'log_output_failures_total',
+    help: 'Attempts to write log lines that failed and are repeated, and lines that were dropped.',
+    label: 'kind',
+    values: LOG_FAILURES
+  })
+  logStream?.onFailure?.((kind) => logFailures[kind]++)
   await app.register(errors)
   await app.register(cors, { origins: config.corsOrigins })
   await app.register(auth, { auth: resolveDevelopmentSecret(config.auth) })

@@ -5,6 +5,7 @@ import { buildApp } from './app.js'
 import { type Config, loadConfig } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
 import { loadDotEnv } from './dot-env.js'
+import { logOutput } from './log-output.js'
 import { buildOps, portOf, urlOf } from './ops.js'
 import { disablePretenuring } from './pretenuring.js'
 import { stopOnSignal } from './stop-on-signal.js'
@@ -24,14 +25,15 @@ async function serve(config: Config): Promise<void> {
   const isTerminal = !config.production && process.stdout.isTTY
   const tracing =
     config.tracing && (await import('../plugins/tracing.js')).startTracing({ ...config.tracing, version })
-  const api = await buildApp(config, { tracing, ...(isTerminal && { logStream: await readableLines() }) })
+  const logs = isTerminal ? undefined : logOutput(process.stdout.fd)
+  const api = await buildApp(config, { tracing, logStream: logs ?? (await readableLines()) })
   disablePretenuring()
   await listen(api, config.api, '')
   const ops = await buildOps(api)
   await listen(ops, config.ops, 'OPS_')
   if (!config.production) api.allowPagesOnPort(portOf(ops))
 
-  stopOnSignal(api, ops, config.graceMs, tracing)
+  stopOnSignal(api, ops, config.graceMs, { tracing, logs })
 
   if (!isTerminal) api.log.info(`API ${urlOf(api)}, operations ${urlOf(ops)}`)
   if (!config.production) await greet(config, urlOf(api), urlOf(ops))

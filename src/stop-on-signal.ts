@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import { causeOf } from '../db/sqlstate.js'
 import type { Tracing } from '../plugins/tracing.js'
 import { gracefulStop } from './graceful-stop.js'
+import type { LogOutput } from './log-output.js'
 
 /** Time after the grace period in which the rest of the stop must end, in milliseconds. Then the process exits anyway. */
 export const CLOSE_MS = 8_000
@@ -18,7 +19,7 @@ export function stopOnSignal(
   api: FastifyInstance,
   ops: FastifyInstance,
   graceMs: number,
-  tracing: Tracing | undefined
+  { tracing, logs }: { tracing: Tracing | undefined; logs: LogOutput | undefined }
 ): void {
   const stops = [gracefulStop(api, graceMs), gracefulStop(ops, graceMs)]
   closeWithGrace({ delay: graceMs + CLOSE_MS, logger: false, skip: [...CRASHES] }, async ({ err }) => {
@@ -26,5 +27,6 @@ export function stopOnSignal(
     ops.drain()
     for (const stop of stops) await stop()
     await tracing?.stop()
+    await logs?.written()
   })
 }

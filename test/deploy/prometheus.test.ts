@@ -7,7 +7,7 @@ import { scrape } from '../support/metrics.js'
 import { ROOT } from '../support/root.js'
 import t, { type Test } from '../support/tap.js'
 
-const METRIC = /\b(?:http|auth|database|process|nodejs)_\w+/g
+const METRIC = /\b(?:http|auth|database|process|nodejs|log)_\w+/g
 
 async function inMetrics(t: Test): Promise<Set<string>> {
   const { publicKey } = await generateKeyPair('EdDSA')
@@ -35,6 +35,6 @@ t.test('the dashboard shows every metric of the service', async (t) => {
   const dashboard = readFileSync(join(ROOT, 'deploy/grafana/dashboard.json'), 'utf8')
   for (const name of await inMetrics(t)) {
     const family = name.replace(/_(bucket|sum|count)$/, '')
-    if (/^(http|auth|database)_/.test(name)) t.ok(dashboard.includes(family), name)
+    if (/^(http|auth|database|log)_/.test(name)) t.ok(dashboard.includes(family), name)
   }
 })
