@@ -43,6 +43,8 @@ export interface ConnectionEvents {
  *   no index.
  * - It retries a statement with a stale plan. While it waits for the description it sends other statements, and their rows
  *   go to the wrong ones, so to other users. `Request` fails instead.
+ * - A transaction goes on after its connection closed, and its next statement ends the process. `sql.end` makes the driver
+ *   refuse it.
  * - By default it asks each new connection for array types, and a failure of that query ends the process.
  * - It asks for the types of a statement's values before it sends them, and PgBouncer loses track. `PooledRequest` prevents
  *   it.
@@ -73,7 +75,10 @@ export async function openClient(
       // Only this notice tells that a cancelled commit did not wait for its standby.
       if (routine === 'SyncRepWaitForLSN') events?.onStandbyUnconfirmed()
     },
-    onclose: () => events?.onClosed(),
+    onclose: () => {
+      void sql.end({ timeout: 0 })
+      events?.onClosed()
+    },
     // PgBouncer refuses other parameters, for instance statement_timeout. DateStyle is spelt as the server reports it.
     // Otherwise PgBouncer before 1.22 sets it again in each transaction (pgbouncer issue 879).
     connection: { application_name: 'tasks-api', ...target.settings, TimeZone: 'UTC', DateStyle: 'ISO, MDY' },

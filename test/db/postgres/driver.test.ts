@@ -1,4 +1,4 @@
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import type { HeapProfiler } from 'node:inspector'
 import { Session } from 'node:inspector/promises'
 import { type AddressInfo, createServer } from 'node:net'
@@ -6,7 +6,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { openClient } from '../../../db/postgres/driver.js'
 import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
-import { emptyDatabase } from '../../support/databases.js'
+import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import t from '../../support/tap.js'
 
 const STATEMENTS = 2_000
@@ -35,6 +35,39 @@ t.test('a server that says nothing after the login is refused in time', async (t
   const target = parseDatabaseUrl(`postgres://postgres@127.0.0.1:${port}/postgres?sslmode=disable`)
   const client = openClient({ ...target, connectTimeoutMs: 300 }, target.addresses[0] as DatabaseAddress)
   await t.rejects(client, { code: 'ETIMEDOUT' })
+})
+
+t.test('a transaction whose connection has closed is refused', async (t) => {
+  const url = await emptyDatabase(t)
+  const admin = sqlClient(t, url)
+  const target = parseDatabaseUrl(url)
+  for (const isIdle of [true, false]) {
+    const events = new EventEmitter()
+    const closed = once(events, 'closed')
+    const client = await openClient(target, target.addresses[0] as DatabaseAddress, {
+      onClosed: () => events.emit('closed'),
+      onStandbyUnconfirmed() {}
+    })
+    t.teardown(client.destroy)
+    const transaction = client.sql.begin(async (sql) => {
+      const [row] = await sql`select pg_backend_pid() as pid`
+      const end = async () => admin`select pg_terminate_backend(${row?.pid})`
+      if (isIdle) {
+        await end()
+        await closed
+        await t.rejects(sql`select 1`, { code: 'CONNECTION_DESTROYED' })
+      } else {
+        // The driver sends a rollback after this.
+        const running = t.rejects(sql`select pg_sleep(60)`, { code: 'CONNECTION_CLOSED' })
+        await Promise.all([running, end()])
+        await closed
+      }
+      await sql`select 2`
+    })
+    await t.rejects(transaction, { code: /^CONNECTION_(CLOSED|DESTROYED)$/ })
+    // The driver would write in a later turn of the event loop.
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
 })
 
 // A minor garbage collection treats all old objects as alive, and so what they refer to.
