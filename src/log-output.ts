@@ -19,8 +19,8 @@ export interface LogOutput {
 }
 
 /**
- * Writes log lines to this file descriptor. Whatever becomes of it (a full disk, a reader that ends or does not read), the
- * service goes on. A line that cannot be written is kept, and tried again with the next line.
+ * Writes log lines to this file descriptor. The service goes on if that fails: on a full disk, or if the reader has ended or
+ * no longer reads. A line that cannot be written is kept, and tried again with the next line.
  *
  * pino's own output ends the process or hangs it in each of these cases. For one thing, pino calls `flushSync`, which is
  * missing here.

@@ -1,7 +1,7 @@
 import type { Rows, Statement } from '../driver.js'
 import { DatabaseUnavailable } from '../errors.js'
 import type { ClosingReason } from '../observations.js'
-import { isOutage, isReadOnly, isServerError, isStalePlan, isStopped } from '../sqlstate.js'
+import { isConflict, isOutage, isReadOnly, isServerError, isStalePlan, isStopped } from '../sqlstate.js'
 import type { Delays, Pace } from './durations.js'
 import type { DatabaseAddress } from './url.js'
 
@@ -286,9 +286,9 @@ export class Session {
 
   /** True if a statement was not executed, for a reason outside of itself. It must not belong to a transaction. */
   canRetry(error: unknown): boolean {
-    // The driver prepares it again for the retry.
     const mayBeCancelled = this.#cancelling !== undefined || performance.now() < this.#strayCancelUntil
-    return isStalePlan(error) || (isStopped(error) && mayBeCancelled)
+    // After a stale plan, the driver prepares it again.
+    return isStalePlan(error) || isConflict(error) || (isStopped(error) && mayBeCancelled)
   }
 
   #afterAnswer(now: number): void {

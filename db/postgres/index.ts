@@ -6,7 +6,7 @@ import { openCursors } from './cursor.js'
 import { STATEMENT_MS } from './deadline-session.js'
 import { connector } from './hosts.js'
 import { Pool } from './pool.js'
-import { limitOnServer } from './server-limits.js'
+import { withServerSettings } from './server-settings.js'
 import { type PostgresTarget, parseDatabaseUrl } from './url.js'
 import { WriteBatcher } from './write-batches.js'
 
@@ -28,7 +28,7 @@ export function openPostgres(
 ): Driver {
   const target = targetOf(url, variable)
   const connect = connector(target)
-  const pool = new Pool(async (events) => limitOnServer(await connect(events)), poolMax, observed)
+  const pool = new Pool(async (events) => withServerSettings(await connect(events)), poolMax, observed)
   const writes = new WriteBatcher(pool, sharedTransactions)
   const cursors = openCursors(pool)
 

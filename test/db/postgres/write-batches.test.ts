@@ -9,7 +9,7 @@ import { takeBatch, WriteBatcher } from '../../../db/postgres/write-batches.js'
 import { oneTask, taskRepository } from '../../../db/tasks.js'
 import { stopClock } from '../../support/clock.js'
 import { emptyDatabase, migratedDatabase, sqlClient } from '../../support/databases.js'
-import { opener, openPool, timeOut } from '../../support/pools.js'
+import { opener, openPool, timeOut, unmeasured } from '../../support/pools.js'
 import { startPostgres } from '../../support/postgres-server.js'
 import { until } from '../../support/process.js'
 import t, { type Test } from '../../support/tap.js'
@@ -154,6 +154,39 @@ for (const [name, definition] of Object.entries(STOPPED)) {
     t.strictSame({ ...row }, { notes: [1, 2], stopped: true })
   })
 }
+
+// As behind a pooler, where the service sets no isolation level.
+t.test('at the level serializable, concurrent changes of one row all succeed', async (t) => {
+  const url = await emptyDatabase(t)
+  const observer = sqlClient(t, url)
+  await observer`create table counters (n int)`
+  await observer`insert into counters values (0)`
+  const options = encodeURIComponent('-c default_transaction_isolation=serializable')
+  const pool = openPool(t, `${url}&options=${options}`, 8)
+  const level = pool.read(
+    { text: "select current_setting('transaction_isolation') as level", parameters: [] },
+    unmeasured(),
+    performance.now(),
+    DISTANT
+  )
+  t.strictSame([...(await level)], [{ level: 'serializable' }])
+  for (const isSharing of [true, false]) {
+    await observer`update counters set n = 0`
+    const writes = new WriteBatcher(pool, isSharing)
+    const one = { text: 'update counters set n = n + $1 returning n', parameters: [1] }
+    const answers = await burst(MANY, (n) => writes.run(one, { user: `${n}`, task: undefined }, DISTANT))
+    t.strictSame(new Set(answers.map(({ status }) => status)), new Set(['fulfilled']))
+    t.strictSame([...(await observer`select n from counters`)], [{ n: MANY }])
+  }
+})
+
+t.test('a read that PostgreSQL stops for a concurrent transaction is tried again', async (t) => {
+  const url = await emptyDatabase(t)
+  await sqlClient(t, url).unsafe(stopOnce('serialization_failure'))
+  const pool = openPool(t, url, 2)
+  const read = { text: "select stop_once()::text, nextval('runs') as run", parameters: [] }
+  t.match(await pool.read(read, unmeasured(), performance.now(), DISTANT), [{ run: '3' }])
+})
 
 t.test('behind a pooler, nothing is sent behind a commit', async (t) => {
   const url = await emptyDatabase(t)

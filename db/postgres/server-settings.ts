@@ -19,13 +19,23 @@ const LIMITS = `
         || set_config('tcp_keepalives_count', '3', false)
         || set_config('tcp_user_timeout', '90s', false) end`
 
+const SETTINGS = [
+  LIMITS,
+  // At a stricter level, PostgreSQL refuses a change of a task that another request has changed meanwhile (40001).
+  "set default_transaction_isolation = 'read committed'",
+  // The pool closes idle connections itself, and needs the last one. A statement could be lost if the server closed it.
+  'set idle_session_timeout = 0'
+]
+
 /**
  * Lets PostgreSQL close a connection of the pool by itself if this process cannot be reached any more. Otherwise users could
  * not change the tasks that the connection has locked. An engine that lacks a setting keeps its own limits.
  *
+ * Also replaces two defaults of a database or a role that would make requests fail.
+ *
  * Behind a pooler nothing is set, because its server connections serve others too.
  */
-export function limitOnServer(client: Client): Client {
-  if (client.canPipeline) client.query(LIMITS, []).then(undefined, () => {})
+export function withServerSettings(client: Client): Client {
+  if (client.canPipeline) for (const text of SETTINGS) client.query(text, []).then(undefined, () => {})
   return client
 }
