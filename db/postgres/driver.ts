@@ -1,5 +1,6 @@
 import postgres from 'postgres'
 import type { Rows } from '../driver.js'
+import { StartError } from '../errors.js'
 import { toTimestamp } from '../timestamp.js'
 import type { Connection } from './deadline-session.js'
 import { connectSocket, noAnswerInTime, requestCancel } from './socket.js'
@@ -18,6 +19,8 @@ const TOO_MANY_CONNECTIONS = '53300'
 export interface Client extends Connection {
   sql: postgres.Sql
   isStandby: boolean
+  /** True if a pooler, a proxy or a network that changes ports is in between. */
+  isRelayed: boolean
   /** True if the server refuses writes: it is a standby, or set to read-only. */
   isReadOnly: boolean
   /** The time from a trivial statement to its answer, in milliseconds. */
@@ -117,11 +120,13 @@ export async function openClient(
     // Without a name, because it is not known yet whether a pooler is in between.
     const rows = await sql`
       select pg_is_in_recovery() as standby, current_setting('transaction_read_only') = 'on' as read_only,
-        pg_backend_pid() as pid`.simple()
+        pg_backend_pid() as pid, inet_client_port() as client_port, current_setting('port') as port`.simple()
     const { pid, secret } = rows.state
     const [row] = rows
     // A pooler sends process ids of its own.
     isDirect = row?.pid === pid
+    const isRelayed =
+      'path' in address ? !address.path.endsWith(`.${row?.port}`) : row?.client_port !== wire.socket.localPort
     const sentAt = performance.now()
     await sql`select 1`.simple()
     return {
@@ -130,6 +135,7 @@ export async function openClient(
       // PgBouncer passes the server connection on at the end of an answer. It may already have sent a part of the next
       // statement there (its issue 759).
       canPipeline: isDirect,
+      isRelayed,
       isStandby: row?.standby,
       isReadOnly: row?.read_only,
       roundTripMs: performance.now() - sentAt,
@@ -190,6 +196,36 @@ async function cancelUnlessCommitting(
   } finally {
     clearTimeout(timer)
     client.destroy()
+  }
+}
+
+/**
+ * Checks the settings of Pgpool-II, if that is in between.
+ *
+ * In its modes `raw` and `slony`, version 4.3 mixed up transactions whose statements are sent together: acknowledged writes
+ * were lost. Its load balancing reads from standbys.
+ *
+ * PostgreSQL logs a syntax error for the question. So only connections that are relayed are asked.
+ *
+ * @throws StartError if it must have other settings
+ */
+export async function checkPgpool({ isRelayed, sql }: Client): Promise<void> {
+  if (!isRelayed) return
+  const setting = (name: string) =>
+    sql
+      .unsafe(`pgpool show ${name}`)
+      .simple()
+      .then(
+        ([row]) => row?.[name] as string,
+        () => undefined
+      )
+  const mode = await setting('backend_clustering_mode')
+  if (mode === undefined) return
+  if (mode === 'raw' || mode === 'slony') {
+    throw new StartError(`Pgpool-II loses writes in its mode ${mode}: use streaming_replication`)
+  }
+  if ((await setting('load_balance_mode')) !== 'off') {
+    throw new StartError('Pgpool-II must have load_balance_mode = off: a standby may lack the latest writes')
   }
 }
 

@@ -4,6 +4,8 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import { openDatabase } from '../../../db/index.js'
+import { openClient } from '../../../db/postgres/driver.js'
+import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
 import { causeOf } from '../../../db/sqlstate.js'
 import { makeAuthority, type Subject } from '../../support/certificates.js'
 import { sqlClient } from '../../support/databases.js'
@@ -147,6 +149,10 @@ t.test('a Unix socket is used without TLS, with any sslmode', async (t) => {
   ]) {
     t.equal(await transport(url), 'plain text', url)
   }
+  const target = parseDatabaseUrl(`postgres://postgres@${encoded}:${port}/postgres`)
+  const client = await openClient(target, target.addresses[0] as DatabaseAddress)
+  client.destroy()
+  t.equal(client.isRelayed, false)
 })
 
 t.test('sslnegotiation=direct starts with TLS', async (t) => {

@@ -8,6 +8,7 @@ import { openClient } from '../../../db/postgres/driver.js'
 import { type DatabaseAddress, parseDatabaseUrl } from '../../../db/postgres/url.js'
 import { emptyDatabase, sqlClient } from '../../support/databases.js'
 import t from '../../support/tap.js'
+import { startProxy } from '../../support/tcp-proxy.js'
 
 const STATEMENTS = 2_000
 /** Length of each statement's only row. */
@@ -35,6 +36,20 @@ t.test('a server that says nothing after the login is refused in time', async (t
   const target = parseDatabaseUrl(`postgres://postgres@127.0.0.1:${port}/postgres?sslmode=disable`)
   const client = openClient({ ...target, connectTimeoutMs: 300 }, target.addresses[0] as DatabaseAddress)
   await t.rejects(client, { code: 'ETIMEDOUT' })
+})
+
+t.test('a connection knows whether something is in between', async (t) => {
+  const isRelayed = async (url: string) => {
+    const target = parseDatabaseUrl(url)
+    const client = await openClient(target, target.addresses[0] as DatabaseAddress)
+    client.destroy()
+    return client.isRelayed
+  }
+  for (const transport of ['plain', 'tls'] as const) {
+    const url = await emptyDatabase(t, transport)
+    t.equal(await isRelayed(url), false, transport)
+    t.equal(await isRelayed((await startProxy(t, url)).url), true, transport)
+  }
 })
 
 t.test('a transaction whose connection has closed is refused', async (t) => {
