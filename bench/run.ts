@@ -165,7 +165,8 @@ function prepare(): void {
  * Every server runs during the whole round, and is idle between its turns. All servers take their turn in a case
  * before the next case begins, so they are compared within seconds. Each round restarts them, because two starts of
  * one program differ in speed. It also starts them in another order. Of three equal servers, the first took 1.02 times the
- * CPU of the last for each request of the mix (1.01 to 1.05, six starts).
+ * CPU of the last for each request of the mix (1.01 to 1.05, six starts). The order of turns is drawn by lot for each case: a
+ * create changes the database for the next server.
  */
 async function measureAll(plan: Plan, bench: Bench): Promise<Measurement[]> {
   const measurements: Measurement[] = []
@@ -214,7 +215,6 @@ async function* measureRound(round: number, plan: Plan, bench: Bench): AsyncGene
     }
     await tidy(sql)
 
-    let turn = round
     let brokenIn: Map<string, RunningServer> | undefined
     for (const [name, regime] of regimes) {
       const servers = isFar(regime) ? far : near
@@ -229,7 +229,7 @@ async function* measureRound(round: number, plan: Plan, bench: Bench): AsyncGene
         const operation = operations[one.operation]
         // All servers get the same requests.
         const requests = makeRequests(operation, regime.users?.(users) ?? users, regime.slow?.(users))
-        for (const [server, running] of rotated([...servers], turn++)) {
+        for (const [server, running] of shuffled([...servers])) {
           const measured = measure(plan, one, requests, running, bench)
           yield { round, server, ...(await named(`${server}, ${name}, ${one.operation}`, measured)) }
           if (operation.writes && !regime.keepsDeadRows) await tidy(sql)
@@ -318,6 +318,17 @@ async function named<T>(name: string, promise: Promise<T>): Promise<T> {
 function rotated<T>(items: T[], by: number): T[] {
   const start = by % items.length
   return [...items.slice(start), ...items.slice(0, start)]
+}
+
+/** In a random order, each with the same probability (Fisher and Yates). */
+function shuffled<T>(items: T[]): T[] {
+  for (let last = items.length - 1; last > 0; last--) {
+    const drawn = Math.floor(Math.random() * (last + 1))
+    const swapped = items[last] as T
+    items[last] = items[drawn] as T
+    items[drawn] = swapped
+  }
+  return items
 }
 
 function minutes(milliseconds: number): string {
