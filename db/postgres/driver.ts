@@ -46,7 +46,7 @@ export interface ConnectionEvents {
  *   no index.
  * - It retries a statement with a stale plan. While it waits for the description it sends other statements, and their rows
  *   go to the wrong ones, so to other users. `Request` fails instead.
- * - A transaction goes on after its connection closed, and its next statement ends the process. `sql.end` makes the driver
+ * - A transaction goes on after its connection closed, and its next statement ends the process. `terminate` makes the driver
  *   refuse it.
  * - By default it asks each new connection for array types, and a failure of that query ends the process.
  * - It asks for the types of a statement's values before it sends them, and PgBouncer loses track. `PooledRequest` prevents
@@ -63,6 +63,7 @@ export async function openClient(
   const milliseconds = target.connectTimeoutMs ?? CONNECT_MS
   const wire = await connectSocket(target, address, milliseconds)
   let isUsed = false
+  let connection: { terminate(): void } | undefined
   const sql = postgres({
     user: target.user,
     // A function, because the driver replaces an empty text by PGPASSWORD.
@@ -79,7 +80,7 @@ export async function openClient(
       if (routine === 'SyncRepWaitForLSN') events?.onStandbyUnconfirmed()
     },
     onclose: () => {
-      void sql.end({ timeout: 0 })
+      connection?.terminate()
       events?.onClosed()
     },
     // PgBouncer refuses other parameters, for instance statement_timeout. DateStyle is spelt as the server reports it.
@@ -128,7 +129,12 @@ export async function openClient(
     const isRelayed =
       'path' in address ? !address.path.endsWith(`.${row?.port}`) : row?.client_port !== wire.socket.localPort
     const sentAt = performance.now()
-    await sql`select 1`.simple()
+    // The driver calls `onexecute` with its connection.
+    const onexecute = (own: typeof connection) => {
+      connection = own
+      return true
+    }
+    await sql.unsafe('select 1', [], { onexecute } as object)
     return {
       sql,
       address,
