@@ -3,7 +3,10 @@ import sonicBoom from 'sonic-boom'
 /** Lines that wait for the output, in bytes. Further lines are dropped. */
 const WAITING_BYTES = 1_000_000
 
-/** An output takes lines in much less. After this time, in milliseconds, nobody reads it. */
+/** Time after which a full output is tried again, in milliseconds. */
+const FULL_MS = 5
+
+/** An output that takes nothing for this time, in milliseconds, is not read any more. */
 const STUCK_MS = 1_000
 
 /** An attempt to write failed, or a line was dropped. */
@@ -14,7 +17,7 @@ export interface LogOutput {
   write(line: string): void
   /** Sets the function that is called at each failure. */
   onFailure(listener: (kind: (typeof LOG_FAILURES)[number]) => void): void
-  /** Resolves when all lines are written, when the output fails, or after a second. */
+  /** Resolves when all lines are written, when the output fails, or when it has taken nothing for a second. */
   written(): Promise<void>
 }
 
@@ -24,49 +27,88 @@ export interface LogOutput {
  *
  * pino's own output ends the process or hangs it in each of these cases. For one thing, pino calls `flushSync`, which is
  * missing here.
+ *
+ * @param fd Node makes a pipe or a socket non-blocking when `process.stdout` is used
  */
 export function logOutput(fd: number): LogOutput {
-  const output = new sonicBoom.SonicBoom({ fd, maxLength: WAITING_BYTES })
-  /** When the write began that has no result yet. */
+  // sonic-boom itself would wait 100 ms for a full output, although a reader empties it in much less.
+  const output = new sonicBoom.SonicBoom({ fd, maxLength: WAITING_BYTES, retryEAGAIN: () => false })
+  let onFailure: Parameters<LogOutput['onFailure']>[0] = () => {}
+  let isEmpty = true
+  /** True if the last attempt failed, until the next one. */
+  let hasFailed = false
+  /** When the write began that has no result yet. Only a blocking descriptor lets it hang. */
   let startedAt: number | undefined
-  let failed: Parameters<LogOutput['onFailure']>[0] = () => {}
-  let ended = () => {}
-  const end = () => {
-    startedAt = undefined
-    ended()
+  /** Number of writes that the output has taken. */
+  let taken = 0
+  let drops = 0
+  let settled = () => {}
+
+  const begun = () => {
+    hasFailed = false
+    startedAt ??= performance.now()
+  }
+  const tryAgain = () => {
+    begun()
+    output.flush()
   }
   output.on('write', () => {
+    taken++
     startedAt = performance.now()
   })
-  output.on('drain', end)
-  output.on('error', () => {
-    end()
-    failed('write')
+  output.on('drain', () => {
+    isEmpty = true
+    startedAt = undefined
+    settled()
+  })
+  output.on('error', ({ code }: NodeJS.ErrnoException) => {
+    startedAt = undefined
+    if (code === 'EAGAIN') {
+      setTimeout(tryAgain, FULL_MS).unref()
+      return
+    }
+    hasFailed = true
+    settled()
+    onFailure('write')
   })
   output.on('drop', () => {
-    failed('drop')
+    drops++
+    onFailure('drop')
     // A line that is dropped does not repeat a failed write.
-    output.flush()
+    if (hasFailed) tryAgain()
   })
   process.on('exit', () => {
-    // Node would wait for the write without an end.
-    if (startedAt !== undefined && performance.now() - startedAt >= STUCK_MS)
+    if (startedAt !== undefined && performance.now() - startedAt >= STUCK_MS / 2) {
+      // Node would wait for the write without an end. As process 1 of a container it still does: the kernel ignores this.
       process.kill(process.pid, 'SIGKILL')
+    }
+    try {
+      output.flushSync()
+    } catch {
+      // The output is full or has failed. There is no time left to wait for it.
+    }
   })
+
   return {
     write(line) {
-      startedAt ??= performance.now()
+      const before = drops
       output.write(line)
+      if (drops > before) return
+      isEmpty = false
+      begun()
     },
     onFailure(listener) {
-      failed = listener
+      onFailure = listener
     },
     async written() {
-      if (startedAt === undefined) return
-      await new Promise<void>((resolve) => {
-        ended = resolve
-        setTimeout(resolve, STUCK_MS)
-      })
+      if (!isEmpty) tryAgain()
+      for (let before = -1; !isEmpty && before !== taken; ) {
+        before = taken
+        await new Promise<void>((resolve) => {
+          settled = resolve
+          setTimeout(resolve, STUCK_MS)
+        })
+      }
     }
   }
 }

@@ -1,6 +1,7 @@
 import postgres from 'postgres'
 import type { Rows } from '../driver.js'
 import { StartError } from '../errors.js'
+import { isServerError } from '../sqlstate.js'
 import { toTimestamp } from '../timestamp.js'
 import type { Connection } from './deadline-session.js'
 import { connectSocket, noAnswerInTime, requestCancel } from './socket.js'
@@ -206,32 +207,34 @@ async function cancelUnlessCommitting(
 }
 
 /**
- * Checks the settings of Pgpool-II, if that is in between.
+ * The settings that Pgpool-II must have. With the others, a read may lack the latest writes. In the modes `raw` and `slony`,
+ * version 4.3 mixed up transactions whose statements are sent together, and acknowledged writes were lost.
+ */
+const PGPOOL = {
+  load_balance_mode: 'off',
+  memory_cache_enabled: 'off',
+  backend_clustering_mode: 'streaming_replication'
+}
+
+/**
+ * Checks the settings of Pgpool-II, if that is in between. PostgreSQL logs a syntax error for the question, so only
+ * connections that are relayed are asked.
  *
- * In its modes `raw` and `slony`, version 4.3 mixed up transactions whose statements are sent together: acknowledged writes
- * were lost. Its load balancing reads from standbys.
- *
- * PostgreSQL logs a syntax error for the question. So only connections that are relayed are asked.
- *
- * @throws StartError if it must have other settings
+ * @throws StartError if it must have other settings, or the error of a connection that failed
  */
 export async function checkPgpool({ isRelayed, sql }: Client): Promise<void> {
   if (!isRelayed) return
-  const setting = (name: string) =>
-    sql
+  for (const [name, expected] of Object.entries(PGPOOL)) {
+    const [row] = await sql
       .unsafe(`pgpool show ${name}`)
       .simple()
-      .then(
-        ([row]) => row?.[name] as string,
-        () => undefined
-      )
-  const mode = await setting('backend_clustering_mode')
-  if (mode === undefined) return
-  if (mode === 'raw' || mode === 'slony') {
-    throw new StartError(`Pgpool-II loses writes in its mode ${mode}: use streaming_replication`)
-  }
-  if ((await setting('load_balance_mode')) !== 'off') {
-    throw new StartError('Pgpool-II must have load_balance_mode = off: a standby may lack the latest writes')
+      .catch((error) => {
+        if (isServerError(error)) return []
+        throw error
+      })
+    // Pgpool-II before 4.2 has no clustering mode.
+    if (row === undefined && name === 'load_balance_mode') return
+    if (row?.[name] !== expected) throw new StartError(`Pgpool-II must have ${name} = ${expected}`)
   }
 }
 

@@ -1,6 +1,9 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { text } from 'node:stream/consumers'
 import { SECRET } from '../support/api.js'
 import { emptyDatabase } from '../support/databases.js'
-import { aliceAt, startProcess } from '../support/process.js'
+import { aliceAt, emptyFolder, startProcess } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
 
 /** Starts the service through a shell that redirects its standard output, with a log line for each request. */
@@ -47,8 +50,35 @@ t.test('the service answers and stops if its standard output', async (t) => {
     }
     const metrics = await (await fetch(`${service.ops}/metrics`)).text()
     t.match(metrics, /^log_output_failures_total\{kind="drop"\} [1-9]/m)
-    // Node cannot end a process with a write that hangs.
-    t.match(await service.stop(), { signal: 'SIGKILL' })
+    t.match(await service.stop(), { code: 0, signal: null })
     t.equal(service.err(), '')
   })
+})
+
+/** Runs statements in a process of its own whose `output` is for this descriptor, and returns how it ended and wrote. */
+async function ran(t: Test, fd: string, statements: string) {
+  const module = new URL('../../src/log-output.js', import.meta.url).href
+  const script = `
+    import { openSync } from 'node:fs'
+    import { logOutput } from ${JSON.stringify(module)}
+    const output = logOutput(${fd})
+    ${statements}`
+  const command = 'mkfifo pipe && exec "$0" --input-type=module -e "$1" 3<> pipe'
+  const child = spawn('/bin/sh', ['-c', command, process.execPath, script], { cwd: emptyFolder(t) })
+  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')])
+  t.equal(err, '')
+  return { out, code: child.exitCode, signal: child.signalCode }
+}
+
+t.test('lines that are not written yet are written when the process exits', async (t) => {
+  const lines = "output.write('1\\n'); output.write('2\\n'); process.exit(3)"
+  t.strictSame(await ran(t, 'process.stdout.fd', lines), { out: '1\n2\n', code: 3, signal: null })
+})
+
+t.test('a process whose write hangs ends itself', async (t) => {
+  const fill =
+    "for (let i = 0; i < 300; i++) output.write('x'.repeat(999) + '\\n'); await output.written(); process.exit(3)"
+  // Node does not make such a descriptor non-blocking, and then waits for the write when it exits.
+  t.strictSame(await ran(t, "openSync('pipe', 'r+')", fill), { out: '', code: null, signal: 'SIGKILL' })
+  t.strictSame(await ran(t, "openSync('/dev/full', 'w')", fill), { out: '', code: 3, signal: null })
 })

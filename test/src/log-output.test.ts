@@ -11,7 +11,7 @@ function pipe(t: Test) {
   execFileSync('mkfifo', [path])
   const open = () => openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   let reader = open()
-  const writer = openSync(path, 'w')
+  const writer = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK)
   const output = logOutput(writer)
   const failures: string[] = []
   output.onFailure((kind) => failures.push(kind))
@@ -83,4 +83,34 @@ t.test('one megabyte of lines waits, and a line that is dropped tries them again
   await output.written()
   const lines = (text + read()).trimEnd().split(/ *\n/)
   t.strictSame(lines, [...Array.from({ length: 1_000 }, (_, i) => `${i + 1}`), 'last'])
+})
+
+t.test('the end waits as long as a slow reader takes lines', async (t) => {
+  const { output, failures, read } = pipe(t)
+  for (let i = 1; i <= 1_000; i++) output.write(`${i}`.padEnd(999).concat('\n'))
+  let text = ''
+  // It takes 64 kB each time, so more than a second in all.
+  const reader = setInterval(() => {
+    text += read()
+  }, 100)
+  t.teardown(() => clearInterval(reader))
+  await output.written()
+  text += read()
+  t.equal(text.length, 1_000_000)
+  t.strictSame(failures, [])
+})
+
+t.test('the end waits for a reader that takes nothing for a second', async (t) => {
+  const { output, failures, read } = pipe(t)
+  for (let i = 1; i <= 1_000; i++) output.write(`${i}`.padEnd(999).concat('\n'))
+  await output.written()
+  t.strictSame(failures, [])
+  const first = read()
+  t.ok(first.startsWith('1 ') && first.length < 100_000)
+  // The others follow when it reads again.
+  let text = first
+  await until(async () => {
+    text += read()
+    return text.length === 1_000_000
+  })
 })

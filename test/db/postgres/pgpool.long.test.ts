@@ -55,21 +55,22 @@ async function startPgpool(t: Test, url: string, settings: string): Promise<stri
 }
 
 if (hasProgram(t, 'pgpool', 'pgpool2')) {
+  const off = 'load_balance_mode = off'
   const refused = {
-    "backend_clustering_mode = 'raw'": /Pgpool-II loses writes in its mode raw: use streaming_replication$/,
-    "backend_clustering_mode = 'slony'":
-      /Pgpool-II loses writes in its mode slony: use streaming_replication$/,
-    'load_balance_mode = on': /Pgpool-II must have load_balance_mode = off: /
+    'load_balance_mode = on': /Pgpool-II must have load_balance_mode = off$/,
+    [`${off}\nmemory_cache_enabled = on`]: /Pgpool-II must have memory_cache_enabled = off$/,
+    [`${off}\nbackend_clustering_mode = raw`]:
+      /Pgpool-II must have backend_clustering_mode = streaming_replication$/
   }
   for (const [settings, message] of Object.entries(refused)) {
-    t.test(`Pgpool-II with ${settings} is refused`, async (t) => {
+    t.test(`Pgpool-II with ${settings.split('\n').at(-1)} is refused`, async (t) => {
       const DATABASE_URL = await startPgpool(t, await emptyDatabase(t), settings)
       await t.rejects(startApp(t, 'postgres', { DATABASE_URL }), { name: StartError.name, message })
     })
   }
 
   t.test('behind Pgpool-II, concurrent users find what was acknowledged', async (t) => {
-    const DATABASE_URL = await startPgpool(t, await emptyDatabase(t), 'load_balance_mode = off')
+    const DATABASE_URL = await startPgpool(t, await emptyDatabase(t), off)
     const app = await startApp(t, 'postgres', { DATABASE_URL })
     const faults: unknown[] = []
     const everything = async (client: Client, user: string) => {
