@@ -122,7 +122,7 @@ export async function migrate(orm: Orm, service?: string): Promise<void> {
   const isUpToDate = async () =>
     (await missing(orm, migrations)).length === 0 && (await openedByDefault(orm)).length === 0
   if (service === undefined && (await isUpToDate())) return
-  await orm.transaction(async (tx) => {
+  const run = async (tx: Orm) => {
     // This lock ends with the transaction, so it works through PgBouncer and cannot be left behind.
     await tx.execute(sql`select pg_advisory_xact_lock(${ADVISORY_LOCK})`)
     await makeJournal(tx, migrations)
@@ -132,5 +132,7 @@ export async function migrate(orm: Orm, service?: string): Promise<void> {
     }
     if (service !== undefined) await grantToService(tx, service)
     await closeToOthers(tx, service)
-  })
+  }
+  // At a stricter level, the lock would take the snapshot before it waits. Then the work of the process before is not seen.
+  await orm.transaction(run, { isolationLevel: 'read committed' })
 }

@@ -33,11 +33,16 @@ for (const kind of KINDS) {
   })
 }
 
-t.test('five apps start at the same time on an empty database, and migrate it once', async (t) => {
-  const DATABASE_URL = await emptyDatabase(t)
-  await Promise.all(Array.from({ length: 5 }, () => startApp(t, 'postgres', { DATABASE_URL })))
-  t.strictSame(await appliedTo(sqlClient(t, DATABASE_URL)), HASHES)
-})
+for (const level of ['read committed', 'serializable']) {
+  t.test(`five apps start at the same time, and migrate an empty database once: ${level}`, async (t) => {
+    const DATABASE_URL = await emptyDatabase(t)
+    const sql = sqlClient(t, DATABASE_URL)
+    const database = new URL(DATABASE_URL).pathname.slice(1)
+    await sql.unsafe(`alter database ${database} set default_transaction_isolation = '${level}'`)
+    await Promise.all(Array.from({ length: 5 }, () => startApp(t, 'postgres', { DATABASE_URL })))
+    t.strictSame(await appliedTo(sql), HASHES)
+  })
+}
 
 t.test('a missing migration is applied even if a newer one was applied before', async (t) => {
   const DATABASE_URL = await emptyDatabase(t)
