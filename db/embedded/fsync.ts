@@ -20,8 +20,8 @@ type Init = NodeFS['init']
 /** A folder on the host with a working fsync: PGlite's own does nothing. */
 export class FsyncedNodeFS extends NodeFS {
   /**
-   * The error of a failed fsync. After it the content of the disk is unknown. PostgreSQL would restart and recover, which
-   * PGlite cannot, so no further statement may run.
+   * The error of a failed fsync, after which the content of the disk is unknown, or a PANIC. PostgreSQL would restart and
+   * recover, which PGlite cannot, so no further statement may run.
    */
   failure: unknown
 

@@ -37,13 +37,24 @@ export async function openEmbedded(directory: string, mustExist = false): Promis
     if (isNew) fsyncTree(directory)
     await client.query("set timezone = 'UTC'")
 
-    const query = async (text: string, parameters: unknown[]) => {
+    const execute = async (text: string, parameters: unknown[]) => {
       if (folder.failure === undefined) {
-        const { rows } = await client.query(text, parameters)
+        const { rows } = await client.query(text, parameters).catch((error) => {
+          // For instance when there is no space for the log of changes. The next statement would run for ever.
+          if (error.severity === 'PANIC') folder.failure = error
+          throw error
+        })
         // PGlite may report success although fsync has failed.
         if (folder.failure === undefined) return rows
       }
       throw new DatabaseUnavailable('connection', { cause: folder.failure })
+    }
+    let last: Promise<unknown> = Promise.resolve()
+    /** PGlite has a queue too, but would execute the rest of it after a failure. */
+    const query = (text: string, parameters: unknown[]) => {
+      const result = last.then(() => execute(text, parameters))
+      last = result.catch(() => {})
+      return result
     }
     const pending = new Set<{ until: number; reject: (reason: Error) => void }>()
     const run = ({ text, parameters }: Statement, until: number) =>

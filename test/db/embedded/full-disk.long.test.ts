@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { emptyFolder, startProcess, until } from '../../support/process.js'
+import { emptyFolder, startProcess, statusOf, until } from '../../support/process.js'
 import { SECRET, sign } from '../../support/sign.js'
 import t from '../../support/tap.js'
 
@@ -74,6 +74,62 @@ t.test('a full disk refuses only writes, and they succeed again when there is sp
   await until(async () => (await create()) === 201)
   t.equal(await create(), 201)
   await allAreThere()
+  t.match(await service.stop(), { code: 0 })
+})
+
+t.test('without space for the log of changes, everything is refused until a restart', { skip }, async (t) => {
+  const directory = emptyFolder(t)
+  const filler = `${directory}/filler`
+  // A second process follows when the first one has ended.
+  const [, ...mounted] = withSmallDisk(directory)
+  const twice = mounted.map((word) => word.replace('exec "$@"', `{ "$@"; rm ${filler}; exec "$@"; }`))
+  const service = await startProcess(
+    t,
+    { DATA_DIR: join(directory, 'data'), JWT_SECRET: SECRET },
+    { within: ['unshare', ...twice] }
+  )
+  await service.ready()
+  const shell = service.process.pid as number
+  const url = `${service.api}/api/alice/tasks`
+  const headers = {
+    authorization: `Bearer ${await sign({ sub: 'alice' })}`,
+    'content-type': 'application/json'
+  }
+  const call = async (method: string, path = '', body?: object) => {
+    const response = await fetch(url + path, { method, headers, ...(body && { body: JSON.stringify(body) }) })
+    return { status: response.status, json: (await response.json()) as { id: string; description: string } }
+  }
+  // So short that PostgreSQL replaces them within their pages. Then only the log grows.
+  const description = () => randomBytes(1_300).toString('base64')
+  const ids: string[] = []
+  for (let n = 0; n < 12; n++) ids.push((await call('POST', '', { title: `${n}` })).json.id)
+
+  /** The acknowledged descriptions. */
+  const acknowledged = new Map<string, string>()
+  const change = async (id: string) => {
+    const text = description()
+    const { status } = await call('PATCH', `/${id}`, { description: text })
+    if (status === 200) acknowledged.set(id, text)
+    else {
+      acknowledged.delete(id)
+      t.equal(status, 503)
+    }
+  }
+  const changeAll = () => Promise.all(ids.map(change))
+  for (let n = 0; n < 10; n++) await changeAll()
+  t.equal(fill(`/proc/${shell}/root${filler}`), 'ENOSPC')
+  for (let n = 0; n < 5_000 && !service.out().includes('pg_wal'); n++) await changeAll()
+  t.equal((await call('GET')).status, 503)
+  t.equal(await statusOf(`${service.ops}/ready`), 503)
+  t.equal(await statusOf(`${service.ops}/live`), 200)
+  t.match(service.out(), /pg_wal.* No space left on device/)
+
+  const [first] = readFileSync(`/proc/${shell}/task/${shell}/children`, 'utf8').trim().split(' ')
+  process.kill(Number(first), 'SIGTERM')
+  await until(async () => (await statusOf(`${service.ops}/ready`)) === 200)
+  for (const [id, text] of acknowledged) t.equal((await call('GET', `/${id}`)).json.description, text)
+  const [changed = ''] = ids
+  t.equal((await call('PATCH', `/${changed}`, { description: '' })).status, 200)
   t.match(await service.stop(), { code: 0 })
 })
 
