@@ -61,9 +61,10 @@ t.test('closes the database only after the last request', async (t) => {
 t.test('the start fails in time with a reason that has no password', async (t) => {
   const url = (await emptyDatabase(t)).replace('postgres@', 'tasks:s3cretpassword@')
   const refusing = await startProxy(t, url)
-  await refusing.refuse()
   const closing = await startProxy(t, url)
   closing.mode = 'close'
+  // Last, because its port is free from then on.
+  await refusing.refuse()
   const onBothAddresses = refusing.url.replace('127.0.0.1', 'localhost')
   const noDatabase = t.testdir({ pgdata: { PG_VERSION: '9.6' } })
   const cases: [string, DatabaseConfig, RegExp][] = [
