@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
 import { SECRET } from '../support/api.js'
 import { emptyDatabase } from '../support/databases.js'
-import { aliceAt, emptyFolder, startProcess } from '../support/process.js'
+import { openPipe } from '../support/log-pipe.js'
+import { aliceAt, emptyFolder, startProcess, until } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
 
 /** Starts the service through a shell that redirects its standard output, with a log line for each request. */
@@ -81,4 +82,34 @@ t.test('a process whose write hangs ends itself', async (t) => {
   // Node does not make such a descriptor non-blocking, and then waits for the write when it exits.
   t.strictSame(await ran(t, "openSync('pipe', 'r+')", fill), { out: '', code: null, signal: 'SIGKILL' })
   t.strictSame(await ran(t, "openSync('/dev/full', 'w')", fill), { out: '', code: 3, signal: null })
+})
+
+t.test('the end waits as long as a slow reader takes lines', async (t) => {
+  const { output, failures, read } = openPipe(t)
+  for (let i = 1; i <= 1_000; i++) output.write(`${i}`.padEnd(999).concat('\n'))
+  let text = ''
+  // It takes 64 kB each time, so more than a second in all.
+  const reader = setInterval(() => {
+    text += read()
+  }, 100)
+  t.teardown(() => clearInterval(reader))
+  await output.written()
+  text += read()
+  t.equal(text.length, 1_000_000)
+  t.strictSame(failures, [])
+})
+
+t.test('the end waits for a reader that takes nothing for a second', async (t) => {
+  const { output, failures, read } = openPipe(t)
+  for (let i = 1; i <= 1_000; i++) output.write(`${i}`.padEnd(999).concat('\n'))
+  await output.written()
+  t.strictSame(failures, [])
+  const first = read()
+  t.ok(first.startsWith('1 ') && first.length < 100_000)
+  // The others follow when it reads again.
+  let text = first
+  await until(async () => {
+    text += read()
+    return text.length === 1_000_000
+  })
 })
