@@ -65,9 +65,7 @@ async function countAnswers(name: string, kind: ServerKind, url: string, users: 
   await Promise.all(clients)
   const metrics = await (await fetch(`http://127.0.0.1:${OPS_PORT}/metrics`)).text()
   console.log(`${kind.label}:`, counts)
-  console.log(
-    metrics.match(/^(database_statement_\w+_total|http_requests_shed_total).* [1-9]\d*$/gm)
-  )
+  console.log(metrics.match(/^(database_statement_\w+_total|http_requests_shed_total).* [1-9]\d*$/gm))
 }
 
 try {

@@ -6,6 +6,9 @@ const WAITING_BYTES = 1_000_000
 /** Time after which a full output is tried again, in milliseconds. */
 const FULL_MS = 5
 
+/** Time that a write gets when the process exits, in milliseconds. */
+const LAST_WRITE_MS = 20
+
 /** An output that takes nothing for this time, in milliseconds, is not read any more. */
 const STUCK_MS = 1_000
 
@@ -37,6 +40,8 @@ export function logOutput(fd: number): LogOutput {
   let isEmpty = true
   /** True if the last attempt failed, until the next one. */
   let hasFailed = false
+  /** True if the output was full, until it is tried again. */
+  let isFull = false
   /** When the write began that has no result yet. Only a blocking descriptor lets it hang. */
   let startedAt: number | undefined
   /** Number of writes that the output has taken. */
@@ -49,8 +54,13 @@ export function logOutput(fd: number): LogOutput {
     startedAt ??= performance.now()
   }
   const tryAgain = () => {
+    if (isEmpty) return
     begun()
     output.flush()
+  }
+  const retry = () => {
+    isFull = false
+    tryAgain()
   }
   output.on('write', () => {
     taken++
@@ -64,7 +74,8 @@ export function logOutput(fd: number): LogOutput {
   output.on('error', ({ code }: NodeJS.ErrnoException) => {
     startedAt = undefined
     if (code === 'EAGAIN') {
-      setTimeout(tryAgain, FULL_MS).unref()
+      if (!isFull) setTimeout(retry, FULL_MS).unref()
+      isFull = true
       return
     }
     hasFailed = true
@@ -82,6 +93,9 @@ export function logOutput(fd: number): LogOutput {
       // Node would wait for the write without an end. As process 1 of a container it still does: the kernel ignores this.
       process.kill(process.pid, 'SIGKILL')
     }
+    if (isEmpty) return
+    // Lines would overtake those of a write that is not over. It runs in another thread, and mostly takes much less.
+    if (startedAt !== undefined) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LAST_WRITE_MS)
     try {
       output.flushSync()
     } catch {
@@ -101,12 +115,13 @@ export function logOutput(fd: number): LogOutput {
       onFailure = listener
     },
     async written() {
-      if (!isEmpty) tryAgain()
-      for (let before = -1; !isEmpty && before !== taken; ) {
+      tryAgain()
+      for (let before = -1; !isEmpty && !hasFailed && before !== taken; ) {
         before = taken
         await new Promise<void>((resolve) => {
           settled = resolve
-          setTimeout(resolve, STUCK_MS)
+          // After a pause of the process, the result of a write may be there but not read yet.
+          setTimeout(() => setImmediate(resolve), STUCK_MS)
         })
       }
     }

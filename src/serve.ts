@@ -5,18 +5,21 @@ import { buildApp } from './app.js'
 import { type Config, loadConfig } from './config.js'
 import { resolveDevelopmentSecret } from './development-secret.js'
 import { loadDotEnv } from './dot-env.js'
-import { logOutput } from './log-output.js'
+import { type LogOutput, logOutput } from './log-output.js'
 import { buildOps, portOf, urlOf } from './ops.js'
 import { disablePretenuring } from './pretenuring.js'
 import { stopOnSignal } from './stop-on-signal.js'
 import { issueToken } from './token.js'
 
+/** Undefined for a terminal of a developer, which gets readable lines. */
+let logs: LogOutput | undefined
 try {
   loadDotEnv(process.env)
   await serve(loadConfig(process.env))
 } catch (error) {
   if (!(error instanceof StartError)) throw error
   console.error(error.message)
+  await logs?.written()
   // Setting process.exitCode is not enough: an open database keeps the process alive.
   process.exit(1)
 }
@@ -25,7 +28,7 @@ async function serve(config: Config): Promise<void> {
   const isTerminal = !config.production && process.stdout.isTTY
   const tracing =
     config.tracing && (await import('../plugins/tracing.js')).startTracing({ ...config.tracing, version })
-  const logs = isTerminal ? undefined : logOutput(process.stdout.fd)
+  logs = isTerminal ? undefined : logOutput(process.stdout.fd)
   const api = await buildApp(config, { tracing, logStream: logs ?? (await readableLines()) })
   disablePretenuring()
   await listen(api, config.api, '')

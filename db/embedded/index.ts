@@ -5,9 +5,9 @@ import type { Driver, Statement } from '../driver.js'
 import { DatabaseUnavailable, StartError } from '../errors.js'
 import { isOutage } from '../sqlstate.js'
 import { toTimestamp } from '../timestamp.js'
-import { PGliteWithBomFix } from './byte-order-mark.js'
 import { lockDirectory } from './directory-lock.js'
 import { FsyncedNodeFS, fsyncTree, START_PARAMS_WITH_FSYNC } from './fsync.js'
+import { StoppingPGlite } from './stopping-pglite.js'
 
 const BATCH_ROWS = 500
 
@@ -28,8 +28,7 @@ export async function openEmbedded(directory: string, mustExist = false): Promis
     release = lockDirectory(directory)
     const isNew = !existsSync(`${directory}/pgdata`)
     const folder = new FsyncedNodeFS(`${directory}/pgdata`)
-    const client = new PGliteWithBomFix({
-      fs: folder,
+    const client = new StoppingPGlite(folder, {
       startParams: START_PARAMS_WITH_FSYNC,
       parsers: { [types.TIMESTAMPTZ]: toTimestamp }
     })
@@ -37,24 +36,11 @@ export async function openEmbedded(directory: string, mustExist = false): Promis
     if (isNew) fsyncTree(directory)
     await client.query("set timezone = 'UTC'")
 
-    const execute = async (text: string, parameters: unknown[]) => {
-      if (folder.failure === undefined) {
-        const { rows } = await client.query(text, parameters).catch((error) => {
-          // For instance when there is no space for the log of changes. The next statement would run for ever.
-          if (error.severity === 'PANIC') folder.failure = error
-          throw error
-        })
-        // PGlite may report success although fsync has failed.
-        if (folder.failure === undefined) return rows
-      }
-      throw new DatabaseUnavailable('connection', { cause: folder.failure })
-    }
-    let last: Promise<unknown> = Promise.resolve()
-    /** PGlite has a queue too, but would execute the rest of it after a failure. */
-    const query = (text: string, parameters: unknown[]) => {
-      const result = last.then(() => execute(text, parameters))
-      last = result.catch(() => {})
-      return result
+    const query = async (text: string, parameters: unknown[]) => {
+      const { rows } = await client.query(text, parameters)
+      // PGlite may report success although fsync has failed.
+      if (folder.failure !== undefined) throw new DatabaseUnavailable('connection', { cause: folder.failure })
+      return rows
     }
     const pending = new Set<{ until: number; reject: (reason: Error) => void }>()
     const run = ({ text, parameters }: Statement, until: number) =>

@@ -82,6 +82,8 @@ export async function openClient(
     },
     onclose: () => {
       connection?.terminate()
+      // Otherwise the driver would look for another connection, and `end` would wait for the statement that was lost.
+      void sql.end({ timeout: 0 })
       events?.onClosed()
     },
     // PgBouncer refuses other parameters, for instance statement_timeout. DateStyle is spelt as the server reports it.

@@ -82,7 +82,9 @@ t.test('without space for the log of changes, everything is refused until a rest
   const filler = `${directory}/filler`
   // A second process follows when the first one has ended.
   const [, ...mounted] = withSmallDisk(directory)
-  const twice = mounted.map((word) => word.replace('exec "$@"', `{ "$@"; rm ${filler}; exec "$@"; }`))
+  const twice = mounted.map((word) =>
+    word.replace('exec "$@"', `{ setpriv --pdeathsig KILL "$@"; rm ${filler}; exec "$@"; }`)
+  )
   const service = await startProcess(
     t,
     { DATA_DIR: join(directory, 'data'), JWT_SECRET: SECRET },
@@ -96,7 +98,8 @@ t.test('without space for the log of changes, everything is refused until a rest
     'content-type': 'application/json'
   }
   const call = async (method: string, path = '', body?: object) => {
-    const response = await fetch(url + path, { method, headers, ...(body && { body: JSON.stringify(body) }) })
+    const init = { method, headers, signal: AbortSignal.timeout(60_000) }
+    const response = await fetch(url + path, { ...init, ...(body && { body: JSON.stringify(body) }) })
     return { status: response.status, json: (await response.json()) as { id: string; description: string } }
   }
   // So short that PostgreSQL replaces them within their pages. Then only the log grows.
@@ -125,6 +128,7 @@ t.test('without space for the log of changes, everything is refused until a rest
   t.match(service.out(), /pg_wal.* No space left on device/)
 
   const [first] = readFileSync(`/proc/${shell}/task/${shell}/children`, 'utf8').trim().split(' ')
+  if (!first) throw new Error('the first process has ended')
   process.kill(Number(first), 'SIGTERM')
   await until(async () => (await statusOf(`${service.ops}/ready`)) === 200)
   for (const [id, text] of acknowledged) t.equal((await call('GET', `/${id}`)).json.description, text)

@@ -80,6 +80,8 @@ t.test('a transaction whose connection closes is refused', async (t) => {
       await sql`select 1`
     })
     await t.rejects(transaction, { code: 'CONNECTION_CLOSED' })
+    for (let n = 0; n < 2; n++)
+      await t.rejects(async () => client.query('select 1', []), { code: 'CONNECTION_ENDED' })
   })
 
   // After a failed statement, the driver sends a rollback in a later turn of the event loop. Whether the socket is closed
