@@ -1,4 +1,4 @@
-import { resolveDrizzle } from '../../src/quick-imports.js'
+import { hookImports, resolveDrizzle } from '../../src/quick-imports.js'
 import t from '../support/tap.js'
 
 const DRIZZLE = 'file:///app/node_modules/drizzle-orm/pg-core/index.js'
@@ -28,4 +28,9 @@ t.test('Node resolves all other imports', async (t) => {
     }
     t.equal(resolveDrizzle(specifier, context, next), resolved, specifier)
   }
+})
+
+t.test('it is only used where Node has hooks', async (t) => {
+  t.doesNotThrow(hookImports)
+  await t.resolves(import('drizzle-orm/pg-core'))
 })
