@@ -28,8 +28,7 @@ export interface LogOutput {
  * Writes log lines to this file descriptor. The service goes on if that fails: on a full disk, or if the reader has ended or
  * no longer reads. A line that cannot be written is kept, and tried again with the next line.
  *
- * pino's own output ends the process or hangs it in each of these cases. For one thing, pino calls `flushSync`, which is
- * missing here.
+ * pino's own output can end or hang the process then. For one thing, pino calls `flushSync`, which is missing here.
  *
  * @param fd Node makes a pipe or a socket non-blocking when `process.stdout` is used
  */
