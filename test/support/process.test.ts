@@ -1,7 +1,8 @@
+import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { emptyFolder, startProcess } from './process.js'
-import t from './tap.js'
+import t, { type Test } from './tap.js'
 
 const PROGRAMS: [what: string, fails: boolean, code: string][] = [
   ['an exception', true, 'setTimeout(() => { throw new Error("no") })'],
@@ -17,19 +18,33 @@ const PROGRAMS: [what: string, fails: boolean, code: string][] = [
 
 for (const [what, fails, code] of PROGRAMS) {
   t.test(`${what} in a process ${fails ? 'fails' : 'does not fail'} the test that started it`, async (t) => {
-    const file = join(emptyFolder(t), 'program.cjs')
-    writeFileSync(file, code)
-    const ends: (() => unknown)[] = []
-    const program = await startProcess(
-      { teardown: (end) => void ends.push(end as () => unknown) },
-      {},
-      { file }
-    )
+    const { program, teardown } = await start(t, code)
     await program.exit()
-    const ended = (async () => {
-      for (const end of ends.reverse()) await end()
-    })()
-    if (fails) await t.rejects(ended, /an error that nothing caught/)
-    else await t.resolves(ended)
+    if (fails) await t.rejects(teardown(), /an error that nothing caught/)
+    else await t.resolves(teardown())
   })
+}
+
+t.test('a process that ends by itself fails the test that started it', async (t) => {
+  const { program, teardown } = await start(t, 'console.log("its output"); process.exitCode = 3')
+  await once(program.process, 'close')
+  await t.rejects(teardown(), /ended by itself \(3\):\nits output/)
+})
+
+/** Starts a program whose teardown the test calls itself. */
+async function start(t: Test, code: string) {
+  const file = join(emptyFolder(t), 'program.cjs')
+  writeFileSync(file, code)
+  const ends: (() => unknown)[] = []
+  const program = await startProcess(
+    { teardown: (end) => void ends.push(end as () => unknown) },
+    {},
+    { file }
+  )
+  return {
+    program,
+    async teardown() {
+      for (const end of ends.reverse()) await end()
+    }
+  }
 }

@@ -52,7 +52,10 @@ export interface ProcessOptions {
   within?: string[]
 }
 
-/** Starts the service as a process on free ports, with only this environment. It ends with the test. */
+/**
+ * Starts the service as a process on free ports, with only this environment. It ends with the test. If it ends before that,
+ * and the test has not called `exit` or `stop`, the test fails.
+ */
 export async function startProcess(
   t: Pick<Test, 'teardown'>,
   env: Record<string, string>,
@@ -76,11 +79,13 @@ export async function startProcess(
   // 'close' comes after the last output.
   const closed = once(child, 'close')
   const ended = () => child.exitCode !== null || child.signalCode !== null
+  let isEndExpected = false
   t.teardown(async () => {
-    if (!ended()) child.kill('SIGKILL')
+    if (!ended()) isEndExpected = child.kill('SIGKILL')
     await closed
-    // The test has checked this output itself.
     checkCaught(out + err)
+    const { exitCode, signalCode } = child
+    if (!isEndExpected) throw new Error(`ended by itself (${signalCode ?? exitCode}):\n${out}${err}`)
   })
 
   const service: Service = {
@@ -98,6 +103,7 @@ export async function startProcess(
       return service
     },
     async exit() {
+      isEndExpected = true
       const from = performance.now()
       let timer: NodeJS.Timeout | undefined
       const late = new Promise<never>((_, reject) => {
