@@ -1,20 +1,26 @@
 import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
 import FindMyWay from 'find-my-way'
-import { MethodNotAllowed, RouteNotFound, UndecodablePath } from './errors/catalogue.js'
+import { InvalidHttp, MethodNotAllowed, RouteNotFound, UndecodablePath } from './errors/catalogue.js'
 
 /** A `sub` of 255 characters has up to 3,060 characters in a URL. Node limits the URL and all headers to 16 KiB. */
 export const ROUTER = { ignoreTrailingSlash: true, maxParamLength: 16_384 }
 
-/** No route matches this path. No client can send it, because the path of a URL begins with a slash. */
-const UNDECODABLE = '*undecodable'
+/** Paths that no route matches, and that no client can send: a space ends the path of a request. */
+const UNDECODABLE = '/ undecodable'
+const NO_PATH = '/ no path'
+
+/** An absolute URL without its path: RFC 9112, section 3.2.2. Proxies may send these. */
+const ORIGIN = /^https?:\/\/[^/?#]+(?=[/?]|$)/i
 
 /**
- * Replaces a path that cannot be decoded by one that no route matches. The router would answer such a path itself. It
- * would run no hook, so there would be no authentication and no CORS headers.
+ * Returns the path of a request. If it has none, or one that cannot be decoded, returns one that no route matches. The router
+ * would answer such a request itself. It would run no hook, so there would be no authentication and no CORS headers.
  */
 export function rewriteUrl({ url = '/' }: IncomingMessage): string {
-  return isDecodable(url) ? url : UNDECODABLE
+  const path = url.startsWith('/') ? url : url.replace(ORIGIN, '')
+  if (path.startsWith('/') || path === '*') return isDecodable(path) ? path : UNDECODABLE
+  return path === '' || path.startsWith('?') ? `/${path}` : NO_PATH
 }
 
 function isDecodable(url: string): boolean {
@@ -29,7 +35,7 @@ function isDecodable(url: string): boolean {
 }
 
 /**
- * Answers requests that no route matches: 400 for a path that cannot be decoded, 405 with `Allow` for another method, else
+ * Answers requests that no route matches: 400 without a path that can be decoded, 405 with `Allow` for another method, else
  * 404. It must be registered after authentication and before all routes.
  */
 export default fp(
@@ -48,6 +54,7 @@ export default fp(
       // the preflights.
       if (!request.is404 && request.method !== 'OPTIONS') return done()
       if (request.url === UNDECODABLE) return done(new UndecodablePath())
+      if (request.url === NO_PATH) return done(new InvalidHttp())
       const methods: Set<string> | undefined = paths.find('GET', request.url)?.store
       if (methods === undefined) return done(new RouteNotFound())
       reply.header('Allow', [...methods].join(', '))

@@ -441,7 +441,15 @@ t.test('over a socket', async (t) => {
       ['OPTIONS * HTTP/1.1', 'not_found'],
       ['GET //api/alice/tasks HTTP/1.1', 'not_found'],
       ['GET /api/../api/alice/tasks HTTP/1.1', 'not_found'],
-      ['GET *undecodable HTTP/1.1', 'bad_request']
+      ['GET * HTTP/1.1', 'not_found'],
+      [`GET *${COLLECTION.slice(1)} HTTP/1.1`, 'bad_request'],
+      [`GET *?x HTTP/1.1`, 'bad_request'],
+      [`GET ftp://api${COLLECTION} HTTP/1.1`, 'bad_request'],
+      [`GET http://${COLLECTION} HTTP/1.1`, 'bad_request'],
+      [`GET http://api#${COLLECTION} HTTP/1.1`, 'bad_request'],
+      ['GET http://api/%zz HTTP/1.1', 'bad_request'],
+      ['GET http://api HTTP/1.1', 'not_found'],
+      [`GET http://api?${COLLECTION} HTTP/1.1`, 'not_found']
     ] as const) {
       const received = await sendTo(app, lines(line, ...headers))
       const answer = parseRaw(received)
@@ -450,6 +458,13 @@ t.test('over a socket', async (t) => {
       else t.match(answer, { status: 400, json: { code: 'bad_request' } }, line)
       const anonymous = parseRaw(await sendTo(app, lines(line, 'Host: api', 'Connection: close')))
       t.equal(anonymous.status, answer.headers['x-request-id'] ? 401 : 400, line)
+    }
+  })
+
+  t.test('a target may be an absolute URL', async (t) => {
+    for (const origin of ['http://api', 'HTTPS://api:99999', 'http://user:password@[::1]:1']) {
+      const answer = parseRaw(await sendTo(app, lines(`GET ${origin}${COLLECTION}?x HTTP/1.1`, ...headers)))
+      t.equal(answer.status, 200, origin)
     }
   })
 
