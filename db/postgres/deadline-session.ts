@@ -380,9 +380,11 @@ export class Session {
   }
 
   /** Ends the connection now. Pending statements fail. */
-  close(reason: ClosingReason): void {
+  close(cause: ClosingReason): void {
     if (this.#isClosed) return
     this.#isClosed = true
+    // The driver reports the end of a connection that `end` has ended, too.
+    const reason = this.#isFinishing && this.#pending.size === 0 ? 'closing' : cause
     const error = new DatabaseUnavailable(reason === 'closing' ? 'closing' : 'connection')
     for (const { reject } of this.#pending) reject?.(error)
     // PostgreSQL logs each reset of an idle connection.

@@ -124,9 +124,14 @@ export async function openClient(
     // Without a name, because it is not known yet whether a pooler is in between.
     const rows = await sql`
       select pg_is_in_recovery() as standby, current_setting('transaction_read_only') = 'on' as read_only,
-        pg_backend_pid() as pid, inet_client_port() as client_port, current_setting('port') as port`.simple()
+        pg_backend_pid() as pid, inet_client_port() as client_port, current_setting('port') as port,
+        current_setting('DateStyle') as date_style`.simple()
     const { pid, secret } = rows.state
     const [row] = rows
+    // toTimestamp reads no other style. Days and months could be mixed up.
+    if (!row?.date_style.startsWith('ISO')) {
+      throw new Error(`a pooler has dropped the setting DateStyle: it is ${row?.date_style} instead of ISO`)
+    }
     // A pooler sends process ids of its own.
     isDirect = row?.pid === pid
     const isRelayed =

@@ -33,6 +33,8 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
   const name = `JWKS_URL ${nameOf(url)}`
   let find: ReturnType<typeof createLocalJWKSet> | undefined
   let fetchedAt = Number.NEGATIVE_INFINITY
+  /** The same time by the system's clock, which goes on while the machine is suspended. */
+  let fetchedOn = 0
   let begunAt = Number.NEGATIVE_INFINITY
   /** The error of the last fetch; undefined if that succeeded. */
   let failure: unknown
@@ -50,10 +52,12 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
   function fetchKeys(): Promise<void> {
     running ??= (async () => {
       const now = performance.now()
+      const date = Date.now()
       begunAt = now
       try {
         find = createLocalJWKSet(await fetchKeySet(url))
         fetchedAt = now
+        fetchedOn = date
         failure = undefined
         onFetched('success')
       } catch (error) {
@@ -73,6 +77,11 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
     await fetchKeys()
     // A failed fetch throws above and does not count: it tells nothing about the token.
     extraFetchesUntil = Math.max(extraFetchesUntil, performance.now()) + EXTRA_FETCH_MS
+  }
+
+  function areOld(): boolean {
+    const age = Math.max(performance.now() - fetchedAt, Math.abs(Date.now() - fetchedOn))
+    return age >= MAX_AGE_MS
   }
 
   function refuseAfterFailure(): void {
@@ -138,7 +147,7 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
      * @throws Unavailable if the keys are too old and cannot be fetched
      */
     async find(hint: KeyHint, since: number): Promise<string[]> {
-      if (performance.now() >= fetchedAt + MAX_AGE_MS) {
+      if (areOld()) {
         if (running === undefined) refuseAfterFailure()
         await waitFor(fetchKeys(), since)
       }

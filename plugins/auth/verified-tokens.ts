@@ -11,16 +11,17 @@ const VERIFIED_CHARACTERS = 4_096
  * token takes 7 µs with HS256, the cheapest algorithm; this look-up takes less than 1 µs.
  *
  * No entry outlives its token's `exp` plus the tolerance. Tokens of a removed key are refused after the key set's maximum
- * age plus `VERIFIED_MS`: together under 5 minutes. Refused tokens are not cached, so only an issuer's users can fill the
- * cache.
+ * age plus `VERIFIED_MS`. That is under 5 minutes, also if the clock is set back. Refused tokens are not cached, so only an
+ * issuer's users can fill the cache.
  */
 export function verifiedTokens() {
-  const entries = new Map<string, { claims: Claims; until: number }>()
+  const entries = new Map<string, { claims: Claims; from: number; until: number }>()
   return {
     get(authorization: string): Claims | undefined {
       const entry = entries.get(authorization)
       if (entry === undefined) return undefined
-      if (Date.now() < entry.until) return entry.claims
+      const now = Date.now()
+      if (now >= entry.from && now < entry.until) return entry.claims
       entries.delete(authorization)
       return undefined
     },
@@ -28,8 +29,9 @@ export function verifiedTokens() {
       if (authorization.length > VERIFIED_CHARACTERS) return
       // A Map keeps the order of insertion, so its first key is the oldest.
       if (entries.size >= VERIFIED_TOKENS) entries.delete(entries.keys().next().value as string)
-      const until = Math.min(Date.now() + VERIFIED_MS, claims.exp * 1000 + CLOCK_TOLERANCE_MS)
-      entries.set(authorization, { claims, until })
+      const from = Date.now()
+      const until = Math.min(from + VERIFIED_MS, claims.exp * 1000 + CLOCK_TOLERANCE_MS)
+      entries.set(authorization, { claims, from, until })
     }
   }
 }

@@ -565,6 +565,38 @@ t.test('a removed key is refused after 4.5 minutes, even for a cached token', as
   t.equal(await statusOf(app, await second.sign()), 200)
 })
 
+t.test('a removed key is refused in time if the clock is set back after its token was cached', async (t) => {
+  const { app, server, first } = await start(t)
+  const clock = stopClock(t)
+  clock.step(3_600_000)
+  const token = await first.sign({ exp: clock.now() + 9_000 })
+  clock.advance(239_000)
+  t.equal(await statusOf(app, token), 200)
+  const fetches = server.requests.length
+  server.keys.splice(0, 1, (await makeIssuer('second')).jwk)
+  clock.step(-3_600_000)
+  clock.advance(31_000)
+  is401(t, await list(app, token), 'removed')
+  t.equal(server.requests.length, fetches + 1)
+})
+
+for (const [what, hours] of [
+  ['a suspension, which the process does not notice', 8],
+  ['the clock was set back', -1]
+] as const) {
+  t.test(`keys are fetched once after ${what}`, async (t) => {
+    const { app, server, first } = await start(t)
+    const clock = stopClock(t)
+    t.equal(await statusOf(app, await first.sign()), 200)
+    const fetches = server.requests.length
+    server.keys.splice(0, 1, (await makeIssuer('second')).jwk)
+    clock.step(hours * 3_600_000)
+    is401(t, await list(app, await first.sign({ jti: 'new' })), 'removed')
+    t.equal(server.requests.length, fetches + 1)
+    is401(t, await list(app, await first.sign({ jti: 'newer', nbf: 0 })), 'still')
+  })
+}
+
 t.test('a fetched key works for at most 5 minutes while the key server is away', async (t) => {
   const { app, server, first } = await start(t)
   const clock = stopClock(t)

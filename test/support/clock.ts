@@ -4,6 +4,8 @@ export interface Clock {
   /** In seconds, as in tokens. */
   now(): number
   advance(milliseconds: number): void
+  /** Sets the system's clock, `Date.now()`, forward or back. */
+  step(milliseconds: number): void
   /** In milliseconds of real time. */
   passed(): number
 }
@@ -16,8 +18,9 @@ export function stopClock(t: Test): Clock {
   const date = Date.now
   const passed = performance.now.bind(performance)
   let advanced = 0
+  let stepped = 0
   const [startDate, start] = [date(), passed()]
-  Date.now = () => startDate + advanced
+  Date.now = () => startDate + advanced + stepped
   performance.now = () => start + advanced + (passed() - start) / 1_000
   t.teardown(() => {
     Date.now = date
@@ -27,6 +30,9 @@ export function stopClock(t: Test): Clock {
     now: () => Date.now() / 1000,
     advance: (milliseconds) => {
       advanced += milliseconds
+    },
+    step: (milliseconds) => {
+      stepped += milliseconds
     },
     passed
   }

@@ -229,6 +229,20 @@ t.test('while a pool ends, running statements finish and new ones are refused', 
   await ended
 })
 
+t.test('connections that the end of their pool closes do not count as lost', async (t) => {
+  for (const seconds of [0, 0.1]) {
+    const pool = openPool(t, await emptyDatabase(t), 1)
+    const reasons: string[] = []
+    pool.observed.on('closed', (reason) => reasons.push(reason))
+    const statement = { text: `select pg_sleep(${seconds})`, parameters: [] }
+    const running = pool.read(statement, unmeasured(), performance.now(), Number.POSITIVE_INFINITY)
+    await (seconds === 0 ? running : until(() => pool.sent === 1))
+    await pool.end(PATIENCE_MS)
+    await running
+    t.strictSame(reasons, ['closing'], `while a statement takes ${seconds} s`)
+  }
+})
+
 t.test('a statement that PostgreSQL refuses does not close its connection', async (t) => {
   const { session } = await openSession(t)
   await t.rejects(session.send(FAILS, performance.now(), SENDING), { code: '22012' })

@@ -1,7 +1,7 @@
 import { EventEmitter, once } from 'node:events'
 import type { HeapProfiler } from 'node:inspector'
 import { Session } from 'node:inspector/promises'
-import { type AddressInfo, createServer } from 'node:net'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { drizzle } from 'drizzle-orm/postgres-js'
@@ -52,6 +52,26 @@ t.test('a connection knows whether something is in between', async (t) => {
     t.equal(await isRelayed(url), false, transport)
     t.equal(await isRelayed((await startProxy(t, url)).url), true, transport)
   }
+})
+
+t.test('a connection is refused if a pooler drops the setting of DateStyle', async (t) => {
+  const { hostname, port, pathname } = new URL(await emptyDatabase(t, 'plain'))
+  const pooler = createServer((client) => {
+    const server = connect(Number(port), hostname)
+    for (const socket of [client, server]) socket.on('error', () => {})
+    client.once('data', (startup) => {
+      // Of the same length.
+      server.write(startup.toString('latin1').replace('ISO, MDY', 'SQL, DMY'), 'latin1')
+      client.pipe(server).pipe(client)
+    })
+  })
+  pooler.listen(0, '127.0.0.1')
+  await once(pooler, 'listening')
+  t.teardown(() => pooler.close())
+  const { port: own } = pooler.address() as AddressInfo
+  const target = parseDatabaseUrl(`postgres://postgres@127.0.0.1:${own}${pathname}?sslmode=disable`)
+  const client = openClient(target, target.addresses[0] as DatabaseAddress)
+  await t.rejects(client, { message: /setting DateStyle: it is SQL, DMY instead of ISO$/ })
 })
 
 t.test('a transaction whose connection closes is refused', async (t) => {
