@@ -6,8 +6,8 @@ import type { Orm } from './driver.js'
 import { DatabaseUnavailable, StartError } from './errors.js'
 import { type Database, type DatabaseConfig, openDatabase } from './index.js'
 import { journal, makeJournal, missing } from './journal.js'
-import { closeToOthers, grantToService, openedByDefault } from './privileges.js'
-import { causeOf, INSUFFICIENT_PRIVILEGE } from './sqlstate.js'
+import { checkAccess, closeToOthers, grantToService, openedByDefault } from './privileges.js'
+import { causeOf, INSUFFICIENT_PRIVILEGE, NO_SCHEMA, READ_ONLY } from './sqlstate.js'
 
 /** Resolved through package.json's "imports", so that the built tree finds the same folder as the source. */
 const migrationsFolder = dirname(
@@ -33,12 +33,17 @@ export async function openMigrated(config: DatabaseConfig): Promise<Database> {
   const db = await openDatabase(config)
   const variable = config.kind === 'embedded' ? 'DATA_DIR' : 'DATABASE_URL'
   try {
+    let migrated: Table | undefined
     if (config.kind === 'postgres' && config.migrationUrl !== undefined) {
       const [service] = await useDatabase(variable, db, currentRole)
-      await migrateAs(config.migrationUrl, service?.name as string)
+      migrated = await migrateAs(config.migrationUrl, service?.name as string)
     }
-    // Without `migrationUrl` this migrates. Otherwise it only checks that the service's role sees the new schema.
-    await useDatabase(variable, db, migrate)
+    await useDatabase(variable, db, async (orm) => {
+      if (migrated) await expectTable(orm, migrated)
+      // Without `migrationUrl` this migrates. Otherwise it only checks that the service's role sees the new schema.
+      await migrate(orm)
+      await checkAccess(orm)
+    })
     return db
   } catch (error) {
     await db.close()
@@ -46,12 +51,18 @@ export async function openMigrated(config: DatabaseConfig): Promise<Database> {
   }
 }
 
-/** @param service the role that receives rights */
-async function migrateAs(url: string, service: string): Promise<void> {
+/**
+ * @param service the role that receives rights
+ * @returns the table of tasks
+ */
+async function migrateAs(url: string, service: string): Promise<Table> {
   const variable = 'MIGRATION_DATABASE_URL'
   const db = await openDatabase({ kind: 'postgres', url, poolMax: 2 }, variable)
   try {
-    await useDatabase(variable, db, (orm) => migrate(orm, service))
+    return await useDatabase(variable, db, async (orm) => {
+      await migrate(orm, service)
+      return tableOf(orm)
+    })
   } finally {
     await db.close()
   }
@@ -94,6 +105,27 @@ async function checkServer(orm: Orm): Promise<void> {
 const currentRole = (orm: Orm) =>
   orm.select({ name: sql<string>`current_user` }).from(sql`(select) as nothing`)
 
+type Table = Awaited<ReturnType<typeof tableOf>>
+
+async function tableOf(orm: Orm) {
+  const [table] = await orm
+    .select({
+      oid: sql<string>`to_regclass('tasks')::oid::text`,
+      schemas: sql<string>`array_to_string(current_schemas(false), ', ')`
+    })
+    .from(sql`(select) as nothing`)
+  return table as NonNullable<typeof table>
+}
+
+/** @throws StartError if the name of the table stands for another one */
+async function expectTable(orm: Orm, expected: Table): Promise<void> {
+  const { oid, schemas } = await tableOf(orm)
+  if (oid === expected.oid) return
+  throw new StartError(
+    `its role does not find the tasks of MIGRATION_DATABASE_URL: the schemas of search_path are ${schemas || 'none'}, and ${expected.schemas} there`
+  )
+}
+
 function reason(error: unknown): string {
   if (error instanceof StartError) return error.message
   if (error instanceof DatabaseUnavailable) return 'it does not answer'
@@ -103,6 +135,8 @@ function reason(error: unknown): string {
   if (code === INSUFFICIENT_PRIVILEGE) {
     return `this role may not migrate the schema, or not read its version; run npm run db:migrate as the owner of the schema (${message})`
   }
+  if (code === READ_ONLY) return `it accepts no writes, so its schema cannot be migrated (${message})`
+  if (code === NO_SCHEMA) return `this role has no schema in its search_path that it may use (${message})`
   // Node's error has no message if a host name has several addresses.
   return `${name}: ${message || code}`
 }

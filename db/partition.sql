@@ -7,6 +7,13 @@
 
 set lock_timeout = '2s';
 set client_min_messages = warning;
+set default_transaction_isolation = 'read committed';
+-- Limits of the database or the role are for requests.
+do $$
+begin
+  perform set_config(name, '0', false) from pg_settings
+  where name in ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout');
+end $$;
 
 -- 1. Create an empty partitioned copy, and a trigger that repeats every later change there.
 do $$
@@ -16,9 +23,39 @@ declare
     where attrelid = 'tasks'::regclass and attnum > 0 and not attisdropped
   );
   held record;
+  others text;
 begin
   if (select relkind = 'p' from pg_class where oid = 'tasks'::regclass) then
     raise exception 'tasks is partitioned already';
+  end if;
+  if (select pg_get_userbyid(relowner) <> current_user from pg_class where oid = 'tasks'::regclass) then
+    raise exception 'run this as the owner of tasks: %',
+      (select pg_get_userbyid(relowner) from pg_class where oid = 'tasks'::regclass);
+  end if;
+  select string_agg(object, ', ' order by object) into others from (
+    select 'view ' || r.ev_class::regclass as object
+    from pg_depend d join pg_rewrite r on r.oid = d.objid
+    where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass
+      and d.refobjid = 'tasks'::regclass
+    union
+    select 'publication ' || quote_ident(pubname)
+    from pg_publication p join pg_publication_rel r on r.prpubid = p.oid where r.prrelid = 'tasks'::regclass
+    union
+    select 'foreign key of ' || conrelid::regclass
+    from pg_constraint where contype = 'f' and 'tasks'::regclass in (conrelid, confrelid)
+    union
+    select 'trigger ' || quote_ident(tgname)
+    from pg_trigger where tgrelid = 'tasks'::regclass and not tgisinternal and tgname <> 'tasks_to_partitions'
+    union
+    select 'policy ' || quote_ident(polname) from pg_policy where polrelid = 'tasks'::regclass
+    union
+    select 'row-level security' from pg_class where oid = 'tasks'::regclass and relrowsecurity
+    union
+    select 'rights on the column ' || quote_ident(attname)
+    from pg_attribute where attrelid = 'tasks'::regclass and attacl is not null
+  ) belonging;
+  if others is not null then
+    raise exception 'these belong to tasks, and would stay with the old table: %', others;
   end if;
   if to_regclass('tasks_partitioned') is not null then
     return;

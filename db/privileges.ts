@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm'
 import type { Orm } from './driver.js'
+import { StartError } from './errors.js'
 import { journal } from './journal.js'
 import { tasks } from './schema.js'
 import { INSUFFICIENT_PRIVILEGE } from './sqlstate.js'
@@ -9,6 +10,28 @@ export async function grantToService(tx: Orm, service: string): Promise<void> {
   const role = sql.identifier(service)
   await tx.execute(sql`grant select, insert, update, delete on ${tasks} to ${role}`)
   await tx.execute(sql`grant select on ${journal} to ${role}`)
+}
+
+/**
+ * Checks that this role can read and write all tasks. With row-level security and no policy, all lists would be empty, and
+ * `user:delete` would delete nothing. Policies are the operator's choice.
+ *
+ * @throws StartError if it cannot
+ */
+export async function checkAccess(orm: Orm): Promise<void> {
+  const [found] = await orm
+    .select({
+      missing: sql<string | null>`(
+        select string_agg(name, ', ') from unnest(array['select', 'insert', 'update', 'delete']) name
+        where not has_table_privilege('tasks', name))`,
+      isHidden: sql<boolean>`row_security_active('tasks')
+        and not exists (select from pg_policy where polrelid = 'tasks'::regclass)`
+    })
+    .from(sql`(select) as nothing`)
+  if (found?.missing) throw new StartError(`its role may not ${found.missing} in the table tasks`)
+  if (found?.isHidden) {
+    throw new StartError('row-level security without a policy hides the rows of tasks: disable it')
+  }
 }
 
 /**

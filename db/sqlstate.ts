@@ -32,7 +32,10 @@ export const isServerError = (error: unknown) => Object(causeOf(error)).name ===
 
 export const INSUFFICIENT_PRIVILEGE = '42501'
 
-const READ_ONLY = '25006'
+export const READ_ONLY = '25006'
+
+/** No schema of `search_path` exists, or the role may use none of them. */
+export const NO_SCHEMA = '3F000'
 
 /** True if the server refuses writes. It is no longer the primary, and connections stay read-only if it becomes one again. */
 export const isReadOnly = (error: unknown) => causeCodeOf(error) === READ_ONLY

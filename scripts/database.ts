@@ -21,7 +21,18 @@ export async function withDatabase(
 /** Runs a command whose only argument is a user. */
 export const runUserCommand = (name: string, work: (db: Database, user: string) => Promise<void>) =>
   runCommand(async () => {
-    const [user, ...rest] = parseArgs({ allowPositionals: true }).positionals
-    if (!user || rest.length > 0) throw new StartError(`usage: npm run -s ${name} -- <user id>`)
+    const user = userOf(name)
     await withDatabase(loadDatabaseConfig(process.env), (db) => work(db, user))
   })
+
+function userOf(name: string): string {
+  try {
+    const [user, ...rest] = parseArgs({ allowPositionals: true }).positionals
+    if (user && rest.length === 0) return user
+  } catch {
+    // It begins with a hyphen, so it was taken for an option.
+  }
+  throw new StartError(
+    `usage: npm run -s ${name} -- <user id> (if the id begins with -, write -- -- <user id>)`
+  )
+}

@@ -223,14 +223,26 @@ const PGPOOL = {
   backend_clustering_mode: 'streaming_replication'
 }
 
-/**
- * Checks the settings of Pgpool-II, if that is in between. PostgreSQL logs a syntax error for the question, so only
- * connections that are relayed are asked.
- *
- * @throws StartError if it must have other settings, or the error of a connection that failed
- */
-export async function checkPgpool({ isRelayed, sql }: Client): Promise<void> {
-  if (!isRelayed) return
+/** @throws StartError if a pooler is in between that must have other settings, or the error of a connection that failed */
+export async function checkPooler(client: Client): Promise<void> {
+  if (!client.canPipeline) await checkTransactions(client)
+  if (client.isRelayed) await checkPgpool(client)
+}
+
+/** In its statement mode, PgBouncer closes the connection at `begin`. */
+async function checkTransactions({ sql }: Client): Promise<void> {
+  try {
+    await sql.unsafe('begin').simple()
+    await sql.unsafe('commit').simple()
+  } catch (error) {
+    throw new StartError(
+      `no transaction is possible; a pooler must be in session mode or transaction mode (${(error as Error).message})`
+    )
+  }
+}
+
+/** PostgreSQL logs a syntax error for these questions, so only connections that are relayed are asked. */
+async function checkPgpool({ sql }: Client): Promise<void> {
   for (const [name, expected] of Object.entries(PGPOOL)) {
     const [row] = await sql
       .unsafe(`pgpool show ${name}`)

@@ -4,7 +4,7 @@ import { StartError } from '../errors.js'
 import type { DatabaseObservations } from '../observations.js'
 import { openCursors } from './cursor.js'
 import { STATEMENT_MS } from './deadline-session.js'
-import { checkPgpool } from './driver.js'
+import { checkPooler } from './driver.js'
 import { connector } from './hosts.js'
 import { Pool } from './pool.js'
 import { withServerSettings } from './server-settings.js'
@@ -52,7 +52,7 @@ export function openPostgres(
       // This needs a connection of its own, because drizzle replaces the parsers of its client.
       const client = await connect()
       try {
-        await checkPgpool(client)
+        await checkPooler(client)
         return await work(drizzle(client.sql))
       } finally {
         await client.end(STATEMENT_MS)

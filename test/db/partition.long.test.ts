@@ -167,6 +167,71 @@ if (hasProgram(t, 'psql', 'postgresql')) {
     )
   })
 
+  t.test('what belongs to the table is named, and nothing is changed', async (t) => {
+    const url = await emptyDatabase(t)
+    const sql = sqlClient(t, url)
+    await startApp(t, 'postgres', { DATABASE_URL: url })
+    const [role] = await sql`select current_user as name`
+    for (const [make, name, drop] of [
+      ['create view titles as select title from tasks', 'view titles', 'drop view titles'],
+      ['create publication p for table tasks', 'publication p', 'drop publication p'],
+      [
+        'create table notes (u text, t uuid, foreign key (u, t) references tasks (user_id, id))',
+        'foreign key of notes',
+        'drop table notes'
+      ],
+      [
+        'create trigger mine before update on tasks for each row execute function suppress_redundant_updates_trigger()',
+        'trigger mine',
+        'drop trigger mine on tasks'
+      ],
+      [
+        'create policy "All rows" on tasks using (true)',
+        'policy "All rows"',
+        'drop policy "All rows" on tasks'
+      ],
+      [
+        'alter table tasks enable row level security',
+        'row-level security',
+        'alter table tasks disable row level security'
+      ],
+      [
+        'grant select (title) on tasks to public',
+        'rights on the column title',
+        'revoke select (title) on tasks from public'
+      ],
+      [
+        'create role somebody; grant create on schema public to somebody; alter table tasks owner to somebody',
+        'somebody',
+        `alter table tasks owner to ${role?.name}; drop owned by somebody; drop role somebody`
+      ]
+    ] as const) {
+      await sql.unsafe(make)
+      const expected = name === 'somebody' ? 'as the owner of tasks: somebody' : `old table: ${name}\n`
+      await t.rejects(partition(url), { message: new RegExp(expected) }, name)
+      await sql.unsafe(drop)
+      t.equal((await sql`select to_regclass('tasks_partitioned') as made`)[0]?.made, null)
+    }
+    await partition(url)
+  })
+
+  t.test('limits for requests do not stop it', async (t) => {
+    const url = await emptyDatabase(t)
+    const sql = sqlClient(t, url)
+    await startApp(t, 'postgres', { DATABASE_URL: url })
+    await sql`
+      insert into tasks (user_id, id, title, completed)
+      select 'user ' || n % 100, gen_random_uuid(), 'Task ' || n, false from generate_series(1, ${MANY}::int) n`
+    for (const [name, value] of [
+      ['statement_timeout', '50ms'],
+      ['default_transaction_isolation', 'serializable']
+    ]) {
+      await sql.unsafe(`alter database ${new URL(url).pathname.slice(1)} set ${name} to '${value}'`)
+    }
+    await partition(url)
+    t.equal((await sql`select from pg_inherits where inhparent = 'tasks'::regclass`).length, 32)
+  })
+
   t.test('the next run completes one that was interrupted', async (t) => {
     const url = await emptyDatabase(t)
     const sql = sqlClient(t, url)

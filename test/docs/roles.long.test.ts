@@ -161,6 +161,50 @@ t.test('without MIGRATION_DATABASE_URL, a missing migration stops the start in o
   })
 })
 
+t.test('a start is refused if the role cannot use every task', async (t) => {
+  const { admin, service, ownerUrl, serviceUrl } = await migrated(t)
+  const env = { JWT_SECRET: SECRET, DATABASE_URL: serviceUrl, NODE_ENV: 'production' }
+  const both = { ...env, MIGRATION_DATABASE_URL: ownerUrl }
+  const refusedBy = async (sql: string, settings: Record<string, string>, line: RegExp) => {
+    await admin.unsafe(sql)
+    t.match(await startRefusal(settings), line)
+  }
+
+  await refusedBy(
+    `revoke update, delete on tasks from ${service}`,
+    env,
+    /^DATABASE_URL: [^\n]*its role may not (update, delete|delete, update) in the table tasks$/
+  )
+  await migrateWith(both)
+  await refusedBy(
+    'alter table tasks enable row level security',
+    both,
+    /^DATABASE_URL: [^\n]*row-level security without a policy hides the rows of tasks: disable it$/
+  )
+  await admin`create policy everything on tasks using (true)`
+  await (await startApp(t, 'postgres', env)).close()
+  await refusedBy(
+    `create schema other; grant usage on schema other to ${service}; alter role ${service} set search_path = other`,
+    both,
+    /^DATABASE_URL: [^\n]*does not find the tasks of MIGRATION_DATABASE_URL: the schemas of search_path are other, and public there$/
+  )
+  await refusedBy(
+    `alter role ${service} set search_path = nowhere`,
+    env,
+    /^DATABASE_URL: [^\n]*no schema in its search_path that it may use/
+  )
+})
+
+t.test('a start on a new database that accepts no writes is refused', async (t) => {
+  const { ownerUrl } = await withRoles(t)
+  const DATABASE_URL = `${ownerUrl}&options=-c%20default_transaction_read_only%3Don`
+  const env = { JWT_SECRET: SECRET, DATABASE_URL, NODE_ENV: 'production' }
+  t.match(
+    await startRefusal(env),
+    /^DATABASE_URL: [^\n]*it accepts no writes, so its schema cannot be migrated/
+  )
+})
+
 t.test('an error of the role that migrates has its variable, and no password', async (t) => {
   const { serviceUrl } = await withRoles(t)
   for (const [what, MIGRATION_DATABASE_URL, line] of [

@@ -81,15 +81,28 @@ t.test(
   }
 )
 
+t.test('a deletion tells if the table from before the partitions is left', async (t) => {
+  const env = await databaseEnv(t, 'postgres')
+  await startApp(t, 'postgres', env)
+  const sql = sqlClient(t, env.DATABASE_URL as string)
+  await sql`create table tasks_unpartitioned (like tasks)`
+  const { code, err } = await runScript(emptyFolder(t), 'user-delete', env, ['alice'])
+  t.strictSame(
+    { code, err },
+    { code: 0, err: 'The table tasks_unpartitioned may still have tasks of this user: drop it.\n' }
+  )
+})
+
 t.test('a wrong call prints one line, with code 1, and changes nothing', async (t) => {
   const cwd = emptyFolder(t)
   const running = await databaseEnv(t, 'embedded')
   await startApp(t, 'embedded', running)
-  const USAGE = /^usage: npm run -s user:(export|delete) -- <user id>\n$/
+  const USAGE = /^usage: npm run -s user:(export|delete) -- <user id>[^\n]*\n$/
   const cases: [what: string, env: Record<string, string>, args: string[], line: RegExp][] = [
     ['no user', {}, [], USAGE],
     ['an empty user', {}, [''], USAGE],
     ['two users', {}, ['alice', 'bob'], USAGE],
+    ['a user that begins with a hyphen', {}, ['-alice'], USAGE],
     [
       'a folder without a database',
       { DATA_DIR: cwd },

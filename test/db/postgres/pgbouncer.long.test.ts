@@ -4,10 +4,11 @@ import { once } from 'node:events'
 import { chmodSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Client, clientOf, startApp } from '../../support/api.js'
-import { emptyDatabase, sqlClient } from '../../support/databases.js'
+import { emptyDatabase, migratedDatabase, sqlClient } from '../../support/databases.js'
 import { hasProgram, PROGRAMS } from '../../support/debian.js'
 import { freePort, unprivileged } from '../../support/postgres-server.js'
 import { emptyFolder, until } from '../../support/process.js'
+import { migrationRefusal } from '../../support/start.js'
 import t, { type Test } from '../../support/tap.js'
 
 /** Fewer than the service has connections, so that its statements change between them. */
@@ -35,6 +36,14 @@ const addLongLists = (sql: ReturnType<typeof sqlClient>) => sql`
   from unnest(${USERS}::text[]) user_id, generate_series(1, ${LONG}::int)`
 
 if (hasProgram(t, 'pgbouncer', 'pgbouncer')) {
+  t.test('PgBouncer in statement mode is refused', async (t) => {
+    const pooler = await startPgBouncer(t, await migratedDatabase(t), 'statement')
+    t.match(
+      await migrationRefusal({ DATABASE_URL: pooler.url }),
+      /^DATABASE_URL: [^\n]*a pooler must be in session mode or transaction mode \([^\n]+\)$/
+    )
+  })
+
   t.test('behind PgBouncer in transaction mode', async (t) => {
     const direct = await emptyDatabase(t)
     const sql = sqlClient(t, direct)
@@ -251,7 +260,7 @@ interface PgBouncer {
 }
 
 /** Starts a PgBouncer before a database. It ends with the test. */
-async function startPgBouncer(t: Test, url: string): Promise<PgBouncer> {
+async function startPgBouncer(t: Test, url: string, mode = 'transaction'): Promise<PgBouncer> {
   const { port, pathname, username } = new URL(url)
   const folder = emptyFolder(t)
   chmodSync(folder, 0o755)
@@ -267,7 +276,7 @@ async function startPgBouncer(t: Test, url: string): Promise<PgBouncer> {
     unix_socket_dir =
     auth_type = trust
     auth_file = ${join(folder, 'users')}
-    pool_mode = transaction
+    pool_mode = ${mode}
     default_pool_size = ${SERVERS}
     verbose = 1
     `.replaceAll(/^ +/gm, '')
