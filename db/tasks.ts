@@ -18,8 +18,10 @@ export class StaleVersion {
   constructor(readonly version: number) {}
 }
 
-/** Longer lists are streamed, because a task takes up to 40 kB, and many lists may be read at the same time. */
+/** Lists with more tasks are streamed, because many lists may be read at the same time. */
 export const LONGEST_ARRAY = 200
+/** So are lists with longer texts, in UTF-16 code units: a task has up to 20,400. A client can leave its answer unread. */
+const LONGEST_TEXTS = 262_144
 
 /** Only builds statements: it has no connection. */
 const build = drizzle.mock()
@@ -162,13 +164,13 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
   return {
     /**
      * Returns the user's tasks, newest first: all, or only those whose `completed` has the given value. A list of more
-     * than `LONGEST_ARRAY` tasks comes in batches, all from one snapshot.
+     * than `LONGEST_ARRAY` tasks, or with longer texts than `LONGEST_TEXTS`, comes in batches, all from one snapshot.
      */
     async list(user_id: string, completed?: boolean): Promise<Task[] | AsyncIterable<Task[]>> {
       const values = { user_id, completed: completed ?? null }
       const rows = await listStatement({ ...values, limit: LONGEST_ARRAY + 1 })
       // The stream reads the first rows again, because a second statement has another snapshot.
-      return rows.length > LONGEST_ARRAY
+      return rows.length > LONGEST_ARRAY || lengthOfTexts(rows) > LONGEST_TEXTS
         ? ownBatches(user_id, streamStatement(values))
         : ownRows(user_id, rows)
     },
@@ -265,6 +267,9 @@ function ownRows<Row extends { user_id: string }>(user_id: string, rows: Row[]):
   }
   return rows
 }
+
+const lengthOfTexts = (list: Task[]) =>
+  list.reduce((sum, { title, description }) => sum + title.length + (description?.length ?? 0), 0)
 
 /** Like `ownRows`, for one task. */
 const ownRow = <Row extends { user_id: string }>(user_id: string, rows: Row[]): Row | undefined =>

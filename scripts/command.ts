@@ -1,11 +1,13 @@
 import { DatabaseUnavailable, StartError } from '../db/errors.js'
 import { causeOf } from '../db/sqlstate.js'
 import { loadDotEnv } from '../src/dot-env.js'
+import { limitLookups } from '../src/lookups.js'
 
 /** Runs an operator's command. A failure that is not a bug prints one line and exits with code 1. */
 export async function runCommand(command: () => Promise<void>): Promise<void> {
   try {
     loadDotEnv(process.env)
+    limitLookups()
     await command()
   } catch (error) {
     console.error(lineOf(error))

@@ -7,6 +7,11 @@ import { closeQueuedResponses } from './queued-responses.js'
 
 /** Time that a client has to send a request, in milliseconds. */
 const REQUEST_TIMEOUT_MS = 10_000
+/**
+ * Time without any progress on a connection whose answer is not sent yet, in milliseconds. Every answer begins earlier, so
+ * after this time the client does not read it.
+ */
+const UNREAD_TIMEOUT_MS = 30_000
 /** Interval at which Node checks this timeout, in milliseconds. */
 const TIMEOUT_CHECK_MS = 1_000
 
@@ -15,6 +20,7 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
   const app = Fastify({
     ...options,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    connectionTimeout: UNREAD_TIMEOUT_MS,
     http: {
       // Node applies the larger of headersTimeout and requestTimeout to the whole request.
       headersTimeout: REQUEST_TIMEOUT_MS,

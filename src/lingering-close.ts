@@ -27,7 +27,7 @@ export function lingerOnClose(app: FastifyInstance): void {
   })
   app.addHook('onSend', ({ raw }, reply, _payload, done) => {
     const send = () => {
-      if (closing || isIncomplete(raw)) reply.header('Connection', 'close')
+      if (closing || isIncomplete(raw) || hasChunksOfHttp10(raw)) reply.header('Connection', 'close')
       done()
     }
     // setImmediate lets Node parse a body that arrived together with its head.
@@ -41,6 +41,10 @@ function isIncomplete({ complete, headers }: IncomingMessage): boolean {
   const hasBody = headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined
   return hasBody && complete === false
 }
+
+/** RFC 9112, section 6.1: such a request is ambiguous, so it must be the last one. */
+const hasChunksOfHttp10 = ({ httpVersion, headers }: IncomingMessage) =>
+  httpVersion === '1.0' && headers['transfer-encoding'] !== undefined
 
 /** Ends our side of the connection, and discards the client's data until it closes its side. */
 export function closeInStages(socket: Socket): void {

@@ -3,7 +3,8 @@ import { isOutage } from '../sqlstate.js'
 import { type Connection, STATEMENT_MS, TICK_MS } from './deadline-session.js'
 import type { Pool } from './pool.js'
 
-const BATCH_ROWS = 200
+/** A batch has at most 2 MB, because a task has at most 40 kB. Each cursor holds up to two. */
+export const BATCH_ROWS = 50
 
 /**
  * Reads results that are too long for the memory in batches, all from one snapshot. A cursor keeps its connection until
@@ -154,8 +155,11 @@ async function inTime(promise: Promise<unknown>, until: number): Promise<void> {
  * @returns a function that cancels it
  */
 function deadline(at: number, onMissed: () => void): () => void {
-  let timer = setTimeout(() => {
-    timer = setTimeout(onMissed, TICK_MS)
-  }, at - performance.now())
+  let timer = setTimeout(
+    () => {
+      timer = setTimeout(onMissed, TICK_MS)
+    },
+    Math.max(0, at - performance.now())
+  )
   return () => clearTimeout(timer)
 }

@@ -19,7 +19,11 @@ class UnusableAnswer extends Error {}
 export async function fetchKeySet(url: string): Promise<JSONWebKeySet> {
   try {
     const response = await fetch(url, {
-      headers: { accept: 'application/json, application/jwk-set+json' },
+      headers: {
+        accept: 'application/json, application/jwk-set+json',
+        // Fetches are minutes apart. A network may have dropped an idle connection without a word.
+        connection: 'close'
+      },
       redirect: 'manual',
       signal: AbortSignal.timeout(TIMEOUT_MS)
     })

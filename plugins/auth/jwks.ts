@@ -101,7 +101,7 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(
         () => reject(new Error(`${name} did not answer in time`)),
-        since + MAX_WAIT_MS - performance.now()
+        Math.max(0, since + MAX_WAIT_MS - performance.now())
       )
     })
     try {
@@ -187,7 +187,13 @@ export function remoteKeys(url: string, onFetched: (outcome: 'success' | 'failur
   }
 }
 
+/** With the exponent 1, everyone can make signatures. */
 function isStrong({ algorithm }: CryptoKey): boolean {
-  const { modulusLength } = algorithm as { modulusLength?: number }
-  return modulusLength === undefined || modulusLength >= MIN_RSA_BITS
+  const { modulusLength, publicExponent } = algorithm as {
+    modulusLength?: number
+    publicExponent?: Uint8Array
+  }
+  if (modulusLength === undefined || publicExponent === undefined) return true
+  const isOne = publicExponent.every((byte, at) => byte === (at === publicExponent.length - 1 ? 1 : 0))
+  return modulusLength >= MIN_RSA_BITS && !isOne
 }

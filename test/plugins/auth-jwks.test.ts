@@ -1,4 +1,4 @@
-import { createHmac, createPublicKey, generateKeyPairSync, sign as signWith } from 'node:crypto'
+import { createHash, createHmac, createPublicKey, generateKeyPairSync, sign as signWith } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import { exportJWK, generateKeyPair, type JWK, type JWTHeaderParameters, SignJWT } from 'jose'
 import { type Answer, request, startApp } from '../support/api.js'
@@ -264,6 +264,26 @@ t.test('with a running clock', async (t) => {
     t.equal(await statusOf(app, await good.sign()), 200)
     t.equal(await statusOf(app, await good.sign({}, { kid: undefined } as object)), 200)
     is401(t, await list(app, await first.sign({}, { kid: 'bad' })), 'a key that cannot be used')
+  })
+
+  t.test('an RSA key with the exponent 1 is not used: everyone can sign with it', async (t) => {
+    const { app, server } = await start(t)
+    const { publicKey } = generateKeyPairSync('rsa', { modulusLength: 2_048 })
+    server.keys.push({ ...publicKey.export({ format: 'jwk' }), e: 'AQ', kid: 'one', alg: 'RS256' } as JWK)
+    const header = { alg: 'RS256', kid: 'one' }
+    const claims = { sub: 'alice', exp: Math.floor(Date.now() / 1000) + 3_600 }
+    const text = [header, claims]
+      .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+      .join('.')
+    // PKCS #1 v1.5: the padding, the identifier of SHA-256 and the digest are the signature.
+    const digest = createHash('sha256').update(text).digest()
+    const suffix = Buffer.concat([Buffer.from('003031300d060960864801650304020105000420', 'hex'), digest])
+    const signature = Buffer.concat([
+      Buffer.from([0, 1]),
+      Buffer.alloc(256 - 2 - suffix.length, 0xff),
+      suffix
+    ])
+    is401(t, await list(app, `${text}.${signature.toString('base64url')}`), 'forged')
   })
 
   t.test('an RSA key of less than 2,048 bits is not used (RFC 7518, section 3.3)', async (t) => {
@@ -549,6 +569,21 @@ t.test('a request that arrives during a fetch may cause another one', async (t) 
   t.equal((await waits).status, 200)
   t.equal((await asks).status, 200)
   t.equal(server.requests.length, 2)
+})
+
+t.test('each fetch has a connection of its own: an idle one may be dead', async (t) => {
+  const { app, server } = await start(t)
+  server.answer = (response, { keys }) => {
+    response.setHeader('Keep-Alive', 'timeout=300')
+    serve(response, { ...server, keys })
+  }
+  for (const kid of ['next', 'the one after']) {
+    const before = server.connections
+    const issuer = await makeIssuer(kid)
+    server.keys.push(issuer.jwk)
+    t.equal(await statusOf(app, await issuer.sign()), 200)
+    t.equal(server.connections, before + 1)
+  }
 })
 
 t.test('a removed key is refused after 4.5 minutes, even for a cached token', async (t) => {

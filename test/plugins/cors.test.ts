@@ -86,6 +86,18 @@ t.test('with a list of origins', async (t) => {
     for (const none of ['', ',', ' , ,', 'a b', 'ä', 'a;b', '"a"', 'a:b', 'IF-MATCH,authorization']) {
       t.strictSame(await allowed(none), REQUEST_HEADERS, `${JSON.stringify(none)} is no header more`)
     }
+    t.strictSame(await allowed('b,a,b,a'), [...REQUEST_HEADERS, 'b', 'a'], 'each once')
+  })
+
+  t.test('the headers of an answer have less than 4 KiB, which nginx takes', async (t) => {
+    const many = Array.from({ length: 5_000 }, (_, n) => n.toString(36))
+    for (const length of [1_000, 1_024, 1_025, 5_200, 15_000]) {
+      const asked = many.join().slice(0, length)
+      const headers = { ...preflight(APP), 'access-control-request-headers': asked }
+      const answer = await request(app, 'OPTIONS', PATH, undefined, headers)
+      t.equal(answer.status, 204)
+      t.ok(JSON.stringify(answer.headers).length < 4_096, `${length}`)
+    }
   })
 
   t.test('an answer allows the page, whatever other headers the request has', async (t) => {

@@ -424,6 +424,17 @@ t.test('over a socket', async (t) => {
     expectProblem(t, await send('{"title":"a"}'.padEnd(65_537)), 'body_too_large')
   })
 
+  t.test('a request of HTTP/1.0 with chunks is the last one on its connection', async (t) => {
+    const keepAlive = [...headers.filter((line) => !/^Connection/.test(line)), 'Connection: keep-alive']
+    const one = lines(`POST ${COLLECTION} HTTP/1.0`, ...keepAlive, type, chunked)
+    const received = await sendTo(
+      app,
+      `${one}d\r\n{"title":"a"}\r\n0\r\n\r\n${lines('GET / HTTP/1.0', ...keepAlive)}`
+    )
+    t.match(parseRaw(received), { status: 201, headers: { connection: 'close' } })
+    t.equal(received.match(/^HTTP\/1\.1 /gm)?.length, 1)
+  })
+
   t.test('a body whose Content-Length is too large is 413 before it is sent', async (t) => {
     const head = lines(`POST ${COLLECTION} HTTP/1.1`, ...headers, type, 'Content-Length: 9999999')
     expectProblem(t, parseRaw(await sendTo(app, head)), 'body_too_large')

@@ -14,6 +14,9 @@ const WAVE = 250
 const ANSWERS = 3 * CLIENTS
 /** Limit for the additional memory of these connections and 1,000 statements. */
 const MEMORY = 400 * 2 ** 20
+/** Number of clients that read nothing, and the limit for the additional memory of their lists. Each list has 8 MB. */
+const UNREAD = 300
+const UNREAD_MEMORY = 400 * 2 ** 20
 /** A statement times out after 2 seconds, so an earlier 503 was a refusal without a statement. */
 const STATEMENT_MS = 2_000
 
@@ -75,6 +78,31 @@ const memoryOf = async ({ ops }: Service) => {
   const metrics = await (await fetch(`${ops}/metrics`)).text()
   return Number(/^process_resident_memory_bytes (\d+)$/m.exec(metrics)?.[1])
 }
+
+t.test('lists of long texts that nobody reads take little memory', async (t) => {
+  const DATABASE_URL = await emptyDatabase(t)
+  const service = await (
+    await startProcess(t, { JWT_SECRET: SECRET, DATABASE_URL, LOG_LEVEL: 'error' })
+  ).ready()
+  await sqlClient(t, DATABASE_URL)`
+    insert into tasks (user_id, id, title, description, completed)
+    select 'alice', gen_random_uuid(), 'long', repeat(${'\u{1f600}'}, 10000), false from generate_series(1, 200)`
+  const before = await memoryOf(service)
+  const headers = { authorization: `Bearer ${await sign({ sub: 'alice' })}` }
+  let statuses = 0
+  const agent = new Agent()
+  t.teardown(() => agent.destroy())
+  for (let i = 0; i < UNREAD; i++) {
+    // Nothing reads the answer.
+    request(`${service.api}/api/alice/tasks`, { agent, headers }, () => statuses++)
+      .on('error', () => {})
+      .end()
+  }
+  await until(async () => statuses === UNREAD)
+  const after = await memoryOf(service)
+  t.comment(`memory ${mib(before)} before, ${mib(after)} with ${UNREAD} lists`)
+  t.ok(after - before < UNREAD_MEMORY, `memory: ${mib(before)} before, ${mib(after)} with the lists`)
+})
 
 t.test("requests beyond the database's capacity are refused at once, and the service recovers", async (t) => {
   const DATABASE_URL = await emptyDatabase(t)

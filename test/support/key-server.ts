@@ -9,6 +9,8 @@ export interface KeyServer {
   keys: JWK[]
   /** The path of every request, in order. */
   requests: string[]
+  /** The number of connections so far. */
+  connections: number
   /** How it answers; `serve` unless a test says otherwise. */
   answer: (response: ServerResponse, server: KeyServer) => void
   /** Closes the port, and every connection with it. */
@@ -46,6 +48,7 @@ export async function startKeyServer(t: Test, keys: JWK[] = []): Promise<KeyServ
     url: '',
     keys,
     requests: [],
+    connections: 0,
     answer: serve,
     start: () => new Promise((resolve) => http.listen(port, '127.0.0.1', resolve)),
     stop: () =>
@@ -54,6 +57,7 @@ export async function startKeyServer(t: Test, keys: JWK[] = []): Promise<KeyServ
         http.closeAllConnections()
       })
   }
+  http.on('connection', () => server.connections++)
   await server.start()
   port = (http.address() as AddressInfo).port
   server.url = `http://127.0.0.1:${port}/jwks.json`

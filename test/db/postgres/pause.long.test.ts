@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { openCursors } from '../../../db/postgres/cursor.js'
+import { BATCH_ROWS, openCursors } from '../../../db/postgres/cursor.js'
 import { STATEMENT_MS } from '../../../db/postgres/deadline-session.js'
-import { LONGEST_ARRAY } from '../../../db/tasks.js'
 import { SECRET } from '../../support/api.js'
 import { emptyDatabase, migratedDatabase, sqlClient } from '../../support/databases.js'
 import { openPool } from '../../support/pools.js'
@@ -51,16 +50,16 @@ t.test('a batch of a long list that arrives while the process is paused is in ti
   const { stream } = openCursors(openPool(t, url, 2))
   const observer = sqlClient(t, url)
   // The second batch takes half a second.
-  const text = 'select n from generate_series(1, $1::int) n where n <> 300 or pg_sleep(0.5) is not null'
-  const list = stream(text, [LONGEST_ARRAY * 3])
+  const text = 'select n from generate_series(1, $1::int) n where n <> $1 / 2 or pg_sleep(0.5) is not null'
+  const list = stream(text, [BATCH_ROWS * 3])
   const rows = async () => (await list.next()).value?.length
-  t.equal(await rows(), LONGEST_ARRAY)
+  t.equal(await rows(), BATCH_ROWS)
   const second = rows()
   await until(
     async () => (await observer`select from pg_stat_activity where wait_event = 'PgSleep'`).length > 0
   )
   const end = performance.now() + PAUSE_MS
   while (performance.now() < end);
-  t.equal(await second, LONGEST_ARRAY)
-  t.equal(await rows(), LONGEST_ARRAY)
+  t.equal(await second, BATCH_ROWS)
+  t.equal(await rows(), BATCH_ROWS)
 })

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { Agent, get, type IncomingMessage } from 'node:http'
+import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { LONGEST_ARRAY } from '../../../db/tasks.js'
 import { urlOf } from '../../../src/ops.js'
@@ -129,4 +130,22 @@ t.test('half of the connections read long lists, and further lists wait or are r
     bodies.map((body) => JSON.parse(body).length),
     [MANY, MANY + 1]
   )
+})
+
+t.test('a client that reads no answer loses its connection', async (t) => {
+  const { app, url } = await listening(t, 10)
+  const connections = () =>
+    new Promise<number>((resolve) => app.server.getConnections((_, count) => resolve(count)))
+  // A hundredth, because this test waits for it. Without a timeout it stays 0, and the connection open.
+  app.server.timeout /= 100
+  const { authorization } = await authorized()
+  const client = connect(Number(new URL(url).port), '127.0.0.1').on('error', () => {})
+  t.teardown(() => client.destroy())
+  // More than the sockets on the way hold.
+  client.pause()
+  client.write(
+    `GET /api/alice/tasks HTTP/1.1\r\nHost: a\r\nAuthorization: ${authorization}\r\n\r\n`.repeat(400)
+  )
+  await until(async () => (await connections()) === 1)
+  await until(async () => (await connections()) === 0)
 })
