@@ -12,7 +12,7 @@ type Callback = (error: NodeJS.ErrnoException | null, address: unknown, family?:
  * each name server that is dead, and as long again.
  *
  * So attempts share the running look-up of their name, and the C library waits 1 second for each answer, three times. The
- * attempts themselves give up after about 3 seconds. `RES_OPTIONS` in the environment is kept: see resolv.conf(5). Must be
+ * attempts themselves time out after about 3 seconds. `RES_OPTIONS` in the environment is kept: see resolv.conf(5). Must be
  * called before the first look-up.
  */
 export function limitLookups(): void {
