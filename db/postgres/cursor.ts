@@ -3,8 +3,15 @@ import { isOutage } from '../sqlstate.js'
 import { type Connection, STATEMENT_MS, TICK_MS } from './deadline-session.js'
 import type { Pool } from './pool.js'
 
-/** A batch has at most 2 MB, because a task has at most 40 kB. Each cursor holds up to two. */
-export const BATCH_ROWS = 50
+/** Number of rows of the first batch. */
+export const FIRST_ROWS = 50
+/** Most rows of a batch. More would save nothing, and fewer make long lists of short texts slower. */
+const MAX_ROWS = 200
+/**
+ * The next batch has as many rows as had this many UTF-16 code units of text in the last one. Each cursor holds up to two
+ * batches, and a list can have texts of 8 MB in 200 rows.
+ */
+const BATCH_TEXTS = 524_288
 
 /**
  * Reads results that are too long for the memory in batches, all from one snapshot. A cursor keeps its connection until
@@ -102,13 +109,13 @@ async function* batchesOf(
   parameters: unknown[],
   until: number
 ): AsyncGenerator<unknown[]> {
-  let batch: { rows: unknown[]; next: () => void } | undefined
+  let batch: { rows: unknown[]; next: (size: number) => void } | undefined
   let ended = false
   let failure: unknown
   let wake = () => {}
   connection
-    .cursor(text, parameters, BATCH_ROWS, (rows) => {
-      return new Promise<void>((next) => {
+    .cursor(text, parameters, FIRST_ROWS, (rows) => {
+      return new Promise<number>((next) => {
         batch = { rows, next }
         wake()
       })
@@ -132,11 +139,20 @@ async function* batchesOf(
     }
     if (failure !== undefined) throw failure
     if (batch === undefined) return
-    const { rows, next }: { rows: unknown[]; next: () => void } = batch
+    const { rows, next }: { rows: unknown[]; next: (size: number) => void } = batch
     batch = undefined
-    next()
+    next(rowsAfter(rows))
     yield rows
   }
+}
+
+/** The number of rows of the next batch. */
+function rowsAfter(batch: unknown[]): number {
+  let length = 1
+  for (const row of batch) {
+    for (const value of Object.values(row as object)) if (typeof value === 'string') length += value.length
+  }
+  return Math.max(1, Math.min(MAX_ROWS, Math.floor((BATCH_TEXTS * batch.length) / length)))
 }
 
 /** @throws DatabaseUnavailable if the promise is not fulfilled by this time, as `performance.now()` */

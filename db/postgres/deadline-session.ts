@@ -13,12 +13,17 @@ export interface Connection {
   readonly canPipeline: boolean
   /** Sends a statement without waiting for the answers to earlier ones. */
   query(text: string, parameters: unknown[]): PromiseLike<Rows>
-  /** Runs a statement in batches. The next rows are fetched when the promise of `onRows` is fulfilled. */
+  /**
+   * Runs a statement in batches. The next one is fetched when the promise of `onRows` is fulfilled.
+   *
+   * @param size number of rows of the first batch
+   * @param onRows returns the number of rows of the next batch
+   */
   cursor(
     text: string,
     parameters: unknown[],
     size: number,
-    onRows: (rows: unknown[]) => Promise<void>
+    onRows: (rows: unknown[]) => Promise<number>
   ): PromiseLike<unknown>
   /**
    * Asks the database to cancel the running statement, unless that waits for its synchronous standby. Resolves when the

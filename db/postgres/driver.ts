@@ -259,7 +259,7 @@ async function checkPgpool({ sql }: Client): Promise<void> {
 
 interface Cursor {
   size: number
-  onRows: (rows: unknown[]) => Promise<void>
+  onRows: (rows: unknown[]) => Promise<number>
 }
 
 /**
@@ -274,8 +274,9 @@ class Request {
   readonly options: { prepare: boolean; simple: boolean }
   /** For the driver's stack trace of an error. */
   readonly origin = ''
-  readonly cursorRows: number | undefined
-  readonly cursorFn: Cursor['onRows'] | undefined
+  /** The driver reads this for each batch. */
+  cursorRows: number | undefined
+  readonly cursorFn: ((rows: unknown[]) => Promise<void>) | undefined
   readonly forEachFn: typeof collect | undefined
   active = false
   /** True makes the driver's execute() ignore it. */
@@ -303,7 +304,9 @@ class Request {
     if (cursor === undefined) this.forEachFn = collect
     else {
       this.cursorRows = cursor.size
-      this.cursorFn = cursor.onRows
+      this.cursorFn = async (rows) => {
+        this.cursorRows = await cursor.onRows(rows)
+      }
     }
   }
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DatabaseUnavailable } from '../../../db/errors.js'
-import { openCursors } from '../../../db/postgres/cursor.js'
+import { FIRST_ROWS, openCursors } from '../../../db/postgres/cursor.js'
 import { STATEMENT_MS } from '../../../db/postgres/deadline-session.js'
 import type { ConnectionEvents } from '../../../db/postgres/driver.js'
 import { Pool } from '../../../db/postgres/pool.js'
@@ -32,6 +32,22 @@ t.test('the queue, the connection and the first batch share one deadline', async
   await first.return(undefined)
   await Promise.all([answered, late])
   t.strictSame(order, ['answered', 'late'])
+})
+
+t.test('a batch has fewer rows if the last one had long texts, and more after short ones', async (t) => {
+  const { stream } = openCursors(openPool(t, await emptyDatabase(t), CONNECTIONS))
+  // Three rows of 300,000 characters among short ones.
+  const text = `select n, repeat('x', case when n between 41 and 43 then 300000 else 1 end) as text
+    from generate_series(1, 700) n`
+  const sizes: number[] = []
+  let last = 0
+  for await (const batch of stream(text, [])) {
+    sizes.push(batch.length)
+    for (const row of batch as { n: number }[]) t.equal(row.n, ++last)
+  }
+  t.equal(last, 700)
+  // 524,288 × 50 / 900,047 = 29.
+  t.strictSame(sizes, [50, 29, 200, 200, 200, 21])
 })
 
 t.test('a list that is hit by a late cancel request starts again', async (t) => {
@@ -108,8 +124,8 @@ t.test('a list starts again if the type of a column has changed', async (t) => {
   // Both prepare the statement.
   const [first, second] = [list(), list()]
   await Promise.all([first.next(), second.next()])
-  t.equal((await rowsOf(first)).length, 800)
-  t.equal((await rowsOf(second)).length, 800)
+  t.equal((await rowsOf(first)).length, 1000 - FIRST_ROWS)
+  t.equal((await rowsOf(second)).length, 1000 - FIRST_ROWS)
   await observer`alter table numbers alter n type smallint`
   t.equal((await rowsOf(list())).length, 1000)
 })
