@@ -11,7 +11,7 @@ import { clientOf, startApp } from '../support/api.js'
 import { emptyDatabase, sqlClient } from '../support/databases.js'
 import { hasProgram, PROGRAMS } from '../support/debian.js'
 import { ROOT } from '../support/root.js'
-import t from '../support/tap.js'
+import t, { type Test } from '../support/tap.js'
 
 type Sql = ReturnType<typeof sqlClient>
 
@@ -22,6 +22,18 @@ const MANY = 25_000
 
 const partition = (url: string) =>
   promisify(execFile)('psql', [url, '-q', '-v', 'ON_ERROR_STOP=1', '-f', FILE], { env: { PATH: PROGRAMS } })
+
+const fill = (sql: Sql) => sql`
+  insert into tasks (user_id, id, title, completed)
+  select 'user ' || n % 100, gen_random_uuid(), 'Task ' || n, false from generate_series(1, ${MANY}::int) n`
+
+async function filled(t: Test) {
+  const url = await emptyDatabase(t)
+  const sql = sqlClient(t, url)
+  await startApp(t, 'postgres', { DATABASE_URL: url })
+  await fill(sql)
+  return { url, sql }
+}
 
 const digestOf = async (sql: Sql, table: string) =>
   (
@@ -47,9 +59,7 @@ if (hasProgram(t, 'psql', 'postgresql')) {
     const urlOf = (role: string) => url.replace('postgres@', `${role}@`)
     const [ownerUrl, serviceUrl] = [urlOf(roles.owner), urlOf(roles.service)]
     const app = await startApp(t, 'postgres', { DATABASE_URL: serviceUrl, MIGRATION_DATABASE_URL: ownerUrl })
-    await sql`
-      insert into tasks (user_id, id, title, completed)
-      select 'user ' || n % 100, gen_random_uuid(), 'Task ' || n, false from generate_series(1, ${MANY}::int) n`
+    await fill(sql)
 
     const load = startLoad(await Promise.all(USERS.map((user) => clientOf(app, user))))
     await partition(ownerUrl)
@@ -216,12 +226,7 @@ if (hasProgram(t, 'psql', 'postgresql')) {
   })
 
   t.test('limits for requests do not stop it', async (t) => {
-    const url = await emptyDatabase(t)
-    const sql = sqlClient(t, url)
-    await startApp(t, 'postgres', { DATABASE_URL: url })
-    await sql`
-      insert into tasks (user_id, id, title, completed)
-      select 'user ' || n % 100, gen_random_uuid(), 'Task ' || n, false from generate_series(1, ${MANY}::int) n`
+    const { url, sql } = await filled(t)
     for (const [name, value] of [
       ['statement_timeout', '50ms'],
       ['default_transaction_isolation', 'serializable']
@@ -233,12 +238,7 @@ if (hasProgram(t, 'psql', 'postgresql')) {
   })
 
   t.test('the next run completes one that was interrupted', async (t) => {
-    const url = await emptyDatabase(t)
-    const sql = sqlClient(t, url)
-    await startApp(t, 'postgres', { DATABASE_URL: url })
-    await sql`
-      insert into tasks (user_id, id, title, completed)
-      select 'user ' || n % 100, gen_random_uuid(), 'Task ' || n, false from generate_series(1, ${MANY}::int) n`
+    const { url, sql } = await filled(t)
     await sql.unsafe(`
       create function stop() returns event_trigger language plpgsql as $$ begin raise 'stopped'; end $$;
       create event trigger stop on ddl_command_start when tag in ('DROP TRIGGER') execute function stop()`)
