@@ -1,7 +1,9 @@
 import { Readable } from 'node:stream'
 
-/** Timeout for each batch, in milliseconds. A client that reads nothing for this long is gone, or blocks on purpose. */
+/** Timeout for each part, in milliseconds. A client that does not read one in this time is gone, or blocks on purpose. */
 const STALLED_MS = 10_000
+/** Size of a part, in bytes. So a client needs 6.4 kB/s, however large a batch is. */
+const PART_BYTES = 65_536
 /** Timeout for a whole array, in milliseconds. 100,000 tasks have about 25 MB, so this is enough at 200 kB/s. */
 const LONGEST_MS = 120_000
 
@@ -40,14 +42,17 @@ export async function jsonArray<T>(
   stream.once('close', () => void iterator.return(undefined))
   const tooSlow = () => stream.destroy(new Error('the client did not read the list in time'))
 
-  async function* pieces(): AsyncGenerator<string> {
+  async function* pieces(): AsyncGenerator<Buffer> {
     const longest = setTimeout(tooSlow, LONGEST_MS)
     let stalled: NodeJS.Timeout | undefined
     try {
       for (let piece = first; !piece.done; piece = await iterator.next()) {
-        stalled = setTimeout(tooSlow, STALLED_MS)
-        yield piece.value
-        clearTimeout(stalled)
+        const bytes = Buffer.from(piece.value)
+        for (let at = 0; at < bytes.length; at += PART_BYTES) {
+          stalled = setTimeout(tooSlow, STALLED_MS)
+          yield bytes.subarray(at, at + PART_BYTES)
+          clearTimeout(stalled)
+        }
       }
     } finally {
       clearTimeout(longest)

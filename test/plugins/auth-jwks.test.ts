@@ -615,6 +615,18 @@ t.test('a removed key is refused in time if the clock is set back after its toke
   t.equal(server.requests.length, fetches + 1)
 })
 
+t.test('a token of a removed key is not accepted again when the clock catches up', async (t) => {
+  const { app, server, first } = await start(t)
+  const clock = stopClock(t)
+  const token = await first.sign({ exp: clock.now() + 9_000 })
+  t.equal(await statusOf(app, token), 200)
+  server.keys.splice(0, 1, (await makeIssuer('second')).jwk)
+  // The cached token is not used meanwhile.
+  clock.step(-3_600_000)
+  clock.advance(3_600_000)
+  is401(t, await list(app, token), 'removed an hour ago')
+})
+
 for (const [what, hours] of [
   ['a suspension, which the process does not notice', 8],
   ['the clock was set back', -1]
