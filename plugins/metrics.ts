@@ -12,6 +12,8 @@ declare module 'fastify' {
 
 /** Node accepts more methods. If each had its own label, any client could add time series. */
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+const OTHER_METHOD = 'other'
+const NO_ROUTE = 'none'
 
 /**
  * Decorates `app.metrics`. It has the metrics of the process, the duration of requests by route and status, and the
@@ -40,9 +42,10 @@ export default fp(
         if (METHODS.includes(name)) duration.zero({ method: name, route: url, status: 500 })
       }
     })
+    for (const method of [...METHODS, OTHER_METHOD]) duration.zero({ method, route: NO_ROUTE, status: 500 })
     app.addHook('onResponse', (request, reply, done) => {
-      const method = METHODS.includes(request.method) ? request.method : 'other'
-      const route = request.routeOptions.url ?? 'none'
+      const method = METHODS.includes(request.method) ? request.method : OTHER_METHOD
+      const route = request.routeOptions.url ?? NO_ROUTE
       duration.observe({ method, route, status: reply.statusCode }, reply.elapsedTime / 1000)
       done()
     })

@@ -1,4 +1,5 @@
 import type { Server } from 'node:http'
+import type { Socket } from 'node:net'
 import Fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify'
 import { refuseConnection } from './broken-request.js'
 import { lingerOnClose } from './lingering-close.js'
@@ -33,6 +34,7 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
   })
 
   closeQueuedResponses(app.server)
+  readBeforeTimeout(app.server)
   // By default Node answers an unknown Expect with an empty 417, before any hook runs.
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   // This must come before decorateListen. That adds a preClose hook, which waits for open connections to end. Their
@@ -40,4 +42,18 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
   lingerOnClose(app)
   decorateListen(app)
   return app
+}
+
+/**
+ * Closes a connection at its timeout, unless a request has arrived. After a pause of the process, Node runs the timers that
+ * are due before it reads its sockets, and would close connections whose requests it has not read.
+ */
+function readBeforeTimeout(server: Server): void {
+  server.on('timeout', (socket: Socket) => {
+    const { bytesRead } = socket
+    // This runs after Node has read its sockets. What it read starts the timeout again.
+    setImmediate(() => {
+      if (socket.bytesRead === bytesRead) socket.destroy()
+    })
+  })
 }

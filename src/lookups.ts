@@ -46,8 +46,6 @@ export function limitLookups(): void {
     }
   }
 
-  // net and http call it as a property of the module. The promise's version is another function.
-  Object.assign(dns, {
-    lookup: Object.assign(shared, { [promisify.custom]: Reflect.get(lookup, promisify.custom) })
-  })
+  // net and http call it as a property of the module.
+  Object.assign(dns, { lookup: Object.assign(shared, { [promisify.custom]: promisify(lookup) }) })
 }

@@ -45,21 +45,20 @@ t.test('counts requests by route, method and status, not by URL', async (t) => {
   )
 })
 
-t.test('each route has a sample for 500 from the start', async (t) => {
+t.test('each route has a sample for 500 from the start, and so has no route', async (t) => {
   const app = await start()
   t.teardown(() => app.close())
   await app.ready()
   t.strictSame(
-    (await values(app, 'count')).map(({ labels, value }) => [
-      labels.method,
-      labels.route,
-      labels.status,
-      value
-    ]),
-    ['/users/:id', '/slow', '/broken'].flatMap((route) => [
-      ['GET', route, 500, 0],
-      ['HEAD', route, 500, 0]
-    ])
+    (await values(app, 'count')).map(({ labels, value }) =>
+      [labels.method, labels.route, labels.status, value].join(' ')
+    ),
+    [
+      ...['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'other'].map(
+        (method) => `${method} none 500 0`
+      ),
+      ...['/users/:id', '/slow', '/broken'].flatMap((route) => [`GET ${route} 500 0`, `HEAD ${route} 500 0`])
+    ]
   )
 })
 

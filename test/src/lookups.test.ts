@@ -1,6 +1,7 @@
 import dns from 'node:dns'
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer } from 'node:net'
+import { promisify } from 'node:util'
 import { limitLookups } from '../../src/lookups.js'
 import { until } from '../support/process.js'
 import t, { type Test } from '../support/tap.js'
@@ -63,6 +64,7 @@ t.test('callbacks without options, wrong options and promises are those of Node'
   limitLookups()
   const found = await new Promise((resolve) => dns.lookup('127.0.0.1', (_, address) => resolve(address)))
   t.equal(found, '127.0.0.1')
+  t.strictSame(await promisify(dns.lookup)('127.0.0.1'), await dns.promises.lookup('127.0.0.1'))
   for (let i = 0; i < 2; i++) {
     const wrong = () => dns.lookup('localhost', { family: 5 as 4 }, () => {})
     t.throws(wrong, { code: 'ERR_INVALID_ARG_VALUE' })
