@@ -46,12 +46,12 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
 
 /**
  * Closes a connection at its timeout, unless a request has arrived. After a pause of the process, Node runs the timers that
- * are due before it reads its sockets, and would close connections whose requests it has not read.
+ * are due before it reads its sockets. So without this, connections with unread requests would be closed.
  */
 function readBeforeTimeout(server: Server): void {
   server.on('timeout', (socket: Socket) => {
     const { bytesRead } = socket
-    // This runs after Node has read its sockets. What it read starts the timeout again.
+    // This runs after Node has read its sockets. New data starts the timeout again.
     setImmediate(() => {
       if (socket.bytesRead === bytesRead) socket.destroy()
     })
