@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import postgres from 'postgres'
 import { postgresPrograms } from '../support/debian.js'
 import { freePort, unprivileged } from '../support/postgres-server.js'
@@ -55,6 +56,8 @@ export interface Member {
   name: string
   role: string
   state: string
+  /** Missing while a standby does not follow the primary. */
+  timeline: number | undefined
 }
 
 export interface Cluster {
@@ -63,7 +66,7 @@ export interface Cluster {
   members(): Promise<Member[]>
   /** The node that is the primary. */
   primary(): Promise<Node>
-  /** Resolves when there is a primary, every other node is its standby, and one of them is synchronous. */
+  /** Resolves when there is a primary, every other node follows it, and one of them is synchronous. */
   healthy(): Promise<void>
   switchover(from: Node, to: Node): Promise<void>
 }
@@ -78,15 +81,15 @@ export async function startCluster(t: Scope, times: Times): Promise<Cluster> {
   const rests = new Map(nodes.map((node) => [node, node.rest.upstream]))
 
   const members = async (): Promise<Member[]> => {
-    for (const rest of rests.values()) {
-      try {
-        const answer = await fetch(`${rest}/cluster`, { signal: AbortSignal.timeout(2_000) })
-        return ((await answer.json()) as { members: Member[] }).members
-      } catch {
-        // The first node may be the killed one.
-      }
-    }
-    return []
+    const asked = [...rests.values()].map(async (rest) => {
+      const answer = await fetch(`${rest}/cluster`, { signal: AbortSignal.timeout(2_000) })
+      const { members } = (await answer.json()) as { members: Member[] }
+      return members.map(({ name, role, state, timeline }) => ({ name, role, state, timeline }))
+    })
+    // A killed node does not answer. One that was cut off tells for some time what it knew before.
+    const views = (await Promise.allSettled(asked)).filter((view) => view.status === 'fulfilled')
+    const [first = [], ...others] = views.map(({ value }) => value)
+    return others.every((view) => isDeepStrictEqual(view, first)) ? first : []
   }
   const cluster: Cluster = {
     times,
@@ -105,7 +108,10 @@ export async function startCluster(t: Scope, times: Times): Promise<Cluster> {
       await until(async () => {
         const all = await members()
         const count = (role: string) => all.filter((one) => one.role === role).length
-        const isWell = all.every(({ state }) => /^(running|streaming)$/.test(state))
+        const isWell = all.every(
+          ({ state, timeline }) =>
+            /^(running|streaming)$/.test(state) && timeline !== undefined && timeline === all[0]?.timeline
+        )
         return isWell && all.length === nodes.length && count('leader') === 1 && count('sync_standby') === 1
       }).catch(async (error) => {
         const logs = nodes.map((node) => `${node.name}:\n${node.log()}`).join('\n')
@@ -296,7 +302,7 @@ export async function withAdminConnection<T>(
   node: Node,
   work: (sql: postgres.Sql) => Promise<T>
 ): Promise<T> {
-  const sql = postgres(node.url, { max: 1, onnotice: () => {} })
+  const sql = postgres(node.url, { max: 1, fetch_types: false, onnotice: () => {} })
   try {
     return await work(sql)
   } finally {

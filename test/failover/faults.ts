@@ -53,10 +53,10 @@ async function standby(cluster: Cluster, role: string): Promise<Node> {
   return node
 }
 
-/** Blocks all traffic in both directions, without closing connections. */
+/** Blocks all traffic in both directions, without closing connections. Afterwards it arrives, as TCP sends it again. */
 async function cut(ways: Node['etcd'][], milliseconds: number): Promise<() => Promise<void>> {
   for (const way of ways) {
-    way.mode = 'silent'
+    way.mode = 'frozen'
     way.freeze()
   }
   const over = sleep(milliseconds)

@@ -62,7 +62,9 @@ export class Watch {
   }
 }
 
-const clientOf = (node: Node) => postgres(node.url, { max: 1, connect_timeout: 1, onnotice: () => {} })
+// The driver leaves its own question for types uncaught if the connection breaks.
+const clientOf = (node: Node) =>
+  postgres(node.url, { max: 1, connect_timeout: 1, fetch_types: false, onnotice: () => {} })
 
 function inTime<T>(query: PromiseLike<T>): Promise<T> {
   return Promise.race([

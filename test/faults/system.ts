@@ -99,7 +99,7 @@ export async function startSystem(t: Scope, count: number, transport: Transport)
   t.teardown(() => server.stop())
   const direct = server.url('postgres')
   const withAdminConnection: System['withAdminConnection'] = async (work) => {
-    const sql = postgres(direct, { max: 1, onnotice: () => {} })
+    const sql = postgres(direct, { max: 1, fetch_types: false, onnotice: () => {} })
     try {
       return await work(sql)
     } finally {

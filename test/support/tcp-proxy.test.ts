@@ -57,3 +57,21 @@ t.test('a TLS handshake hangs or is cut', async (t) => {
     t.equal(await closed, 'closed')
   }
 })
+
+t.test('a new connection while the proxy is frozen gets its answers after the thaw', async (t) => {
+  const echo = createServer((socket) => socket.pipe(socket)).listen(0, '127.0.0.1')
+  t.teardown(() => echo.close())
+  await once(echo, 'listening')
+  const { port } = echo.address() as { port: number }
+  const proxy = await startProxy(t, `tcp://127.0.0.1:${port}`)
+  proxy.mode = 'frozen'
+  const socket = tcp(Number(new URL(proxy.url).port), '127.0.0.1')
+  t.teardown(() => socket.destroy())
+  socket.write('held')
+  const answer = once(socket, 'data').then(([data]) => String(data))
+  const waited = new Promise((resolve) => setTimeout(resolve, 200))
+  t.equal(await Promise.race([answer, waited]), undefined)
+  proxy.mode = 'pass'
+  proxy.thaw()
+  t.equal(await answer, 'held')
+})

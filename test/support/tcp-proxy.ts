@@ -3,10 +3,10 @@ import { Transform } from 'node:stream'
 import type { Test } from './tap.js'
 
 /**
- * Behaviour for new connections: forward them, close them at once, or accept them without an answer. With TLS, the
- * proxy can accept TLS like PostgreSQL, and then hang or close during the handshake.
+ * Behaviour for new connections: forward them, close them at once, accept them and never answer, or forward nothing until
+ * `thaw()`. With TLS, the proxy can accept TLS like PostgreSQL, and then hang or close during the handshake.
  */
-export type Mode = 'pass' | 'close' | 'silent' | 'silent handshake' | 'cut handshake'
+export type Mode = 'pass' | 'close' | 'silent' | 'frozen' | 'silent handshake' | 'cut handshake'
 
 export interface TcpProxy {
   /** This URL with the proxy's port. */
@@ -103,7 +103,7 @@ export async function startProxy(t: Pick<Test, 'teardown'>, target: string): Pro
       client.resume().end()
       return
     }
-    if (proxy.mode !== 'pass') {
+    if (proxy.mode !== 'pass' && proxy.mode !== 'frozen') {
       const pair = { client }
       pairs.add(pair)
       client.resume().on('close', () => pairs.delete(pair))
@@ -122,7 +122,7 @@ export async function startProxy(t: Pick<Test, 'teardown'>, target: string): Pro
     })
     lines[0].pipe(remote)
     lines[1].pipe(client)
-    carry(pair)
+    if (proxy.mode === 'pass') carry(pair)
   }
 
   const proxy: TcpProxy = {
