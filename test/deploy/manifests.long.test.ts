@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { validate } from 'dockerfile-utils'
@@ -11,6 +11,7 @@ import { START_MS } from '../../db/migrate.js'
 import { loadConfig } from '../../src/config.js'
 import { READY_MS } from '../../src/ops.js'
 import { CLOSE_MS } from '../../src/stop-on-signal.js'
+import { hasProgram } from '../support/debian.js'
 import { blocksOf } from '../support/markdown.js'
 import { ROOT } from '../support/root.js'
 import t from '../support/tap.js'
@@ -24,6 +25,13 @@ const deployment = kubernetes('deployment')
 const job = kubernetes('migrate')
 const budget = kubernetes('pod-disruption-budget')
 const service = kubernetes('service')
+const UNITS = ['tasks-api@.service', 'tasks-api-migrate.service']
+/** The settings and variables of the service's unit. */
+const unit = Object.fromEntries(
+  [...read(`deploy/systemd/${UNITS[0]}`).matchAll(/^(?!#|Environment=)(\w+)=(.*)$|\b([A-Z_]+)=(\S+)/gm)].map(
+    ([, name, value, variable, text]) => [name ?? variable, value ?? text]
+  )
+)
 /** PostgreSQL's default. */
 const MAX_CONNECTIONS = 100
 
@@ -134,8 +142,43 @@ t.test('ports, paths and times of probes fit the code', async (t) => {
   for (const port of compose.services.api.ports) t.match(port, /^127\.0\.0\.1:/)
 })
 
+t.test("systemd's units pass its own check", async (t) => {
+  if (!hasProgram(t, 'systemd-analyze', 'systemd')) return
+  /** @param change of the service's unit */
+  const faults = (change: (unit: string) => string) => {
+    const folder = t.testdir()
+    const files = UNITS.map((name) => {
+      const unit = read(`deploy/systemd/${name}`).replace('/usr/bin/node', process.execPath)
+      writeFileSync(join(folder, name), name.includes('@') ? change(unit) : unit)
+      return join(folder, name)
+    })
+    const { status, stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', ...files], {
+      encoding: 'utf8'
+    })
+    // It also tells about other units of the machine.
+    const lines = stderr.split('\n').filter((line) => line.includes('tasks-api'))
+    return [status, ...lines].join('\n')
+  }
+  t.equal(
+    faults((unit) => unit),
+    '0'
+  )
+  t.match(
+    faults((unit) => unit.replace('ProtectHome', 'ProtectHouse')),
+    /ProtectHouse/
+  )
+})
+
+t.test("the unit's ports, limits and rights are those of the other deployments", async (t) => {
+  t.match(unit, { PORT: '%i', OPS_PORT: '1%i', NODE_ENV: 'production' })
+  t.equal(mebibytes(`${unit.MemoryMax}i`), mebibytes(compose.services.api.mem_limit))
+  t.match(unit, { DynamicUser: 'yes', ProtectSystem: 'strict', CapabilityBoundingSet: '' })
+  t.notMatch(read('deploy/systemd/tasks-api@.service'), /migrate/)
+})
+
 t.test('the grace periods are as long as a stop can take', async (t) => {
   const seconds = (config.graceMs + CLOSE_MS) / 1_000
+  t.ok(Number(unit.TimeoutStopSec) >= seconds)
   t.ok(pod.terminationGracePeriodSeconds >= container.lifecycle.preStop.sleep.seconds + seconds)
   t.ok(Number.parseInt(compose.services.api.stop_grace_period, 10) >= seconds)
 })
