@@ -51,8 +51,20 @@ begin
     union
     select 'row-level security' from pg_class where oid = 'tasks'::regclass and relrowsecurity
     union
+    select 'replica identity' from pg_class where oid = 'tasks'::regclass and relreplident <> 'd'
+    union
+    select 'storage parameters' from pg_class where oid = 'tasks'::regclass and reloptions is not null
+    union
+    select 'function ' || objid::regprocedure
+    from pg_depend
+    where classid = 'pg_proc'::regclass and (
+      refclassid = 'pg_class'::regclass and refobjid = 'tasks'::regclass
+      or refclassid = 'pg_type'::regclass
+        and refobjid in (select unnest(array[oid, typarray]) from pg_type where typrelid = 'tasks'::regclass)
+    )
+    union
     select 'rights on the column ' || quote_ident(attname)
-    from pg_attribute where attrelid = 'tasks'::regclass and attacl is not null
+    from pg_attribute where attrelid = 'tasks'::regclass and attacl is not null and not attisdropped
   ) belonging;
   if others is not null then
     raise exception 'these belong to tasks, and would stay with the old table: %', others;

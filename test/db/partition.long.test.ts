@@ -211,13 +211,33 @@ if (hasProgram(t, 'psql', 'postgresql')) {
         'revoke select (title) on tasks from public'
       ],
       [
+        'alter table tasks replica identity full',
+        'replica identity',
+        'alter table tasks replica identity default'
+      ],
+      [
+        'alter table tasks set (autovacuum_vacuum_scale_factor = 0.01)',
+        'storage parameters',
+        'alter table tasks reset (autovacuum_vacuum_scale_factor)'
+      ],
+      [
+        'create function count_all() returns bigint begin atomic select count(*) from tasks; end',
+        'function count_all',
+        'drop function count_all'
+      ],
+      [
+        "create function newest(tasks[]) returns tasks language sql as 'select $1[1]'",
+        'function newest',
+        'drop function newest'
+      ],
+      [
         'create role somebody; grant create on schema public to somebody; alter table tasks owner to somebody',
         'somebody',
         `alter table tasks owner to ${role?.name}; drop owned by somebody; drop role somebody`
       ]
     ] as const) {
       await sql.unsafe(make)
-      const expected = name === 'somebody' ? 'as the owner of tasks: somebody' : `old table: ${name}\n`
+      const expected = name === 'somebody' ? 'as the owner of tasks: somebody' : `old table: ${name}[(\n]`
       await t.rejects(partition(url), { message: new RegExp(expected) }, name)
       await sql.unsafe(drop)
       t.equal((await sql`select to_regclass('tasks_partitioned') as made`)[0]?.made, null)
