@@ -5,12 +5,13 @@ import { refuseConnection } from './broken-request.js'
 import { lingerOnClose } from './lingering-close.js'
 import { decorateListen } from './listen.js'
 import { closeQueuedResponses } from './queued-responses.js'
+import { limitUnreadAnswers } from './unread-answers.js'
 
 /** Time that a client has to send a request, in milliseconds. */
 const REQUEST_TIMEOUT_MS = 10_000
 /**
  * Time without any progress on a connection whose answer is not sent yet, in milliseconds. Every answer begins earlier, so
- * after this time the client does not read it.
+ * after this time the client does not read it. Node may notice it only after the same time again.
  */
 const UNREAD_TIMEOUT_MS = 30_000
 /** Interval at which Node checks this timeout, in milliseconds. */
@@ -34,26 +35,27 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
   })
 
   closeQueuedResponses(app.server)
-  readBeforeTimeout(app.server)
+  lookBeforeTimeout(app.server)
   // By default Node answers an unknown Expect with an empty 417, before any hook runs.
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   // This must come before decorateListen. That adds a preClose hook, which waits for open connections to end. Their
   // answers must already have "Connection: close".
   lingerOnClose(app)
+  limitUnreadAnswers(app)
   decorateListen(app)
   return app
 }
 
 /**
- * Closes a connection at its timeout, unless a request has arrived. After a pause of the process, Node runs the timers that
- * are due before it reads its sockets. So without this, connections with unread requests would be closed.
+ * Closes a connection at its timeout, unless a request has arrived, or the client has read. After a pause of the process, Node
+ * runs the timers that are due before it looks at its sockets. So without this, connections in use would be closed.
  */
-function readBeforeTimeout(server: Server): void {
+function lookBeforeTimeout(server: Server): void {
   server.on('timeout', (socket: Socket) => {
-    const { bytesRead } = socket
-    // This runs after Node has read its sockets. New data starts the timeout again.
+    const { bytesRead, writableLength } = socket
+    // This runs after Node has read and written its sockets. Both start the timeout again.
     setImmediate(() => {
-      if (socket.bytesRead === bytesRead) socket.destroy()
+      if (socket.bytesRead === bytesRead && socket.writableLength === writableLength) socket.destroy()
     })
   })
 }

@@ -5,22 +5,23 @@ import type { Pool } from './pool.js'
 
 /** Number of rows of the first batch. */
 export const FIRST_ROWS = 50
-/** Most rows of a batch. More would save nothing, and fewer make long lists of short texts slower. */
-const MAX_ROWS = 200
-/**
- * The next batch has as many rows as had this many UTF-16 code units of text in the last one. Each cursor holds up to two
- * batches, and a list can have texts of 8 MB in 200 rows.
- */
+/** Most rows of a batch. After short texts, it can have the longest texts in all of its rows: 4 MB. */
+const MAX_ROWS = 100
+/** The next batch has as many rows as had this many UTF-16 code units of text in the last one. */
 const BATCH_TEXTS = 524_288
+/** Most rows that are used at once, because the user makes copies of their texts. */
+const SLICE_ROWS = 25
+/** Most cursors, however large the pool is: each holds up to two batches. */
+const MAX_CURSORS = 20
 
 /**
  * Reads results that are too long for the memory in batches, all from one snapshot. A cursor keeps its connection until
- * the end, even if the client reads slowly. So cursors may use at most half of the pool.
+ * the end, even if the client reads slowly. So cursors may use at most half of the pool, and 20 connections.
  *
  * @throws DatabaseUnavailable if no connection is free in time, or a batch is late
  */
 export function openCursors(pool: Pool) {
-  const maxCursors = Math.floor(pool.max / 2)
+  const maxCursors = Math.min(MAX_CURSORS, Math.floor(pool.max / 2))
   const turns: (() => void)[] = []
   let reading = 0
 
@@ -99,7 +100,7 @@ export function openCursors(pool: Pool) {
 }
 
 /**
- * Yields the batches of a result, and fetches the next one while one is used.
+ * Yields the batches of a result in slices, and fetches the next batch while one is used.
  *
  * The driver's own iterator is not used: if the connection fails between two batches, it ends without an error.
  */
@@ -142,7 +143,7 @@ async function* batchesOf(
     const { rows, next }: { rows: unknown[]; next: (size: number) => void } = batch
     batch = undefined
     next(rowsAfter(rows))
-    yield rows
+    for (let at = 0; at < rows.length; at += SLICE_ROWS) yield rows.slice(at, at + SLICE_ROWS)
   }
 }
 

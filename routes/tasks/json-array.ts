@@ -1,8 +1,13 @@
 import { Readable } from 'node:stream'
 
-/** Timeout for each part, in milliseconds. A client that does not read one in this time is gone, or blocks on purpose. */
-const STALLED_MS = 10_000
-/** Size of a part, in bytes. So a client needs 6.4 kB/s, however large a batch is. */
+/**
+ * Timeout for each part, in milliseconds. A client is gone, or blocks on purpose, if it makes no room for one in this time.
+ *
+ * Linux tells of room when a third of its buffer is free. The buffer grows to 4 MB on a quick network. So a slow client there
+ * must read 45 kB/s.
+ */
+const STALLED_MS = 30_000
+/** Size of a part, in bytes. */
 const PART_BYTES = 65_536
 /** Timeout for a whole array, in milliseconds. 100,000 tasks have about 25 MB, so this is enough at 200 kB/s. */
 const LONGEST_MS = 120_000
@@ -44,20 +49,37 @@ export async function jsonArray<T>(
 
   async function* pieces(): AsyncGenerator<Buffer> {
     const longest = setTimeout(tooSlow, LONGEST_MS)
-    let stalled: NodeJS.Timeout | undefined
+    let cancel = () => {}
     try {
       for (let piece = first; !piece.done; piece = await iterator.next()) {
         const bytes = Buffer.from(piece.value)
         for (let at = 0; at < bytes.length; at += PART_BYTES) {
-          stalled = setTimeout(tooSlow, STALLED_MS)
+          cancel = afterReading(STALLED_MS, tooSlow)
           yield bytes.subarray(at, at + PART_BYTES)
-          clearTimeout(stalled)
+          cancel()
         }
       }
     } finally {
       clearTimeout(longest)
-      clearTimeout(stalled)
+      cancel()
     }
   }
   return stream
+}
+
+/**
+ * Calls `onMissed` after this time. After a pause of the process, Node runs the timers that are due before it notices that a
+ * client has read.
+ *
+ * @returns a function that cancels it
+ */
+function afterReading(milliseconds: number, onMissed: () => void): () => void {
+  let check: NodeJS.Immediate | undefined
+  const timer = setTimeout(() => {
+    check = setImmediate(onMissed)
+  }, milliseconds)
+  return () => {
+    clearTimeout(timer)
+    clearImmediate(check)
+  }
 }
