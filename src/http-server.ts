@@ -40,8 +40,13 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   // This must come before decorateListen. That adds a preClose hook, which waits for open connections to end. Their
   // answers must already have "Connection: close".
-  lingerOnClose(app)
-  limitUnreadAnswers(app)
+  const linger = lingerOnClose(app)
+  const countUnread = limitUnreadAnswers(app.log)
+  // One hook for both, because each hook takes time for every request.
+  app.addHook('onSend', (request, reply, payload, done) => {
+    countUnread(reply.raw, payload)
+    linger(request, reply, done)
+  })
   decorateListen(app)
   return app
 }

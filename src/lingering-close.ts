@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 
 /** Limit for the data that a client sends after the last answer on its connection, in bytes. */
 const MAX_BYTES = 32 * 1024 * 1024
@@ -13,8 +13,12 @@ const MAX_MS = 10_000
  *
  * Therefore an answer to an incomplete request is the last one on its connection, and every connection is closed in
  * stages.
+ *
+ * @returns a function that must be called before each answer is sent
  */
-export function lingerOnClose(app: FastifyInstance): void {
+export function lingerOnClose(
+  app: FastifyInstance
+): (request: FastifyRequest, reply: FastifyReply, done: () => void) => void {
   // Node's HTTP server calls this after the last answer on a connection.
   app.server.on('connection', (socket: Socket) => {
     socket.destroySoon = () => closeInStages(socket)
@@ -25,7 +29,7 @@ export function lingerOnClose(app: FastifyInstance): void {
     closing = true
     done()
   })
-  app.addHook('onSend', ({ raw }, reply, _payload, done) => {
+  return ({ raw }, reply, done) => {
     const send = () => {
       if (closing || isIncomplete(raw) || hasChunksOfHttp10(raw)) reply.header('Connection', 'close')
       done()
@@ -33,7 +37,7 @@ export function lingerOnClose(app: FastifyInstance): void {
     // setImmediate lets Node parse a body that arrived together with its head.
     if (isIncomplete(raw)) setImmediate(send)
     else send()
-  })
+  }
 }
 
 /** Node sets `complete` when it has parsed the end of the message. A request by `inject` does not have it. */

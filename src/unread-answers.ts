@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyBaseLogger } from 'fastify'
 import { countEvery } from '../plugins/count-every.js'
 
 /** Most memory for answers that clients have not read yet, in bytes. */
@@ -15,17 +15,16 @@ const LOG_INTERVAL_MS = 60_000
  *
  * An answer is queued while earlier requests of its connection are not answered (pipelining). One packet can have hundreds of
  * requests.
+ *
+ * @returns a function that must be called before each answer is sent
  */
-export function limitUnreadAnswers(app: FastifyInstance): void {
+export function limitUnreadAnswers(
+  log: FastifyBaseLogger
+): (response: ServerResponse, payload: unknown) => void {
   /** The oldest first. */
   const unread = new Map<ServerResponse, number>()
   let total = 0
   const closed = countEvery(LOG_INTERVAL_MS)
-
-  app.addHook('onSend', (_request, { raw }, payload, done) => {
-    if (typeof payload === 'string' && (payload.length > SMALL || raw.socket === null)) add(raw, payload)
-    done()
-  })
 
   function add(response: ServerResponse, payload: string): void {
     const bytes = Buffer.byteLength(payload)
@@ -38,12 +37,17 @@ export function limitUnreadAnswers(app: FastifyInstance): void {
       oldest.req.socket.destroy()
       const count = closed()
       if (count !== undefined)
-        app.log.warn({ count }, 'connections were closed: their clients did not read the answers')
+        log.warn({ count }, 'connections were closed: their clients did not read the answers')
     }
   }
 
   function remove(response: ServerResponse): void {
     total -= unread.get(response) ?? 0
     unread.delete(response)
+  }
+
+  return (response, payload) => {
+    if (typeof payload === 'string' && (payload.length > SMALL || response.socket === null))
+      add(response, payload)
   }
 }
