@@ -34,20 +34,46 @@ t.test('the queue, the connection and the first batch share one deadline', async
   t.strictSame(order, ['answered', 'late'])
 })
 
-t.test('a batch has fewer rows if the last one had long texts, and more after short ones', async (t) => {
-  const { stream } = openCursors(openPool(t, await emptyDatabase(t), CONNECTIONS))
-  // Three rows of 300,000 characters among short ones.
-  const text = `select n, repeat('x', case when n between 41 and 43 then 300000 else 1 end) as text
+t.test(
+  'a batch has fewer rows after long texts and more after short ones, and long texts come in slices',
+  async (t) => {
+    const { stream } = openCursors(openPool(t, await emptyDatabase(t), CONNECTIONS))
+    // Three rows of 300,000 characters among short ones.
+    const text = `select n, repeat('x', case when n between 41 and 43 then 300000 else 1 end) as text
     from generate_series(1, 700) n`
-  const sizes: number[] = []
-  let last = 0
-  for await (const batch of stream(text, [])) {
-    sizes.push(batch.length)
-    for (const row of batch as { n: number }[]) t.equal(row.n, ++last)
+    const sizes: number[] = []
+    let last = 0
+    for await (const batch of stream(text, [])) {
+      sizes.push(batch.length)
+      for (const row of batch as { n: number }[]) t.equal(row.n, ++last)
+    }
+    t.equal(last, 700)
+    // Of the first batch of 50, no slice has more than one long text. The next has 524,288 × 50 / 900,047 = 29 rows.
+    t.strictSame(sizes, [40, 1, 1, 1, 7, 29, 200, 200, 200, 21])
   }
-  t.equal(last, 700)
-  // 524,288 × 50 / 900,047 = 29.
-  t.strictSame(sizes, [50, 29, 200, 200, 200, 21])
+)
+
+t.test('a list that is left in the middle of a batch ends, and gives its turn to the next', async (t) => {
+  const { stream } = openCursors(openPool(t, await emptyDatabase(t), CONNECTIONS))
+  const text = "select n, repeat('x', 200000) as text from generate_series(1, 60) n"
+  for await (const batch of stream(text, [])) {
+    t.equal(batch.length, 1)
+    break
+  }
+  t.equal((await rowsOf(stream('select n from generate_series(1, 60) n', []))).length, 60)
+})
+
+t.test('however large the pool is, at most ten lists are read at the same time', async (t) => {
+  const cursors = openCursors(openPool(t, await emptyDatabase(t), 30))
+  const started = Array.from({ length: 11 }, () =>
+    cursors.stream('select n from generate_series(1, 1000) n', [])
+  )
+  const first = started.map((list) => list.next())
+  await Promise.all(first.slice(0, 10))
+  t.equal(cursors.waiting, 1)
+  await started[0]?.return(undefined)
+  t.match(await first[10], { done: false })
+  await Promise.all(started.map((list) => list.return(undefined)))
 })
 
 t.test('a list that is hit by a late cancel request starts again', async (t) => {

@@ -1,0 +1,86 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect, type Socket } from 'node:net'
+import { PassThrough } from 'node:stream'
+import { httpServer } from '../../src/http-server.js'
+import t, { type Test } from '../support/tap.js'
+
+/** More than the kernel takes from an answer that nobody reads. Eight of them are the limit. */
+const LARGE = 'x'.repeat(8 * 1024 * 1024 - 16)
+/** Sends a request, and `LARGE` is the answer. */
+const REQUEST = 'GET /large HTTP/1.1\r\nHost: x\r\n\r\n'
+
+async function start(t: Test) {
+  const output = new PassThrough()
+  const app = httpServer({ logger: { level: 'warn', stream: output } })
+  app.get('/large', async () => LARGE)
+  app.get('/small', async () => 'x'.repeat(1_000))
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  return {
+    log: () => String(output.read() ?? ''),
+    /** Sends these bytes, and reads no more than the answer's beginning. */
+    async unread(bytes: string): Promise<Socket> {
+      const socket = connect(port, '127.0.0.1').on('error', () => {})
+      t.teardown(() => socket.destroy())
+      socket.write(bytes)
+      await once(socket, 'readable')
+      return socket
+    }
+  }
+}
+
+/** Reads until an answer is complete, or the connection ends. */
+async function isComplete(socket: Socket): Promise<boolean> {
+  let length = 0
+  for await (const chunk of socket) {
+    length += chunk.length
+    if (length > LARGE.length) return true
+  }
+  return false
+}
+
+t.test('the connection that waited longest is closed if unread answers take too much memory', async (t) => {
+  const { unread, log } = await start(t)
+  const sockets: Socket[] = []
+  for (let i = 0; i < 10; i++) sockets.push(await unread(REQUEST))
+  t.strictSame(await Promise.all(sockets.map(isComplete)), [false, false, ...Array(8).fill(true)])
+  const lines = log().trim().split('\n')
+  t.equal(lines.length, 1, 'one line a minute')
+  t.match(JSON.parse(lines[0] as string), {
+    count: 1,
+    msg: 'connections were closed: their clients did not read the answers'
+  })
+})
+
+t.test('answers that were read or left no longer count', async (t) => {
+  const { unread } = await start(t)
+  for (let i = 0; i < 10; i++) {
+    t.ok(await isComplete(await unread(REQUEST)))
+    const left = await unread(REQUEST.repeat(3))
+    left.destroy()
+    await once(left, 'close')
+  }
+  // The service has noticed that the others left.
+  t.ok(await isComplete(await unread(REQUEST)))
+  const sockets: Socket[] = []
+  for (let i = 0; i < 8; i++) sockets.push(await unread(REQUEST))
+  t.strictSame(await Promise.all(sockets.map(isComplete)), Array(8).fill(true))
+})
+
+t.test('answers to pipelined requests count, and many small ones are all sent', async (t) => {
+  const { unread } = await start(t)
+  const many = await unread(REQUEST.repeat(10))
+  t.notOk(await isComplete(many))
+
+  const first = await unread(REQUEST)
+  const small = await unread('GET /small HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(500))
+  t.ok(await isComplete(first))
+  let received = ''
+  const answers = () => received.split('HTTP/1.1 200').length - 1
+  for await (const chunk of small) {
+    received += chunk
+    if (answers() === 500) break
+  }
+  t.equal(answers(), 500)
+})
