@@ -47,6 +47,8 @@ export function limitUnreadAnswers(
   }
 
   return (response, payload) => {
+    // The client left before the answer. No further 'close' will come.
+    if (response.closed) return
     if (typeof payload === 'string' && (payload.length > SMALL || response.socket === null))
       add(response, payload)
   }

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { PassThrough } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { httpServer } from '../../src/http-server.js'
 import t, { type Test } from '../support/tap.js'
 
@@ -16,6 +17,7 @@ async function start(t: Test) {
   const output = new PassThrough()
   const app = httpServer({ logger: { level: 'warn', stream: output } })
   app.get('/large', async () => LARGE)
+  app.get('/late', async () => sleep(50, LARGE))
   app.get('/small', async () => 'x'.repeat(16_000))
   t.teardown(() => app.close())
   await app.listen({ host: '127.0.0.1', port: 0 })
@@ -69,6 +71,18 @@ t.test('answers that were read or left no longer count', async (t) => {
   const sockets: Socket[] = []
   for (let i = 0; i < 8; i++) sockets.push(await unread(REQUEST))
   t.strictSame(await Promise.all(sockets.map(isComplete)), Array(8).fill(true))
+})
+
+t.test('answers to clients that left before do not count', async (t) => {
+  const { unread, log } = await start(t)
+  for (let i = 0; i < 5; i++) {
+    // The client leaves after the beginning of the first answer.
+    const left = await unread(`${REQUEST}${REQUEST.replace('large', 'late').repeat(2)}`)
+    left.destroy()
+  }
+  await sleep(200)
+  t.ok(await isComplete(await unread(REQUEST)))
+  t.equal(log(), '')
 })
 
 t.test('a connection may read any number of answers', async (t) => {
