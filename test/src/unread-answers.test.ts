@@ -18,6 +18,7 @@ async function start(t: Test) {
   const app = httpServer({ logger: { level: 'warn', stream: output } })
   app.get('/large', async () => LARGE)
   app.get('/late', async () => sleep(50, LARGE))
+  app.get('/empty', (_request, reply) => reply.code(304).send())
   app.get('/small', async () => 'x'.repeat(16_000))
   t.teardown(() => app.close())
   await app.listen({ host: '127.0.0.1', port: 0 })
@@ -106,4 +107,13 @@ t.test('answers to pipelined requests count, also small ones', async (t) => {
   for (let i = 0; i < 18; i++) sockets.push(await unread(SMALL_REQUEST.repeat(530)))
   const complete = await Promise.all(sockets.map(isComplete))
   t.strictSame([complete[0], complete[17]], [false, true])
+})
+
+t.test('a queued answer counts with what it holds besides its payload', async (t) => {
+  const { unread } = await start(t)
+  const sockets: Socket[] = []
+  const empty = REQUEST.replace('large', 'empty')
+  for (let i = 0; i < 5; i++) sockets.push(await unread(REQUEST + empty.repeat(1_500)))
+  const complete = await Promise.all(sockets.map(isComplete))
+  t.strictSame([complete[0], complete[4]], [false, true])
 })
