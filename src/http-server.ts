@@ -44,7 +44,7 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
   const countUnread = limitUnreadAnswers(app.log)
   // One hook for both, because each hook takes time for every request.
   app.addHook('onSend', (request, reply, payload, done) => {
-    countUnread(reply.raw, payload)
+    countUnread(request, reply.raw, payload)
     linger(request, reply, done)
   })
   decorateListen(app)
@@ -57,10 +57,19 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
  */
 function lookBeforeTimeout(server: Server): void {
   server.on('timeout', (socket: Socket) => {
-    const { bytesRead, writableLength } = socket
+    const before = progressOf(socket)
     // This runs after Node has read and written its sockets. Both start the timeout again.
     setImmediate(() => {
-      if (socket.bytesRead === bytesRead && socket.writableLength === writableLength) socket.destroy()
+      if (progressOf(socket) === before) socket.destroy()
     })
   })
+}
+
+/**
+ * Returns a text that changes when the client has sent or read something. A long answer is one write, of which only Node's
+ * handle knows how much is left. Node looks there in the same way before it emits 'timeout'.
+ */
+function progressOf(socket: Socket): string {
+  const { _handle } = socket as { _handle?: { writeQueueSize: number } | null }
+  return [socket.bytesRead, socket.writableLength, _handle?.writeQueueSize].join()
 }

@@ -1,5 +1,6 @@
 import type { ServerResponse } from 'node:http'
-import type { FastifyBaseLogger } from 'fastify'
+import type { Socket } from 'node:net'
+import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import { countEvery } from '../plugins/count-every.js'
 
 /** Most memory for answers that clients have not read yet, in bytes. */
@@ -11,9 +12,17 @@ const QUEUED = 8_192
 /** Minimum time between two log lines, in milliseconds. */
 const LOG_INTERVAL_MS = 60_000
 
+interface Unread {
+  socket: Socket
+  /** The token's `sub`, or undefined without a valid token. */
+  user: string | undefined
+  bytes: number
+}
+
 /**
- * Bounds the memory for answers that clients do not read. If there are too many, it closes the connection that has waited for
- * the longest time. A client that reads its answers has them much earlier.
+ * Bounds the memory for answers that clients do not read. If there are too many, the user who has the most loses the
+ * connection that has waited for the longest time. A client that reads its answers has them much earlier, and a user who does
+ * not read them takes nothing from other users.
  *
  * An answer is queued while earlier requests of its connection are not answered (pipelining). One packet can have hundreds of
  * requests.
@@ -22,39 +31,57 @@ const LOG_INTERVAL_MS = 60_000
  */
 export function limitUnreadAnswers(
   log: FastifyBaseLogger
-): (response: ServerResponse, payload: unknown) => void {
+): (request: FastifyRequest, response: ServerResponse, payload: unknown) => void {
   /** The oldest first. */
-  const unread = new Map<ServerResponse, number>()
+  const unread = new Map<ServerResponse, Unread>()
+  const bytesByUser = new Map<string | undefined, number>()
   let total = 0
   const closed = countEvery(LOG_INTERVAL_MS)
 
-  function add(response: ServerResponse, payload: unknown): void {
+  function add(response: ServerResponse, one: Unread): void {
     // After an error in another hook, an answer is sent a second time.
     remove(response)
-    const bytes =
-      (typeof payload === 'string' ? Buffer.byteLength(payload) : 0) + (response.socket === null ? QUEUED : 0)
-    unread.set(response, bytes)
-    total += bytes
-    response.once('close', () => remove(response))
-    for (const oldest of unread.keys()) {
-      if (total <= MAX_UNREAD) return
-      remove(oldest)
-      oldest.req.socket.destroy()
-      const count = closed()
-      if (count !== undefined)
-        log.warn({ count }, 'connections were closed: their clients did not read the answers')
-    }
+    unread.set(response, one)
+    change(one.user, one.bytes)
+    // A response that does not come from a socket, as by `inject`, has no 'close'.
+    response.once('finish', () => remove(response)).once('close', () => remove(response))
+    while (total > MAX_UNREAD) closeOldest()
   }
 
   function remove(response: ServerResponse): void {
-    total -= unread.get(response) ?? 0
+    const one = unread.get(response)
+    if (one === undefined) return
     unread.delete(response)
+    change(one.user, -one.bytes)
   }
 
-  return (response, payload) => {
+  function change(user: string | undefined, bytes: number): void {
+    total += bytes
+    const left = (bytesByUser.get(user) ?? 0) + bytes
+    if (left > 0) bytesByUser.set(user, left)
+    else bytesByUser.delete(user)
+  }
+
+  function closeOldest(): void {
+    const [[user]] = [...bytesByUser].sort(([, a], [, b]) => b - a) as [[string | undefined, number]]
+    const { socket } = [...unread.values()].find((one) => one.user === user) as Unread
+    for (const [response, one] of unread) if (one.socket === socket) remove(response)
+    socket.destroy()
+    const count = closed()
+    if (count !== undefined)
+      log.warn({ count }, 'connections were closed: their clients did not read the answers')
+  }
+
+  return (request, response, payload) => {
     // The client left before the answer. No further 'close' will come.
     if (response.closed) return
+    const isQueued = response.socket === null
     const isLong = typeof payload === 'string' && payload.length > SMALL
-    if (isLong || response.socket === null) add(response, payload)
+    if (!isLong && !isQueued) return
+    const bytes = (typeof payload === 'string' ? Buffer.byteLength(payload) : 0) + (isQueued ? QUEUED : 0)
+    add(response, { socket: response.req.socket, user: userOf(request), bytes })
   }
 }
+
+/** The operations listener has no users. */
+const userOf = ({ user }: { user?: { sub: string } | null }) => user?.sub

@@ -1,11 +1,16 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
+import { Worker } from 'node:worker_threads'
 import type { FastifyInstance } from 'fastify'
+import { httpServer } from '../../src/http-server.js'
 import { buildOps } from '../../src/ops.js'
 import { startApp } from '../support/api.js'
 import { parseRaw } from '../support/raw.js'
 import t, { type Test } from '../support/tap.js'
+
+/** Pauses the process for 2.5 seconds. */
+const pause = () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_500)
 
 /** Both listeners, each with a path. */
 async function listeners(t: Test, env: Record<string, string>): Promise<[FastifyInstance, string][]> {
@@ -51,10 +56,45 @@ t.test(
       const { status } = await ask()
       const answer = ask()
       // Node 24 waits a second longer. The request is sent, but not read.
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_500)
+      pause()
       t.equal((await answer).status, status, path)
       await closed
     }
+  }
+)
+
+/** Begins to read an answer, and reads the rest after 3 seconds. Its messages are `null` after 2 seconds, and the length. */
+const READER = `
+  const { parentPort, workerData } = require('node:worker_threads')
+  const socket = require('node:net').connect(workerData, '127.0.0.1')
+  socket.write('GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n')
+  let length = 0
+  socket.on('data', (chunk) => { length += chunk.length })
+  socket.once('data', () => {
+    socket.pause()
+    setTimeout(() => parentPort.postMessage(null), 2_000)
+    setTimeout(() => socket.resume(), 3_000)
+  })
+  socket.on('error', () => {})
+  socket.on('close', () => parentPort.postMessage(length))`
+
+t.test(
+  'an answer that is read while the process is paused is complete, though the timeout passes',
+  async (t) => {
+    const app = httpServer({})
+    t.teardown(() => app.close())
+    // More than the sockets on the way hold, and one write.
+    const answer = 'x'.repeat(32 * 1024 * 1024)
+    app.get('/', async () => answer)
+    await app.listen({ host: '127.0.0.1', port: 0 })
+    app.server.timeout = 1_500
+    const reader = new Worker(READER, { eval: true, workerData: (app.server.address() as AddressInfo).port })
+    t.teardown(() => reader.terminate())
+    // The first timeout has passed: it closes no connection whose client has begun to read.
+    await once(reader, 'message')
+    pause()
+    const [length] = await once(reader, 'message')
+    t.ok(length > answer.length, `${length} bytes`)
   }
 )
 

@@ -1,5 +1,5 @@
 import { Agent, request } from 'node:http'
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SECRET, sign } from '../support/api.js'
@@ -103,15 +103,16 @@ async function startWith(t: Test, tasks: readonly Tasks[], env = {}) {
   const authorization = `Bearer ${await sign({ sub: 'alice' })}`
   const bob = { authorization: `Bearer ${await sign({ sub: 'bob' })}` }
   const asBob = () => fetch(`${service.api}/api/bob/tasks`, { headers: bob })
-  return { service, authorization, asBob }
+  return { service, sql, authorization, asBob }
 }
 
 /** Sends these bytes on a new connection, and reads nothing. */
-function sendUnread(t: Test, service: Service, bytes: string) {
+function sendUnread(t: Test, service: Service, bytes: string): Socket {
   const socket = connect(Number(new URL(service.api).port), '127.0.0.1')
   t.teardown(() => socket.destroy())
   socket.on('error', () => {})
   socket.pause().write(bytes)
+  return socket
 }
 
 for (const { name, tasks, connections, pipelined, env } of [
@@ -158,6 +159,27 @@ for (const { name, tasks, connections, pipelined, env } of [
     t.ok(statuses.includes(200), 'other users are served')
   })
 }
+
+t.test('answers that a client reads late stay, while another user reads none', async (t) => {
+  const { service, sql, authorization } = await startWith(t, [{ count: 6, character: EMOJI }])
+  await sql`insert into tasks select 'mallory', id, title, description, completed from tasks`
+  const mallory = `Bearer ${await sign({ sub: 'mallory' })}`
+  const list = (user: string, token: string) =>
+    `GET /api/${user}/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: ${token}\r\n\r\n`
+  const { length } = Buffer.from(
+    await (await fetch(`${service.api}/api/alice/tasks`, { headers: { authorization } })).arrayBuffer()
+  )
+  // More than the sockets on the way hold.
+  const late = sendUnread(t, service, list('alice', authorization).repeat(50))
+  for (let i = 0; i < 20; i++) sendUnread(t, service, list('mallory', mallory).repeat(100))
+  await until(() => service.out().includes('did not read the answers'))
+  let received = 0
+  for await (const chunk of late) {
+    received += chunk.length
+    if (received > 50 * length) break
+  }
+  t.ok(received > 50 * length, 'all 50 answers')
+})
 
 t.test("requests beyond the database's capacity are refused at once, and the service recovers", async (t) => {
   const DATABASE_URL = await emptyDatabase(t)

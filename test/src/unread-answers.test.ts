@@ -3,6 +3,7 @@ import { type AddressInfo, connect, type Socket } from 'node:net'
 import { PassThrough } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { httpServer } from '../../src/http-server.js'
+import { stopClock } from '../support/clock.js'
 import t, { type Test } from '../support/tap.js'
 
 /** More than the kernel takes from an answer that nobody reads. Eight of them are the limit. */
@@ -16,6 +17,11 @@ const SMALL_REQUEST = 'GET /small HTTP/1.1\r\nHost: x\r\n\r\n'
 async function start(t: Test) {
   const output = new PassThrough()
   const app = httpServer({ logger: { level: 'warn', stream: output } })
+  app.decorateRequest('user', null as never)
+  app.addHook('onRequest', async (request) => {
+    const sub = request.headers.authorization
+    if (sub !== undefined) request.user = { sub }
+  })
   app.get('/large', async () => LARGE)
   app.get('/late', async () => sleep(50, LARGE))
   app.get('/empty', (_request, reply) => reply.code(304).send())
@@ -57,6 +63,34 @@ t.test('the connection that waited longest is closed if unread answers take too 
     count: 1,
     msg: 'connections were closed: their clients did not read the answers'
   })
+})
+
+t.test('only the user who has the most unread answers loses a connection', async (t) => {
+  const { unread } = await start(t)
+  const requestBy = (user: string) => REQUEST.replace('\r\n\r\n', `\r\nAuthorization: ${user}\r\n\r\n`)
+  const bob = await unread(requestBy('bob'))
+  const anonymous = await unread(REQUEST)
+  const alice: Socket[] = []
+  for (let i = 0; i < 8; i++) alice.push(await unread(requestBy('alice')))
+  t.strictSame(await Promise.all([bob, anonymous].map(isComplete)), [true, true])
+  t.strictSame(await Promise.all(alice.map(isComplete)), [false, false, ...Array(6).fill(true)])
+})
+
+t.test('the log counts connections, however many answers each has', async (t) => {
+  const { advance } = stopClock(t)
+  const { unread, log } = await start(t)
+  // Two have room. Each further one closes the oldest.
+  const sockets: Socket[] = []
+  const open = async () => sockets.push(await unread(REQUEST.repeat(3)))
+  for (let i = 0; i < 4; i++) await open()
+  advance(60_000)
+  await open()
+  const counts = log()
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line).count)
+  t.strictSame(counts, [1, 2])
+  t.strictSame(await Promise.all(sockets.map(isComplete)), [false, false, false, true, true])
 })
 
 t.test('answers that were read or left no longer count', async (t) => {
