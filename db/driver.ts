@@ -34,8 +34,12 @@ export interface Driver {
    * @param now what had its deadline before this time is late
    */
   tick(now: number): void
-  /** Returns the rows in batches, all from one snapshot. Ending the iteration ends the statement. */
-  stream(text: string, parameters: unknown[]): AsyncIterable<unknown[]>
+  /**
+   * Returns the rows in batches, all from one snapshot. Ending the iteration ends the statement.
+   *
+   * @param user whose rows they are: one user cannot take all connections
+   */
+  stream(text: string, parameters: unknown[], user: string): AsyncIterable<unknown[]>
   /** Runs work outside of requests, such as migrations, on a connection of its own and without a deadline. */
   withAdminConnection<T>(work: (orm: Orm) => Promise<T>): Promise<T>
   /** @param milliseconds time that running statements have to finish */

@@ -51,8 +51,13 @@ export interface Database extends Pick<Driver, 'figures' | 'withAdminConnection'
   /**
    * Reads more rows than fit into memory, in batches, all from one snapshot. The next batch is fetched while the current
    * one is used. Ending the iteration ends the statement.
+   *
+   * @param userOf returns whose rows a call reads: one user cannot take all connections
    */
-  prepareStream<Row>(statement: BuiltStatement<Row>): (values: Values) => AsyncIterable<Row[]>
+  prepareStream<Row>(
+    statement: BuiltStatement<Row>,
+    userOf: (values: Values) => string
+  ): (values: Values) => AsyncIterable<Row[]>
   /** Events of statements and connections. The embedded database emits none. */
   readonly observed: DatabaseObservations
   /** @throws DatabaseUnavailable if the database does not answer within `milliseconds` */
@@ -108,12 +113,12 @@ export async function openDatabase(config: DatabaseConfig, variable = 'DATABASE_
         return rows as Row[]
       }
     },
-    prepareStream<Row>(statement: BuiltStatement<Row>) {
+    prepareStream<Row>(statement: BuiltStatement<Row>, userOf: (values: Values) => string) {
       const bind = compile(statement)
       return (values: Values) => {
         if (isFull()) throw new DatabaseUnavailable('overload')
         const { text, parameters } = bind(values)
-        return driver.stream(text, parameters) as AsyncIterable<Row[]>
+        return driver.stream(text, parameters, userOf(values)) as AsyncIterable<Row[]>
       }
     },
     observed,

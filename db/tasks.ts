@@ -73,7 +73,7 @@ export function taskRepository({ prepareRead, prepareWrite, prepareStream }: Dat
   // (docs/statements.md). It never knows the value of a subquery. A null limit returns all rows. Drizzle's type allows only
   // numbers and placeholders.
   const noLimit = sql`(select null::bigint)` as unknown as number
-  const streamStatement = prepareStream(everyTask.limit(noLimit))
+  const streamStatement = prepareStream(everyTask.limit(noLimit), ({ user_id }) => String(user_id))
   // PostgreSQL does not know the value of a parameter either, once it has a generic plan.
   const listStatement = prepareRead(everyTask.limit(sql.placeholder('limit')))
 

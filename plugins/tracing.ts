@@ -278,9 +278,9 @@ function traced(db: Database): Database {
     prepareRead: (statement) => promise(attributesOf(statement), db.prepareRead(statement)),
     prepareWrite: (statement, lockTarget) =>
       promise(attributesOf(statement), db.prepareWrite(statement, lockTarget)),
-    prepareStream<Row>(statement: BuiltStatement<Row>) {
+    prepareStream<Row>(statement: BuiltStatement<Row>, userOf: (values: Values) => string) {
       const attributes = attributesOf(statement)
-      const run = db.prepareStream(statement)
+      const run = db.prepareStream(statement, userOf)
       return async function* (values: Values) {
         const span = startSpan(attributes)
         try {

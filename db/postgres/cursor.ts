@@ -2,6 +2,7 @@ import { DatabaseUnavailable } from '../errors.js'
 import { isOutage } from '../sqlstate.js'
 import { type Connection, STATEMENT_MS, TICK_MS } from './deadline-session.js'
 import type { Pool } from './pool.js'
+import { Turns } from './turns.js'
 
 /** Number of rows of the first batch. */
 export const FIRST_ROWS = 50
@@ -19,38 +20,27 @@ const MAX_CURSORS = 10
 
 /**
  * Reads results that are too long for the memory in batches, all from one snapshot. A cursor keeps its connection until
- * the end, even if the client reads slowly. So cursors may use at most half of the pool, and 10 connections.
+ * the end, even if the client reads slowly. So cursors may use at most half of the pool, and 10 connections. One user may use
+ * half of these, so that clients that do not read take them from no other user.
  *
  * @throws DatabaseUnavailable if no connection is free in time, or a batch is late
  */
 export function openCursors(pool: Pool) {
   const maxCursors = Math.min(MAX_CURSORS, Math.floor(pool.max / 2))
-  const turns: (() => void)[] = []
-  let reading = 0
+  const turns = new Turns(maxCursors, Math.max(1, Math.floor(maxCursors / 2)))
 
-  /** Waits until fewer than `maxCursors` are reading. */
-  async function takeTurn(until: number): Promise<void> {
-    if (reading >= maxCursors) {
-      await new Promise<void>((resolve, reject) => {
-        const turn = () => {
-          cancel()
-          resolve()
-        }
-        const cancel = deadline(until, () => {
-          turns.splice(turns.indexOf(turn), 1)
-          pool.observed.emit('timedOut', 'waiting')
-          reject(new DatabaseUnavailable('timeout'))
-        })
-        turns.push(turn)
+  function takeTurn(user: string, until: number): Promise<void> {
+    return new Promise<void>((resolve, reject) => {
+      const cancel = deadline(until, () => {
+        leave()
+        pool.observed.emit('timedOut', 'waiting')
+        reject(new DatabaseUnavailable('timeout'))
       })
-    } else reading++
-  }
-
-  /** Passes the turn on to the next in the queue. */
-  function endTurn(): void {
-    const next = turns.shift()
-    if (next) next()
-    else reading--
+      const leave = turns.take(user, () => {
+        cancel()
+        resolve()
+      })
+    })
   }
 
   /** Reads on a connection of its own. Until the first batch arrives, it may start again on another one. */
@@ -84,19 +74,19 @@ export function openCursors(pool: Pool) {
   return {
     /** The number of cursors in the queue. */
     get waiting(): number {
-      return turns.length
+      return turns.waiting
     },
-    async *stream(text: string, parameters: unknown[]): AsyncGenerator<unknown[]> {
+    async *stream(text: string, parameters: unknown[], user: string): AsyncGenerator<unknown[]> {
       // The queue, the connection and the first batch share one deadline, because the request waits for all three.
       const until = performance.now() + STATEMENT_MS
-      await takeTurn(until)
+      await takeTurn(user, until)
       try {
         yield* read(text, parameters, until)
       } catch (error) {
         if (error instanceof DatabaseUnavailable || !isOutage(error)) throw error
         throw new DatabaseUnavailable('connection', { cause: error })
       } finally {
-        endTurn()
+        turns.end(user)
       }
     }
   }

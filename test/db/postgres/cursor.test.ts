@@ -20,11 +20,11 @@ async function rowsOf(batches: AsyncIterable<unknown[]>): Promise<unknown[]> {
 
 t.test('the queue, the connection and the first batch share one deadline', async (t) => {
   const { stream } = openCursors(openPool(t, await emptyDatabase(t), CONNECTIONS))
-  const first = stream('select n from generate_series(1, 1000) n', [])
+  const first = stream('select n from generate_series(1, 1000) n', [], 'alice')
   await first.next()
 
   const order: string[] = []
-  const second = stream('select pg_sleep(60)', []).next()
+  const second = stream('select pg_sleep(60)', [], 'alice').next()
   const answered = t.rejects(second, DatabaseUnavailable).then(() => order.push('answered'))
   // Timers fire in order, even on a busy machine.
   const late = sleep(STATEMENT_MS + 500).then(() => order.push('late'))
@@ -43,7 +43,7 @@ t.test(
     from generate_series(1, 700) n`
     const sizes: number[] = []
     let last = 0
-    for await (const batch of stream(text, [])) {
+    for await (const batch of stream(text, [], 'alice')) {
       sizes.push(batch.length)
       for (const row of batch as { n: number }[]) t.equal(row.n, ++last)
     }
@@ -56,17 +56,17 @@ t.test(
 t.test('a list that is left in the middle of a batch ends, and gives its turn to the next', async (t) => {
   const { stream } = openCursors(openPool(t, await emptyDatabase(t), CONNECTIONS))
   const text = "select n, repeat('x', 200000) as text from generate_series(1, 60) n"
-  for await (const batch of stream(text, [])) {
+  for await (const batch of stream(text, [], 'alice')) {
     t.equal(batch.length, 1)
     break
   }
-  t.equal((await rowsOf(stream('select n from generate_series(1, 60) n', []))).length, 60)
+  t.equal((await rowsOf(stream('select n from generate_series(1, 60) n', [], 'alice'))).length, 60)
 })
 
 t.test('however large the pool is, at most ten lists are read at the same time', async (t) => {
   const cursors = openCursors(openPool(t, await emptyDatabase(t), 30))
-  const started = Array.from({ length: 11 }, () =>
-    cursors.stream('select n from generate_series(1, 1000) n', [])
+  const started = Array.from({ length: 11 }, (_, i) =>
+    cursors.stream('select n from generate_series(1, 1000) n', [], `user-${i}`)
   )
   const first = started.map((list) => list.next())
   await Promise.all(first.slice(0, 10))
@@ -76,12 +76,26 @@ t.test('however large the pool is, at most ten lists are read at the same time',
   await Promise.all(started.map((list) => list.return(undefined)))
 })
 
+t.test('one user reads at most half of the lists that are read at the same time', async (t) => {
+  const cursors = openCursors(openPool(t, await emptyDatabase(t), 10))
+  const open = (user: string) => cursors.stream('select n from generate_series(1, 1000) n', [], user)
+  const [first, second, third] = [open('alice'), open('alice'), open('alice')] as const
+  await Promise.all([first.next(), second.next()])
+  const waiting = third.next()
+  const others = [open('bob'), open('carol')]
+  for (const list of others) t.match(await list.next(), { done: false })
+  t.equal(cursors.waiting, 1, 'of five, one is free, but not for alice')
+  await second.return(undefined)
+  t.match(await waiting, { done: false })
+  await Promise.all([first, third, ...others].map((list) => list.return(undefined)))
+})
+
 t.test('a list that is hit by a late cancel request starts again', async (t) => {
   const url = await emptyDatabase(t)
   const pool = openPool(t, url, CONNECTIONS)
   const { text, parameters, cancel } = await hangingStatement(t, url)
   await timeOut(t, pool)
-  const rows = rowsOf(openCursors(pool).stream(text, parameters))
+  const rows = rowsOf(openCursors(pool).stream(text, parameters, 'alice'))
   rows.catch(() => {})
   await cancel()
   t.strictSame(
@@ -122,7 +136,7 @@ async function openCancelling(t: Test) {
   return {
     pool,
     arrive,
-    list: rowsOf(openCursors(pool).stream('select n from generate_series(1, 1000) n', []))
+    list: rowsOf(openCursors(pool).stream('select n from generate_series(1, 1000) n', [], 'alice'))
   }
 }
 
@@ -146,12 +160,12 @@ t.test('a list starts again if the type of a column has changed', async (t) => {
   const observer = sqlClient(t, url)
   await observer`create table numbers as select n from generate_series(1, 1000) n`
   const { stream } = openCursors(pool)
-  const list = () => stream('select n from numbers where n > $1', [0])
+  const list = (user: string) => stream('select n from numbers where n > $1', [0], user)
   // Both prepare the statement.
-  const [first, second] = [list(), list()]
+  const [first, second] = [list('alice'), list('bob')]
   await Promise.all([first.next(), second.next()])
   t.equal((await rowsOf(first)).length, 1000 - FIRST_ROWS)
   t.equal((await rowsOf(second)).length, 1000 - FIRST_ROWS)
   await observer`alter table numbers alter n type smallint`
-  t.equal((await rowsOf(list())).length, 1000)
+  t.equal((await rowsOf(list('alice'))).length, 1000)
 })

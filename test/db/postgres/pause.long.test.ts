@@ -51,7 +51,7 @@ t.test('a batch of a long list that arrives while the process is paused is in ti
   const observer = sqlClient(t, url)
   // The second batch takes half a second.
   const text = 'select n from generate_series(1, $1::int) n where n <> $1 / 2 or pg_sleep(0.5) is not null'
-  const list = stream(text, [FIRST_ROWS * 3])
+  const list = stream(text, [FIRST_ROWS * 3], 'alice')
   const rows = async () => (await list.next()).value?.length
   t.equal(await rows(), FIRST_ROWS)
   const second = rows()
