@@ -53,7 +53,13 @@ begin
     union
     select 'replica identity' from pg_class where oid = 'tasks'::regclass and relreplident <> 'd'
     union
-    select 'storage parameters' from pg_class where oid = 'tasks'::regclass and reloptions is not null
+    select 'storage parameters' from pg_class
+    where reloptions is not null
+      and oid in (select unnest(array[oid, reltoastrelid]) from pg_class where oid = 'tasks'::regclass)
+    union
+    select 'statistics of the column ' || quote_ident(attname)
+    from pg_attribute
+    where attrelid = 'tasks'::regclass and attnum > 0 and (attstattarget >= 0 or attoptions is not null)
     union
     select 'function ' || objid::regprocedure
     from pg_depend
@@ -74,6 +80,7 @@ begin
   end if;
 
   create table tasks_partitioned (like tasks including all) partition by hash (user_id);
+  execute format('comment on table tasks_partitioned is %L', obj_description('tasks'::regclass, 'pg_class'));
   for n in 0..31 loop
     execute format(
       'create table %I partition of tasks_partitioned for values with (modulus 32, remainder %s)',

@@ -60,6 +60,7 @@ if (hasProgram(t, 'psql', 'postgresql')) {
     const [ownerUrl, serviceUrl] = [urlOf(roles.owner), urlOf(roles.service)]
     const app = await startApp(t, 'postgres', { DATABASE_URL: serviceUrl, MIGRATION_DATABASE_URL: ownerUrl })
     await fill(sql)
+    await sql`comment on table tasks is 'It''s ours'`
 
     const load = startLoad(await Promise.all(USERS.map((user) => clientOf(app, user))))
     await partition(ownerUrl)
@@ -98,6 +99,7 @@ if (hasProgram(t, 'psql', 'postgresql')) {
         select conname, pg_get_constraintdef(oid) as definition from pg_constraint
         where conrelid = ${table}::regclass and contype = 'c' order by 1`
       t.same(await checks('tasks'), await checks('tasks_unpartitioned'))
+      t.same(await sql`select obj_description('tasks'::regclass) as comment`, [{ comment: "It's ours" }])
       const indexes = await sql`select indexdef from pg_indexes where tablename = 'tasks' order by indexname`
       t.match(
         indexes.map(({ indexdef }) => indexdef),
@@ -219,6 +221,21 @@ if (hasProgram(t, 'psql', 'postgresql')) {
         'alter table tasks set (autovacuum_vacuum_scale_factor = 0.01)',
         'storage parameters',
         'alter table tasks reset (autovacuum_vacuum_scale_factor)'
+      ],
+      [
+        'alter table tasks set (toast.autovacuum_enabled = false)',
+        'storage parameters',
+        'alter table tasks reset (toast.autovacuum_enabled)'
+      ],
+      [
+        'alter table tasks alter user_id set statistics 1000',
+        'statistics of the column user_id',
+        'alter table tasks alter user_id set statistics -1'
+      ],
+      [
+        'alter table tasks alter user_id set (n_distinct = 1000)',
+        'statistics of the column user_id',
+        'alter table tasks alter user_id reset (n_distinct)'
       ],
       [
         'create function count_all() returns bigint begin atomic select count(*) from tasks; end',
