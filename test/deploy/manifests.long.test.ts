@@ -28,7 +28,7 @@ const service = kubernetes('service')
 const UNITS = ['tasks-api@.service', 'tasks-api-migrate.service']
 /** The settings and variables of the service's unit. */
 const unit = Object.fromEntries(
-  [...read(`deploy/systemd/${UNITS[0]}`).matchAll(/^(?!#|Environment=)(\w+)=(.*)$|\b([A-Z_]+)=(\S+)/gm)].map(
+  [...read(`deploy/systemd/${UNITS[0]}`).matchAll(/^(?!#|ExecStart=)(\w+)=(.*)$|\b([A-Z_]+)=(\S+)/gm)].map(
     ([, name, value, variable, text]) => [name ?? variable, value ?? text]
   )
 )
