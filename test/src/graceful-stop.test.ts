@@ -89,3 +89,42 @@ t.test('a stop answers a request that has arrived but was not read yet', async (
   t.match(await text(client), /answer$/)
   await stopped
 })
+
+/** Sends a request whose answer has arrived, so that the connection is idle. */
+async function startIdle(t: Test) {
+  const started = await startWith(t, 1)
+  started.replies.pop()?.send('answer')
+  await once(started.client, 'data')
+  return started
+}
+
+t.test('a stop answers a request on an idle connection that was not read yet', async (t) => {
+  const { app, replies, stop, client } = await startIdle(t)
+  client.write(GET)
+  const stopped = stop()
+  await Promise.race([once(app.server, 'request'), once(client, 'close')])
+  t.equal(replies.length, 1)
+  replies[0]?.send('answer')
+  t.match(await text(client), /^HTTP\/1.1 200 OK\r\n(.+\r\n)*connection: close\r\n(.+\r\n)*\r\nanswer$/i)
+  await stopped
+})
+
+t.test('a stop still answers on connections that were idle when it began', async (t) => {
+  const { app, replies, stop, client } = await startIdle(t)
+  const stopped = stop()
+  while (app.server.listening) await new Promise(setImmediate)
+  client.write(GET)
+  await Promise.race([once(app.server, 'request'), once(client, 'close')])
+  t.equal(replies.length, 1)
+  replies[0]?.send('answer')
+  t.match(await text(client), /answer$/)
+  await stopped
+})
+
+t.test('a stop ends while a connection is idle', async (t) => {
+  const { stop, client } = await startIdle(t)
+  client.resume()
+  const ended = once(client, 'end')
+  await stop()
+  await ended
+})

@@ -1,3 +1,4 @@
+import { Agent, request } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { setTimeout } from 'node:timers/promises'
@@ -58,6 +59,39 @@ t.test('SIGTERM', async (t) => {
     t.equal(await title(), 'Buy bread')
     t.match(await exit, { code: 0, signal: null })
     t.equal(service.err(), '')
+  })
+
+  t.test('clients that keep their connections lose no answer', async (t) => {
+    const service = await (await startProcess(t, env)).ready()
+    const agent = new Agent({ keepAlive: true })
+    t.teardown(() => agent.destroy())
+    const options = {
+      agent,
+      method: 'POST',
+      headers: { authorization: `Bearer ${await sign({ sub: 'alice' })}`, 'content-type': 'application/json' }
+    }
+    /** Returns a status, or an error. A new connection may be refused. */
+    const create = () =>
+      new Promise<number | string | undefined>((resolve) => {
+        const sent = request(`${service.api}/api/alice/tasks`, options, (response) => {
+          response.resume().on('close', () => resolve(response.complete ? response.statusCode : 'aborted'))
+        }).on('error', ({ message }) => resolve(sent.reusedSocket ? message : 'refused'))
+        sent.end('{"title":"Buy milk"}')
+      })
+    let answers = 0
+    const client = async () => {
+      for (;;) {
+        const outcome = await create()
+        if (outcome !== 201) return outcome
+        answers++
+      }
+    }
+    const clients = Array.from({ length: 20 }, client)
+    await until(() => answers > 200)
+    t.match(await service.stop(), { code: 0, signal: null })
+    t.strictSame(new Set(await Promise.all(clients)), new Set(['refused']))
+    const [row] = await sql`select count(*)::int from tasks where title = 'Buy milk' and user_id = 'alice'`
+    t.ok(row?.count >= answers)
   })
 
   t.test('a second signal ends the process at once', async (t) => {
