@@ -59,7 +59,14 @@ begin
     union
     select 'statistics of the column ' || quote_ident(attname)
     from pg_attribute
-    where attrelid = 'tasks'::regclass and attnum > 0 and (attstattarget >= 0 or attoptions is not null)
+    where attrelid = 'tasks'::regclass and attnum > 0 and not attisdropped
+      and (attstattarget >= 0 or attoptions is not null)
+    union
+    select 'tablespace' from pg_class where oid = 'tasks'::regclass and reltablespace <> 0
+    union
+    select 'unlogged' from pg_class where oid = 'tasks'::regclass and relpersistence = 'u'
+    union
+    select 'child table ' || inhrelid::regclass from pg_inherits where inhparent = 'tasks'::regclass
     union
     select 'function ' || objid::regprocedure
     from pg_depend

@@ -58,9 +58,10 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
 function lookBeforeTimeout(server: Server): void {
   server.on('timeout', (socket: Socket) => {
     const before = progressOf(socket)
-    // This runs after Node has read and written its sockets. Both start the timeout again.
+    // This runs after Node has read and written its sockets. A part of a write does not start the timeout again.
     setImmediate(() => {
       if (progressOf(socket) === before) socket.destroy()
+      else socket.setTimeout(socket.timeout ?? 0)
     })
   })
 }

@@ -1,5 +1,6 @@
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import { Readable } from 'node:stream'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import { countEvery } from '../plugins/count-every.js'
 
@@ -9,6 +10,8 @@ const MAX_UNREAD = 64 * 1024 * 1024
 const SMALL = 16_384
 /** Memory of a queued answer and its request, without the payload, in bytes. It was 5 KB when measured. */
 const QUEUED = 8_192
+/** Most memory of a streamed answer whose list was read to its end, in bytes: the buffers of its stream and its response. */
+const STREAMED = 163_840
 /** Minimum time between two log lines, in milliseconds. */
 const LOG_INTERVAL_MS = 60_000
 
@@ -21,8 +24,8 @@ interface Unread {
 
 /**
  * Bounds the memory for answers that clients do not read. If there are too many, the user who has the most loses the
- * connection that has waited for the longest time. A client that reads its answers has them much earlier, and a user who does
- * not read them takes nothing from other users.
+ * connection that has waited for the longest time. A client that reads its answers has them much earlier, and a user with
+ * less than others loses nothing. All requests without a valid token count as one user's.
  *
  * An answer is queued while earlier requests of its connection are not answered (pipelining). One packet can have hundreds of
  * requests.
@@ -63,24 +66,44 @@ export function limitUnreadAnswers(
   }
 
   function closeOldest(): void {
-    const [[user]] = [...bytesByUser].sort(([, a], [, b]) => b - a) as [[string | undefined, number]]
-    const { socket } = [...unread.values()].find((one) => one.user === user) as Unread
+    const socket = oldestOf(userWithMost())
     for (const [response, one] of unread) if (one.socket === socket) remove(response)
-    socket.destroy()
+    socket?.destroy()
     const count = closed()
     if (count !== undefined)
       log.warn({ count }, 'connections were closed: their clients did not read the answers')
+  }
+
+  function userWithMost(): string | undefined {
+    let user: string | undefined
+    let most = 0
+    for (const [one, bytes] of bytesByUser) {
+      if (bytes <= most) continue
+      user = one
+      most = bytes
+    }
+    return user
+  }
+
+  function oldestOf(user: string | undefined): Socket | undefined {
+    for (const one of unread.values()) if (one.user === user) return one.socket
+    return undefined
   }
 
   return (request, response, payload) => {
     // The client left before the answer. No further 'close' will come.
     if (response.closed) return
     const isQueued = response.socket === null
-    const isLong = typeof payload === 'string' && payload.length > SMALL
+    const isLong = typeof payload === 'string' ? payload.length > SMALL : payload instanceof Readable
     if (!isLong && !isQueued) return
-    const bytes = (typeof payload === 'string' ? Buffer.byteLength(payload) : 0) + (isQueued ? QUEUED : 0)
+    const bytes = bytesOf(payload) + (isQueued ? QUEUED : 0)
     add(response, { socket: response.req.socket, user: userOf(request), bytes })
   }
+}
+
+function bytesOf(payload: unknown): number {
+  if (typeof payload === 'string') return Buffer.byteLength(payload)
+  return payload instanceof Readable ? STREAMED : 0
 }
 
 /** The operations listener has no users. */

@@ -17,20 +17,23 @@ const BATCH_TEXTS = 524_288
 const SLICE_TEXTS = 131_072
 /** Most cursors, however large the pool is: each holds up to two batches. */
 const MAX_CURSORS = 10
+/** Most lists of one user that wait. Waiting lists count as statements without an answer, of which all users share a number. */
+const MAX_WAITING = 50
 
 /**
  * Reads results that are too long for the memory in batches, all from one snapshot. A cursor keeps its connection until
  * the end, even if the client reads slowly. So cursors may use at most half of the pool, and 10 connections. One user may use
- * half of these, so that clients that do not read take them from no other user.
+ * half of these, but at least one. So if there are several, clients of one user that do not read leave some to others.
  *
- * @throws DatabaseUnavailable if no connection is free in time, or a batch is late
+ * @throws DatabaseUnavailable if no connection is free in time, a batch is late, or too many lists of the user wait
  */
 export function openCursors(pool: Pool) {
   const maxCursors = Math.min(MAX_CURSORS, Math.floor(pool.max / 2))
   const turns = new Turns(maxCursors, Math.max(1, Math.floor(maxCursors / 2)))
 
-  function takeTurn(user: string, until: number): Promise<void> {
-    return new Promise<void>((resolve, reject) => {
+  async function takeTurn(user: string, until: number): Promise<void> {
+    if (turns.waitingOf(user) >= MAX_WAITING) throw new DatabaseUnavailable('overload')
+    await new Promise<void>((resolve, reject) => {
       const cancel = deadline(until, () => {
         leave()
         pool.observed.emit('timedOut', 'waiting')

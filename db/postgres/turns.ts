@@ -26,6 +26,10 @@ export class Turns {
     return this.#waiting.length
   }
 
+  waitingOf(user: string): number {
+    return this.#waiting.filter((waiter) => waiter.user === user).length
+  }
+
   /**
    * Calls `begin` when it is this user's turn, at once if possible.
    *

@@ -174,6 +174,8 @@ t.test("the unit's ports, limits and rights are those of the other deployments",
   t.equal(mebibytes(`${unit.MemoryMax}i`), mebibytes(compose.services.api.mem_limit))
   t.match(unit, { DynamicUser: 'yes', ProtectSystem: 'strict', CapabilityBoundingSet: '' })
   t.notMatch(read('deploy/systemd/tasks-api@.service'), /migrate/)
+  // The file of settings would win over it.
+  t.notMatch(read('deploy/systemd/tasks-api@.service'), /^Environment=/m)
 })
 
 t.test('the grace periods are as long as a stop can take', async (t) => {

@@ -63,40 +63,68 @@ t.test(
   }
 )
 
-/** Begins to read an answer, and reads the rest after 3 seconds. Its messages are `null` after 2 seconds, and the length. */
+/**
+ * Begins to read an answer, waits for 3 seconds, and then reads `more` bytes. Its messages are `null` after 2 seconds, and in
+ * the end the number of bytes.
+ */
 const READER = `
-  const { parentPort, workerData } = require('node:worker_threads')
-  const socket = require('node:net').connect(workerData, '127.0.0.1')
+  const { parentPort, workerData: { port, more } } = require('node:worker_threads')
+  const socket = require('node:net').connect(port, '127.0.0.1')
   socket.write('GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n')
   let length = 0
-  socket.on('data', (chunk) => { length += chunk.length })
+  let end = Infinity
+  socket.on('data', (chunk) => {
+    length += chunk.length
+    if (length > end) socket.pause()
+  })
   socket.once('data', () => {
     socket.pause()
     setTimeout(() => parentPort.postMessage(null), 2_000)
-    setTimeout(() => socket.resume(), 3_000)
+    setTimeout(() => {
+      end = length + more
+      socket.resume()
+    }, 3_000)
   })
+  // A paused socket does not keep the thread alive.
+  const timer = setInterval(() => {}, 60_000)
   socket.on('error', () => {})
-  socket.on('close', () => parentPort.postMessage(length))`
+  socket.on('close', () => {
+    clearInterval(timer)
+    parentPort.postMessage(length)
+  })`
+
+/** The client reads so many bytes of a long answer during a pause that is longer than the timeout. */
+async function readDuringPause(t: Test, more: number) {
+  const app = httpServer({})
+  t.teardown(() => app.close())
+  // More than the sockets on the way hold, and one write.
+  const answer = 'x'.repeat(48 * 1024 * 1024)
+  app.get('/', async () => answer)
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  app.server.timeout = 1_500
+  const { port } = app.server.address() as AddressInfo
+  const closed = once(app.server, 'connection').then(([socket]) => once(socket, 'close'))
+  const reader = new Worker(READER, { eval: true, workerData: { port, more } })
+  t.teardown(() => reader.terminate())
+  // The first timeout has passed: it closes no connection whose client has begun to read.
+  await once(reader, 'message')
+  pause()
+  return { answer, reader, closed }
+}
 
 t.test(
   'an answer that is read while the process is paused is complete, though the timeout passes',
   async (t) => {
-    const app = httpServer({})
-    t.teardown(() => app.close())
-    // More than the sockets on the way hold, and one write.
-    const answer = 'x'.repeat(32 * 1024 * 1024)
-    app.get('/', async () => answer)
-    await app.listen({ host: '127.0.0.1', port: 0 })
-    app.server.timeout = 1_500
-    const reader = new Worker(READER, { eval: true, workerData: (app.server.address() as AddressInfo).port })
-    t.teardown(() => reader.terminate())
-    // The first timeout has passed: it closes no connection whose client has begun to read.
-    await once(reader, 'message')
-    pause()
+    const { answer, reader } = await readDuringPause(t, Number.POSITIVE_INFINITY)
     const [length] = await once(reader, 'message')
     t.ok(length > answer.length, `${length} bytes`)
   }
 )
+
+t.test('a client that reads no more after the pause loses its connection', async (t) => {
+  const { closed } = await readDuringPause(t, 8_000_000)
+  await closed
+})
 
 t.test('by default a connection is kept longer than by common proxies', async (t) => {
   await Promise.all(

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, type Socket } from 'node:net'
-import { PassThrough } from 'node:stream'
+import { PassThrough, Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { httpServer } from '../../src/http-server.js'
 import { stopClock } from '../support/clock.js'
@@ -25,12 +25,18 @@ async function start(t: Test) {
   app.get('/large', async () => LARGE)
   app.get('/late', async () => sleep(50, LARGE))
   app.get('/empty', (_request, reply) => reply.code(304).send())
+  app.get('/stream', async () => Readable.from([Buffer.alloc(60_000)]))
   app.get('/small', async () => 'x'.repeat(16_000))
   t.teardown(() => app.close())
   await app.listen({ host: '127.0.0.1', port: 0 })
   const { port } = app.server.address() as AddressInfo
   return {
-    log: () => String(output.read() ?? ''),
+    log() {
+      let text = ''
+      // On Node 26 a call returns one chunk.
+      for (let chunk = output.read(); chunk !== null; chunk = output.read()) text += chunk
+      return text
+    },
     /** Sends these bytes, and reads no more than the answer's beginning. */
     async unread(bytes: string): Promise<Socket> {
       const socket = connect(port, '127.0.0.1').on('error', () => {})
@@ -85,12 +91,12 @@ t.test('the log counts connections, however many answers each has', async (t) =>
   for (let i = 0; i < 4; i++) await open()
   advance(60_000)
   await open()
+  t.strictSame(await Promise.all(sockets.map(isComplete)), [false, false, false, true, true])
   const counts = log()
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line).count)
   t.strictSame(counts, [1, 2])
-  t.strictSame(await Promise.all(sockets.map(isComplete)), [false, false, false, true, true])
 })
 
 t.test('answers that were read or left no longer count', async (t) => {
@@ -150,4 +156,13 @@ t.test('a queued answer counts with what it holds besides its payload', async (t
   for (let i = 0; i < 5; i++) sockets.push(await unread(REQUEST + empty.repeat(1_500)))
   const complete = await Promise.all(sockets.map(isComplete))
   t.strictSame([complete[0], complete[4]], [false, true])
+})
+
+t.test('streamed answers count, though their length is not known', async (t) => {
+  const { unread } = await start(t)
+  const streamed = REQUEST.replace('large', 'stream')
+  const sockets: Socket[] = []
+  for (let i = 0; i < 3; i++) sockets.push(await unread(REQUEST + streamed.repeat(100)))
+  t.strictSame(await Promise.all(sockets.map(isComplete)), [false, true, true])
+  t.ok(await isComplete(await unread(streamed.repeat(200))), 'a client that reads gets any number')
 })

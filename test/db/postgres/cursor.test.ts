@@ -90,6 +90,22 @@ t.test('one user reads at most half of the lists that are read at the same time'
   await Promise.all([first, third, ...others].map((list) => list.return(undefined)))
 })
 
+t.test('at most 50 lists of one user wait', async (t) => {
+  const cursors = openCursors(openPool(t, await emptyDatabase(t), 10))
+  const open = (user: string) => cursors.stream('select n from generate_series(1, 1000) n', [], user)
+  const alice = Array.from({ length: 53 }, () => open('alice'))
+  const first = alice.map((list) => list.next())
+  await t.rejects(first[52] as Promise<unknown>, new DatabaseUnavailable('overload'))
+  t.equal(cursors.waiting, 50)
+  const bob = open('bob')
+  t.match(await bob.next(), { done: false })
+  await bob.return(undefined)
+  for (const [i, list] of alice.slice(0, 52).entries()) {
+    t.match(await first[i], { done: false })
+    await list.return(undefined)
+  }
+})
+
 t.test('a list that is hit by a late cancel request starts again', async (t) => {
   const url = await emptyDatabase(t)
   const pool = openPool(t, url, CONNECTIONS)
