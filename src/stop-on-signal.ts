@@ -8,6 +8,9 @@ import type { LogOutput } from './log-output.js'
 /** Time after the grace period in which the rest of the stop must end, in milliseconds. Then the process exits anyway. */
 export const CLOSE_MS = 8_000
 
+/** Grace period of the operations listener, which stops after the API, in milliseconds. */
+const OPS_GRACE_MS = 1_000
+
 /**
  * A handler for one of these signals keeps the process alive: the failed instruction runs again after it, for ever.
  * Therefore close-with-grace must skip them.
@@ -21,7 +24,7 @@ export function stopOnSignal(
   graceMs: number,
   { tracing, logs }: { tracing: Tracing | undefined; logs: LogOutput | undefined }
 ): void {
-  const stops = [gracefulStop(api, graceMs), gracefulStop(ops, graceMs)]
+  const stops = [gracefulStop(api, graceMs), gracefulStop(ops, OPS_GRACE_MS)]
   closeWithGrace({ delay: graceMs + CLOSE_MS, logger: false, skip: [...CRASHES] }, async ({ err }) => {
     if (err) api.log.fatal({ err: causeOf(err) }, 'stopping after an error that nothing caught')
     ops.drain()

@@ -17,6 +17,8 @@ t.test('a batch is sent in parts of at most 64 KiB', async (t) => {
     parts.filter(({ length }) => length > 65_536),
     []
   )
+  // A view would keep the whole batch in memory.
+  t.ok(parts.every(({ buffer }) => buffer.byteLength <= 65_536))
 })
 
 t.test('each part has a timeout of its own', async (t) => {
