@@ -55,8 +55,9 @@ export async function jsonArray<T>(
         const bytes = Buffer.from(piece.value)
         for (let at = 0; at < bytes.length; at += PART_BYTES) {
           cancel = afterReading(STALLED_MS, tooSlow)
-          // A view of these bytes would keep all of them in memory until the client has read the last part.
-          yield Buffer.from(bytes.subarray(at, at + PART_BYTES))
+          const part = bytes.subarray(at, at + PART_BYTES)
+          // A view of longer bytes would keep all of them in memory until the client has read it.
+          yield bytes.length > PART_BYTES ? Buffer.from(part) : part
           cancel()
         }
       }
