@@ -1,6 +1,6 @@
 import type { Server } from 'node:http'
 import type { Socket } from 'node:net'
-import Fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify'
+import Fastify, { type FastifyHttpOptions, type FastifyInstance, type FastifyRequest } from 'fastify'
 import { refuseConnection } from './broken-request.js'
 import { lingerOnClose } from './lingering-close.js'
 import { decorateListen } from './listen.js'
@@ -34,21 +34,39 @@ export function httpServer(options: FastifyHttpOptions<Server>): FastifyInstance
     clientErrorHandler: refuseConnection
   })
 
-  closeQueuedResponses(app.server)
+  const isFollowed = closeQueuedResponses(app.server)
   lookBeforeTimeout(app.server)
   // By default Node answers an unknown Expect with an empty 417, before any hook runs.
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   // This must come before decorateListen. That adds a preClose hook, which waits for open connections to end. Their
   // answers must already have "Connection: close".
-  const linger = lingerOnClose(app)
+  const linger = lingerOnClose(app, isFollowed)
   const countUnread = limitUnreadAnswers(app.log)
-  // One hook for both, because each hook takes time for every request.
+  // One hook for all, because each hook takes time for every request.
   app.addHook('onSend', (request, reply, payload, done) => {
     countUnread(request, reply.raw, payload)
-    linger(request, reply, done)
+    linger(request, reply, () => {
+      discardContent(request)
+      done()
+    })
   })
   decorateListen(app)
   return app
+}
+
+/**
+ * Discards the content and the headers of a request that has its answer. Otherwise they stay in memory until the client has
+ * read the answer, and so do those of all requests queued behind it. As objects, 64 KiB of JSON can take megabytes, and a long
+ * query or many headers hundreds of kilobytes.
+ */
+function discardContent(request: FastifyRequest): void {
+  const { raw } = request
+  request.body = undefined
+  request.query = undefined
+  raw.headers = {}
+  raw.rawHeaders = []
+  // A body that no handler has read.
+  if (raw.complete === false || raw.readableLength > 0) raw.resume()
 }
 
 /**

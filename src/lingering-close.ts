@@ -1,4 +1,4 @@
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 
@@ -14,10 +14,12 @@ const MAX_MS = 10_000
  * Therefore an answer to an incomplete request is the last one on its connection, and every connection is closed in
  * stages.
  *
+ * @param isFollowed returns true if later requests of the connection wait behind this response
  * @returns a function that must be called before each answer is sent
  */
 export function lingerOnClose(
-  app: FastifyInstance
+  app: FastifyInstance,
+  isFollowed: (response: ServerResponse) => boolean
 ): (request: FastifyRequest, reply: FastifyReply, done: () => void) => void {
   // Node's HTTP server calls this after the last answer on a connection.
   app.server.on('connection', (socket: Socket) => {
@@ -31,7 +33,9 @@ export function lingerOnClose(
   })
   return ({ raw }, reply, done) => {
     const send = () => {
-      if (closing || isIncomplete(raw) || hasChunksOfHttp10(raw)) reply.header('Connection', 'close')
+      // An answer with this header is the last one. The requests that wait behind it would get none.
+      const isLast = closing && !isFollowed(reply.raw)
+      if (isLast || isIncomplete(raw) || hasChunksOfHttp10(raw)) reply.header('Connection', 'close')
       done()
     }
     // setImmediate lets Node parse a body that arrived together with its head.

@@ -7,8 +7,10 @@ import type { Socket } from 'node:net'
  *
  * Node 24 does this by itself. Node 20 does it only for the response that it is sending. So whatever waits for the end of a
  * queued one would wait for ever, and a stream would stay open.
+ *
+ * @returns a function that returns true if later requests of the connection wait behind this response
  */
-export function closeQueuedResponses(server: Server): void {
+export function closeQueuedResponses(server: Server): (response: ServerResponse) => boolean {
   const queues = new WeakMap<Socket, Set<ServerResponse>>()
   server.on('request', ({ socket }, response) => {
     // Only a queued response has no socket yet.
@@ -17,6 +19,13 @@ export function closeQueuedResponses(server: Server): void {
     queue.add(response)
     response.once('close', () => queue.delete(response))
   })
+
+  return (response) => {
+    const queue = queues.get(response.req.socket)
+    // A response stays in the queue until it is closed, and the latest is the last.
+    const latest = queue && [...queue].at(-1)
+    return latest !== undefined && latest !== response && !latest.writableFinished
+  }
 
   function newQueue(socket: Socket): Set<ServerResponse> {
     const queue = new Set<ServerResponse>()

@@ -8,8 +8,8 @@ import { countEvery } from '../plugins/count-every.js'
 const MAX_UNREAD = 64 * 1024 * 1024
 /** A shorter answer counts only if it is queued, in bytes: a connection has at most one that is not queued. */
 const SMALL = 16_384
-/** Memory of a queued answer and its request, without the payload, in bytes. It was 5 KB when measured. */
-const QUEUED = 8_192
+/** Memory of a queued answer and its request, without payload and URL, in bytes. It was 5 KB when measured. */
+export const QUEUED = 8_192
 /** Most memory of a streamed answer whose list was read to its end, in bytes: the buffers of its stream and its response. */
 const STREAMED = 163_840
 /** Minimum time between two log lines, in milliseconds. */
@@ -96,7 +96,7 @@ export function limitUnreadAnswers(
     const isQueued = response.socket === null
     const isLong = typeof payload === 'string' ? payload.length > SMALL : payload instanceof Readable
     if (!isLong && !isQueued) return
-    const bytes = bytesOf(payload) + (isQueued ? QUEUED : 0)
+    const bytes = bytesOf(payload) + (isQueued ? QUEUED + request.url.length : 0)
     add(response, { socket: response.req.socket, user: userOf(request), bytes })
   }
 }

@@ -41,17 +41,17 @@ export async function jsonArray<T>(
   serialize: (batch: T[]) => string
 ): Promise<Readable> {
   const iterator = jsonPieces(batches, serialize)
-  const first = await iterator.next()
-  const stream = Readable.from(pieces(), { objectMode: false })
+  const stream = Readable.from(pieces(await iterator.next()), { objectMode: false })
   // This ends the batches when the stream closes early. `pieces` cannot do it, because it may never have started.
   stream.once('close', () => void iterator.return(undefined))
   const tooSlow = () => stream.destroy(new Error('the client did not read the list in time'))
 
-  async function* pieces(): AsyncGenerator<Buffer> {
+  // As a variable of the outer function, the first piece would stay in memory until the stream closes.
+  async function* pieces(piece: IteratorResult<string>): AsyncGenerator<Buffer> {
     const longest = setTimeout(tooSlow, LONGEST_MS)
     let cancel = () => {}
     try {
-      for (let piece = first; !piece.done; piece = await iterator.next()) {
+      for (; !piece.done; piece = await iterator.next()) {
         const bytes = Buffer.from(piece.value)
         for (let at = 0; at < bytes.length; at += PART_BYTES) {
           cancel = afterReading(STALLED_MS, tooSlow)

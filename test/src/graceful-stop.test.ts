@@ -90,6 +90,22 @@ t.test('a stop answers a request that has arrived but was not read yet', async (
   await stopped
 })
 
+for (const [order, name] of [
+  [[0, 1, 2], 'in their order'],
+  [[2, 1, 0], 'the latest first']
+] as const) {
+  t.test(`a stop answers all requests that wait behind another, ${name}`, async (t) => {
+    const { app, replies, stop, client } = await startWith(t, 3)
+    const stopped = stop()
+    while (app.server.listening) await new Promise(setImmediate)
+    for (const n of order) replies[n]?.send(`answer ${n}`)
+    const received = await text(client)
+    t.strictSame(received.match(/answer \d/g), ['answer 0', 'answer 1', 'answer 2'])
+    t.match(received, /^connection: close\r\n(.+\r\n)*\r\nanswer 2$/im)
+    await stopped
+  })
+}
+
 /** Sends a request whose answer has arrived, so that the connection is idle. */
 async function startIdle(t: Test) {
   const started = await startWith(t, 1)

@@ -19,6 +19,10 @@ const MEMORY = 400 * 2 ** 20
 const UNREAD_MEMORY = 400 * 2 ** 20
 /** Number of another user's requests while nobody reads them. */
 const UNREAD_REQUESTS = 40
+/** Number of connections with requests whose content is large. */
+const CONTENT_CONNECTIONS = 20
+/** Limit for the additional memory of these requests. */
+const CONTENT_MEMORY = 250 * 2 ** 20
 /** About what Node takes by default in a container of 512 MiB. With more, it collects garbage later. */
 const HEAP = '--max-old-space-size=256'
 const EMOJI = '\u{1f600}'
@@ -157,6 +161,47 @@ for (const { name, tasks, connections, pipelined, env } of [
     t.comment(`memory ${mib(before)} before, ${mib(peak)} at most`)
     t.ok(peak - before < UNREAD_MEMORY, `memory: ${mib(before)} before, ${mib(peak)} with the lists`)
     t.ok(statuses.includes(200), 'other users are served')
+  })
+}
+
+const POST = 'POST /api/alice/tasks HTTP/1.1\r\nHost: x\r\n'
+/** 64 KiB of JSON that take 1.3 MB as objects. */
+const OBJECTS = `{"z":[${'{},'.repeat(21_800)}{}]}`
+/** A query of 15 KB with 3,900 names. */
+const NAMES = Array.from({ length: 3_900 }, (_, n) => n.toString(36)).join('&')
+
+for (const { name, request } of [
+  {
+    name: 'bodies',
+    request: (authorization: string) =>
+      `${POST}Authorization: ${authorization}\r\nContent-Type: application/json\r\nContent-Length: ${OBJECTS.length}\r\n\r\n${OBJECTS}`
+  },
+  {
+    name: 'queries',
+    request: () => `GET /api/alice/tasks?${NAMES} HTTP/1.1\r\nHost: x\r\n\r\n`
+  }
+]) {
+  t.test(`the ${name} of requests that have their answers take little memory`, async (t) => {
+    const { service, sql, authorization } = await startWith(t, [])
+    const before = await memoryOf(service)
+    // The first request waits for the lock, and the answers of all others wait for its answer.
+    const first = `GET /api/alice/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: ${authorization}\r\n\r\n`
+    const holder = await sql.reserve()
+    await holder`begin`
+    await holder`lock table tasks`
+    for (let n = 0; n < CONTENT_CONNECTIONS; n++) {
+      sendUnread(t, service, first + request(authorization).repeat(100))
+    }
+    let peak = before
+    for (let i = 0; i < 20; i++) {
+      await sleep(100)
+      peak = Math.max(peak, await memoryOf(service))
+    }
+    await holder`rollback`
+    holder.release()
+    t.comment(`memory ${mib(before)} before, ${mib(peak)} at most`)
+    t.ok(peak - before < CONTENT_MEMORY, `memory: ${mib(before)} before, ${mib(peak)} with the requests`)
+    t.equal(await statusOf(`${service.ops}/live`), 200)
   })
 }
 
