@@ -40,7 +40,7 @@ import { causeOf } from '../db/sqlstate.js'
 import { countEvery } from './count-every.js'
 
 /** Timeout for sending the last spans when the service stops, in milliseconds. */
-const FLUSH_MS = 3_000
+const FLUSH_MS = 1_500
 /** At most so many traces are sampled together. */
 const LOT_TRACES = 32
 /** Only traces that start within this time are sampled together, in milliseconds. */

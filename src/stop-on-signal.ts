@@ -5,7 +5,10 @@ import type { Tracing } from '../plugins/tracing.js'
 import { gracefulStop } from './graceful-stop.js'
 import type { LogOutput } from './log-output.js'
 
-/** Time after the grace period in which the rest of the stop must end, in milliseconds. Then the process exits anyway. */
+/**
+ * Time after the grace period in which the rest of the stop must end, in milliseconds. Then the process exits anyway. It takes
+ * at most 7.5 seconds: 5 to close the database, 1 for the operations listener and 1.5 for the last spans.
+ */
 export const CLOSE_MS = 8_000
 
 /** Grace period of the operations listener, which stops after the API, in milliseconds. */
