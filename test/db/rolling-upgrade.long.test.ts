@@ -11,7 +11,8 @@ import t, { type Test } from '../support/tap.js'
 const BEFORE = [
   // The last commit with one migration: tasks have no version, and creates no key.
   { version: '0.1.0', commit: 'b0bd34f1b653eaa7b51d581f298ef06cadc15767', isCurrent: false },
-  { version: '1.0.0', commit: '4e25427302a10b3c44d892d6568a13c7457aae11', isCurrent: true }
+  { version: '1.0.0', commit: '4e25427302a10b3c44d892d6568a13c7457aae11', isCurrent: true },
+  { version: '1.1.0', commit: '786a2fa32b3228bc8e7f2adcd353e5a977f8e513', isCurrent: true }
 ]
 
 /** Rounds of all operations that each replica serves in each part of the deployment. */
