@@ -8,7 +8,7 @@ import { countEvery } from '../plugins/count-every.js'
 const MAX_UNREAD = 64 * 1024 * 1024
 /** A shorter answer counts only if it is queued, in bytes: a connection has at most one that is not queued. */
 const SMALL = 16_384
-/** Memory of a queued answer and its request, without payload and URL, in bytes. It was 5 KB when measured. */
+/** Memory of a queued answer and its request, without payload and URL, in bytes. It was 5 to 9 KB when measured. */
 export const QUEUED = 8_192
 /** Most memory of a streamed answer whose list was read to its end, in bytes: the buffers of its stream and its response. */
 const STREAMED = 163_840
